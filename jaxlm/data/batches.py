@@ -1,0 +1,210 @@
+"""batch = f(seed, batch id): which rows a batch holds, with nothing carried from one batch to the next.
+
+A plan knows nothing of hosts, devices or accumulation. Whoever needs a part of a batch takes that part of its row ids, so
+any number of hosts sees the same batches in the same order, and going to batch 1,000,000 is one calculation.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.core.keys import Purpose
+from jaxlm.data.packing import EMPTY_ROW, PackedRows, Rows, WindowRows, concatenate, pack_best_fit
+from jaxlm.data.permutation import mix_key, permute
+from jaxlm.data.rows import TokenSource, make_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """How documents become rows and rows become batches."""
+
+    seq_len: int = 256
+    """Predictions a row."""
+    packing: Literal["best_fit", "concat"] = "best_fit"
+    """best_fit: whole documents side by side, attention kept inside each. concat: windows over the plain stream."""
+    shuffle: bool = True
+    """A new order (and, with concat, new cuts) in every epoch. False: the order of the corpus, every epoch."""
+    add_bos: bool = True
+    """Start each document with the tokenizer's bos, where it has one."""
+    add_eos: bool = True
+    """End each document with the tokenizer's eos, where it has one."""
+    num_epochs: int | None = None
+    """Stop after this many passes over the training split; None = repeat as long as training asks."""
+    read_threads: int = 2
+    """Threads that build batches ahead of the step; 0 builds each when it is asked for."""
+    prefetch: int = 4
+    """Batches kept ready."""
+
+    def __post_init__(self) -> None:
+        if self.seq_len < 1:
+            raise ValueError(f"seq_len={self.seq_len} must be at least 1")
+        if self.packing not in ("best_fit", "concat"):
+            raise ValueError(f"packing={self.packing!r} is not one of 'best_fit', 'concat'")
+        if self.num_epochs is not None and self.num_epochs < 1:
+            raise ValueError(f"num_epochs={self.num_epochs} must be at least 1, or None to repeat without end")
+        if self.read_threads < 0:
+            raise ValueError(f"read_threads={self.read_threads} must be at least 0")
+        if self.prefetch < max(self.read_threads, 1):
+            raise ValueError(
+                f"prefetch={self.prefetch} keeps read_threads={self.read_threads} idle: give prefetch at least that many"
+            )
+
+
+class DataState(NamedTuple):
+    """Where training stands in the data: all that a checkpoint holds of it."""
+
+    cursor: int = 0
+    """The next batch id."""
+    skipped: tuple[int, ...] = ()
+    """Batch ids never to be fed, sorted; those that were passed over stay listed."""
+
+    def after(self, batch_id: int) -> "DataState":
+        """The state once this batch has been trained on."""
+        return self._replace(cursor=batch_id + 1)
+
+    def skip(self, batch_ids: list[int] | tuple[int, ...] | range) -> "DataState":
+        """The state with these batches listed as well."""
+        return self._replace(skipped=tuple(sorted({*self.skipped, *batch_ids})))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"cursor": self.cursor, "skipped": list(self.skipped)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "DataState":
+        """Raises ValueError where the fields are not those that ``to_json`` writes."""
+        numbers = [fields.get("cursor"), *fields.get("skipped", ["missing"])]
+        if set(fields) != {"cursor", "skipped"} or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError(f"data state {fields!r} is not {{'cursor': int, 'skipped': [int, ...]}}")
+        return cls(fields["cursor"], tuple(sorted(set(fields["skipped"]))))
+
+
+def next_batch_id(batch_id: int, skipped: tuple[int, ...]) -> int:
+    """The first id from ``batch_id`` on that is not skipped. ``skipped`` is sorted."""
+    at = bisect.bisect_left(skipped, batch_id)
+    while at < len(skipped) and skipped[at] == batch_id:
+        at, batch_id = at + 1, batch_id + 1
+    return batch_id
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """The endless stream of rows, epoch after epoch, cut into batches of ``global_batch_size``.
+
+    With R rows an epoch, place s of the stream is row ``permute(s mod R, R, key(seed, SHUFFLE, s div R))`` of epoch
+    s div R, and batch i takes the places [i B, (i+1) B). A batch may lie across epochs, and may hold a row more than once
+    if it is larger than an epoch. After ``num_epochs`` the last batch is filled with EMPTY_ROW.
+    """
+
+    rows: Rows
+    global_batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    num_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size < 1:
+            raise ValueError(f"global_batch_size={self.global_batch_size} must be at least 1")
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches until the data ends, the last one filled up; None = they do not end."""
+        if self.num_epochs is None:
+            return None
+        return -(-self.num_epochs * self.rows.num_rows // self.global_batch_size)
+
+    @property
+    def batches_per_epoch(self) -> float:
+        return self.rows.num_rows / self.global_batch_size
+
+    def span(self, batch_id: int) -> tuple[int, int]:
+        """The places [first, end) of a batch in the stream of rows. A ramp of batch sizes would change this alone."""
+        return batch_id * self.global_batch_size, (batch_id + 1) * self.global_batch_size
+
+    def row_ids(self, batch_id: int) -> np.ndarray:
+        """The rows of a batch, int64 [B]: epoch * R + row, or EMPTY_ROW. O(B) in time and memory.
+
+        Raises:
+          IndexError: the batch lies before the first or after the last.
+        """
+        if batch_id < 0 or (self.num_batches is not None and batch_id >= self.num_batches):
+            raise IndexError(f"batch_id={batch_id} is not one of {self.num_batches} batches")
+        num_rows = self.rows.num_rows
+        epoch, row = np.divmod(np.arange(*self.span(batch_id), dtype=np.int64), num_rows)
+        ids = epoch * num_rows
+        for e in range(int(epoch[0]), int(epoch[-1]) + 1):
+            here = slice(*np.searchsorted(epoch, [e, e + 1]).tolist())
+            if self.num_epochs is not None and e >= self.num_epochs:
+                ids[here] = EMPTY_ROW
+            elif self.shuffle:
+                ids[here] += permute(row[here], num_rows, mix_key(self.seed, int(Purpose.SHUFFLE), e))
+            else:
+                ids[here] += row[here]
+        return ids
+
+
+def pack_rows(split: TokenSource, config: DataConfig, *, offset_seed: int | None = None) -> PackedRows | WindowRows:
+    """The index map that ``config.packing`` names, over one split."""
+    if config.packing == "best_fit":
+        return pack_best_fit(split.doc_offsets, config.seq_len)
+    return concatenate(split.num_tokens, config.seq_len, offset_seed=offset_seed)
+
+
+def train_plan(
+    split: TokenSource, config: DataConfig, *, global_batch_size: int, seed: int, name: str = "train"
+) -> BatchPlan:
+    """The batches of a training run over one split. ``name`` names the corpus in errors.
+
+    Raises:
+      UserError: the split has fewer tokens than one sequence, or nothing to predict.
+    """
+    if split.num_tokens < config.seq_len:
+        raise UserError(
+            f"num_tokens={split.num_tokens} in corpus '{name}' is less than one sequence of {config.seq_len}: "
+            "lower data.seq_len or add text"
+        )
+    _check_predictable(split, config, name)
+    rows = pack_rows(split, config, offset_seed=seed if config.shuffle else None)
+    return BatchPlan(rows, global_batch_size, seed, config.shuffle, config.num_epochs)
+
+
+def eval_plan(split: TokenSource, config: DataConfig, *, batch_size: int, name: str = "validation") -> BatchPlan:
+    """One pass over a whole split in a fixed order, each target once; the last batch is filled with empty rows.
+
+    A split shorter than a sequence is no error here: it is one row.
+
+    Raises:
+      UserError: the split has nothing to predict.
+    """
+    _check_predictable(split, config, name)
+    return BatchPlan(pack_rows(split, config), batch_size, seed=0, shuffle=False, num_epochs=1)
+
+
+def make_batch(split: TokenSource, plan: BatchPlan, row_ids: np.ndarray, *, pad_id: int) -> dict[str, np.ndarray]:
+    """The arrays of some rows of a plan: [n, t], t the plan's own sequence length. See ``make_rows``."""
+    rows = plan.rows
+    return make_rows(split, rows, row_ids, seq_len=rows.seq_len, packed=rows.segmented, pad_id=pad_id)
+
+
+def eval_batches(
+    split: TokenSource, config: DataConfig, *, batch_size: int, pad_id: int, name: str = "validation"
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of ``eval_plan`` as NumPy arrays, [batch_size, t] each: every target of the split once."""
+    plan = eval_plan(split, config, batch_size=batch_size, name=name)
+    for batch_id in range(plan.num_batches or 0):
+        yield make_batch(split, plan, plan.row_ids(batch_id), pad_id=pad_id)
+
+
+def _check_predictable(split: TokenSource, config: DataConfig, name: str) -> None:
+    """A document's first token is never a target under best-fit packing; the stream's never is."""
+    longest = split.num_tokens
+    if config.packing == "best_fit":
+        longest = int(np.diff(split.doc_offsets).max(initial=0))
+    if longest < 2:
+        raise UserError(
+            f"num_tokens={split.num_tokens} in corpus '{name}' leave nothing to predict: no document has two tokens, "
+            "add text"
+        )

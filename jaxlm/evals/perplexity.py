@@ -1,0 +1,46 @@
+"""Likelihood on held-out text, as sums: dividing is the caller's, once, by the global count.
+
+perplexity = exp(nats / tokens); bits per byte = nats / (ln 2 * bytes of the text that the tokens spell).
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxlm.core.types import Array, Batch, Params
+from jaxlm.losses.tokens import token_nll
+from jaxlm.models.api import Model
+
+
+def target_logprobs(model: Model, params: Params, batch: Batch) -> tuple[Array, Array]:
+    """Log-probability of each target, nats, f32, and whether it is the model's first choice, bool; both [b, t].
+
+    Keys of ``batch``: ``tokens``, ``targets`` and, for packed rows, ``segment_ids`` and ``positions``.
+    """
+    hidden_btd, _ = model.hidden(
+        params, batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids")
+    )
+    logits_btv = model.logits(params, hidden_btd)
+    nll_bt, _ = token_nll(logits_btv, batch["targets"])
+    return -nll_bt, jnp.argmax(logits_btv, axis=-1) == batch["targets"]
+
+
+def make_eval_step(model: Model, *, per_row: bool = False) -> Callable[[Params, Batch], dict[str, Array]]:
+    """``f(params, batch) -> {"nats", "tokens", "correct"}``: f32 sums over the counted targets of a batch.
+
+    Scalars, or with ``per_row`` one sum for each row, shape [b]. A target counts with its ``loss_mask``; a masked one
+    adds exactly 0. Add batches up in float64 on the host: f32 loses single tokens beyond 16 M.
+    """
+    axis = 1 if per_row else None
+
+    def eval_step(params: Params, batch: Batch) -> dict[str, Array]:
+        logprobs_bt, correct_bt = target_logprobs(model, params, batch)
+        loss_mask_bt = batch["loss_mask"].astype(jnp.float32)
+        counted_bt = loss_mask_bt > 0
+        return {
+            "nats": jnp.sum(jnp.where(counted_bt, -logprobs_bt * loss_mask_bt, 0.0), axis=axis),
+            "tokens": jnp.sum(loss_mask_bt, axis=axis),
+            "correct": jnp.sum(jnp.where(correct_bt, loss_mask_bt, 0.0), axis=axis),
+        }
+
+    return eval_step

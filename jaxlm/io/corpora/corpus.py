@@ -1,0 +1,153 @@
+"""Open a corpus: find its documents, split them, count them, and refuse bad input before anything expensive runs."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxlm.core.errors import UserError
+from jaxlm.data.corpus import CorpusConfig, Document
+from jaxlm.io.corpora import stdlib, tfds_source
+from jaxlm.io.corpora.files import BadInput, expand_paths, hash_files
+from jaxlm.io.corpora.readers import SUFFIXES, read_file
+from jaxlm.io.corpora.report import CorpusReport, Documents, count, load_cached, store_cached
+from jaxlm.text.dedup import unit_hash
+
+# Raise when the same files would give other documents than before.
+READER_VERSION = 1
+
+Stream = Callable[[BadInput], Iterator[Document]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Two splits of documents, what they hold, and a hash of what they were made from."""
+
+    content_hash: str
+    report: CorpusReport
+    train_documents: Documents
+    validation_documents: Documents
+
+    def train(self) -> Documents:
+        """The training documents; iterate as often as you like."""
+        return self.train_documents
+
+    def validation(self) -> Documents:
+        """The validation documents; none of them, nor a copy of one, is a training document."""
+        return self.validation_documents
+
+
+def open_corpus(config: CorpusConfig, *, data_dir: str | Path | None) -> Corpus:
+    """Opens the corpus that ``config`` describes. Its counts are kept under ``data_dir`` (None keeps nothing).
+
+    The first opening reads everything once; later ones read the files only to hash them.
+
+    Raises:
+        UserError: bad input (unless ``on_bad="skip"``), or a split without a document.
+    """
+    cache = None if data_dir is None else Path(data_dir) / "corpora"
+    if config.source == "stdlib":
+        train, validation, report, content_hash = stdlib.load(config, cache)
+        corpus = Corpus(content_hash, report, Documents(lambda: iter(train)), Documents(lambda: iter(validation)))
+    else:
+        corpus = _open_streams(config, cache)
+    _check_splits(corpus, config)
+    return corpus
+
+
+def _open_streams(config: CorpusConfig, cache: Path | None) -> Corpus:
+    found = BadInput(skip=config.on_bad == "skip")  # bad paths; bad content is found while reading
+    stream, held_out, identity = _streams(config, found)
+    content_hash = hashlib.sha256(json.dumps([READER_VERSION, *identity]).encode()).hexdigest()
+    cached = None if cache is None else cache / f"{content_hash[:24]}.json"
+
+    def passed(bad: BadInput) -> Iterator[Document]:
+        return itertools.islice(stream(bad), config.max_documents)
+
+    def quiet() -> BadInput:
+        return BadInput(skip=found.skip)
+
+    if held_out is not None:
+        train, validation = (lambda: passed(quiet())), (lambda: held_out(quiet()))
+    elif config.split == "hash":
+        bar = config.validation_fraction
+        train = lambda: (d for d in passed(quiet()) if unit_hash(d.text) >= bar)  # noqa: E731
+        validation = lambda: (d for d in passed(quiet()) if unit_hash(d.text) < bar)  # noqa: E731
+    else:
+        characters: list[int] = []  # where to cut; one more pass, run once
+
+        def cut() -> int:
+            if not characters:
+                characters.append(count(passed(quiet())).characters)
+            return int(characters[0] * (1.0 - config.validation_fraction))
+
+        train, validation = (lambda: _head(passed(quiet()), cut())), (lambda: _tail(passed(quiet()), cut()))
+
+    splits = Documents(train), Documents(validation)
+    try:
+        report = CorpusReport.from_dict(load_cached(cached))
+    except (KeyError, TypeError):
+        noted = BadInput(skip=found.skip)
+        for source in (passed, held_out):
+            if source is not None:
+                for _ in source(noted):
+                    pass
+        report = CorpusReport(count(splits[0]), count(splits[1]), found.count + noted.count, (*found.listed, *noted.listed))
+        store_cached(cached, report.to_dict())
+    return Corpus(content_hash, report, *splits)
+
+
+def _streams(config: CorpusConfig, bad: BadInput) -> tuple[Stream, Stream | None, list[object]]:
+    """(all or training documents, validation documents if they are named, what identifies them)."""
+    rules: list[object] = [config.source, config.text_field, config.max_documents, config.on_bad]
+    if config.source == "tfds":
+        builder = tfds_source.open_builder(config)
+        splits = [s for s in (config.tfds_split, config.tfds_validation_split) if s is not None]
+        rules += [tfds_source.fingerprint(builder, split) for split in splits]
+        streams: list[Stream] = [
+            lambda noted, split=split: tfds_source.read_split(builder, split, config, noted) for split in splits
+        ]
+    else:
+        suffixes = SUFFIXES[config.source]
+        groups = [expand_paths(paths, suffixes, bad) for paths in (config.paths, config.validation_paths) if paths]
+        rules += [config.document, *(hash_files(paths) for paths in groups)]
+        streams = [
+            lambda noted, paths=paths: itertools.chain.from_iterable(read_file(p, config, noted) for p in paths)
+            for paths in groups
+        ]
+    if len(streams) == 1:
+        return streams[0], None, [*rules, config.split, config.validation_fraction]
+    return streams[0], streams[1], rules
+
+
+def _head(documents: Iterator[Document], characters: int) -> Iterator[Document]:
+    for document in documents:
+        if characters <= 0:
+            return
+        yield document._replace(text=document.text[:characters])
+        characters -= len(document.text)
+
+
+def _tail(documents: Iterator[Document], characters: int) -> Iterator[Document]:
+    for document in documents:
+        if characters < len(document.text):
+            yield document._replace(text=document.text[max(0, characters) :])
+        characters -= len(document.text)
+
+
+def _check_splits(corpus: Corpus, config: CorpusConfig) -> None:
+    train, validation = corpus.report.train, corpus.report.validation
+    where = " ".join(config.paths) or config.tfds_name or config.source
+    if not train.documents:
+        raise UserError(
+            f"corpus {where!r} has no training document ({validation.documents} for validation, "
+            f"{corpus.report.num_skipped} skipped): add text, or lower corpus.validation_fraction"
+        )
+    named = config.validation_paths or config.tfds_validation_split
+    if not validation.documents and (named or config.validation_fraction > 0):
+        raise UserError(
+            f"corpus {where!r} has no validation document among {train.documents}: set corpus.split=tail, a finer "
+            "corpus.document, corpus.validation_paths, or corpus.validation_fraction=0"
+        )

@@ -1,0 +1,256 @@
+"""The embedded corpus: docstrings and sources of the running Python's standard library.
+
+Nearly every docstring stands verbatim in its source file, so the split is by module: a top-level module or package lies
+wholly in train or wholly in validation, together with its accelerator or fallback twin (``_pyio`` with ``io``). The
+docstrings are cut out of the sources. Copies across modules are dropped, from validation first of all: a validation
+document that equals a training one, or shares more than half of its five-word runs with them, is left out.
+"""
+
+import ast
+import gc
+import hashlib
+import inspect
+import io
+import json
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxlm.core.errors import UserError
+from jaxlm.data.corpus import CorpusConfig, Document
+from jaxlm.io.corpora.report import CorpusReport, count, load_cached, store_cached
+from jaxlm.text.dedup import copied_shares, normal_key, unit_hash
+
+VERSION = 1  # raise when the same sources would give other documents
+_SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
+_MIN_DOCSTRING = 24  # characters; shorter ones ("Return self.") are a tenth of the documents and say nothing
+_MIN_SOURCE = 200
+_MAX_COPIED = 0.5
+# The character tables of the codecs are a tenth of all source and one file in all but their numbers.
+_NO_SOURCES = {"encodings"}
+_TWINS = {"ntpath": "os", "posixpath": "os", "genericpath": "os", "sre_compile": "re", "sre_parse": "re",
+          "sre_constants": "re", "_collections_abc": "collections", "_strptime": "time"}  # fmt: skip
+
+
+class Module(NamedTuple):
+    """One source file: its dotted name, its group for the split, its documents."""
+
+    name: str
+    group: str
+    docstrings: list[Document]
+    source: Document | None
+
+
+def load(
+    config: CorpusConfig, cache: Path | None, root: Path | None = None
+) -> tuple[list[Document], list[Document], CorpusReport, str]:
+    """(train, validation, report, content hash) of the standard library under ``root`` (the running Python's).
+
+    Parsing takes some seconds; the result is kept under ``cache``, keyed by a hash of the sources.
+
+    Raises:
+        UserError: no source files there (a frozen or stripped Python).
+    """
+    root = Path(root or sysconfig.get_paths()["stdlib"])
+    files = {path: path.read_bytes() for path in _source_files(root)}
+    if not files:
+        raise UserError(f"no Python sources under {root}: this Python has no readable standard library; use other text")
+    wanted = [VERSION, config.stdlib_part, config.validation_fraction, config.max_documents]
+    key = hashlib.sha256(json.dumps(wanted).encode())
+    for path, content in files.items():
+        key.update(f"\0{path.relative_to(root)}\0{len(content)}\0".encode())
+        key.update(content)
+    stored = None if cache is None else cache / f"stdlib-{key.hexdigest()[:24]}.json"
+    splits, dropped = _load_stored(stored)
+    if splits is None:
+        splits, dropped = _build(root, files, config)
+        data = {"splits": splits, "dropped": dropped, "hash": _hash(splits)}
+        store_cached(stored, data)
+    train, validation = splits
+    report = CorpusReport(count(train), count(validation), dropped=dropped)
+    return train, validation, report, _hash(splits)
+
+
+def _load_stored(path: Path | None) -> tuple[tuple[list[Document], list[Document]] | None, dict[str, int]]:
+    try:
+        data = load_cached(path)
+        train, validation = ([Document(*item) for item in split] for split in data["splits"])
+        splits = train, validation
+        if data["hash"] == _hash(splits):
+            return splits, dict(data["dropped"])
+    except (KeyError, TypeError, ValueError):
+        pass
+    return None, {}
+
+
+def _hash(splits: tuple[list[Document], list[Document]]) -> str:
+    return hashlib.sha256(json.dumps(splits).encode()).hexdigest()
+
+
+def _source_files(root: Path) -> list[Path]:
+    found = []
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).parts
+        # _sysconfigdata holds the paths and flags of one build of Python, not text.
+        if _SKIPPED_FOLDERS.isdisjoint(parts) and not parts[-1].startswith("_sysconfigdata"):
+            found.append(path)
+    return sorted(found, key=lambda p: p.relative_to(root).parts)
+
+
+def _build(
+    root: Path, files: dict[Path, bytes], config: CorpusConfig
+) -> tuple[tuple[list[Document], list[Document]], dict[str, int]]:
+    dropped = {"unparsable": 0, "short": 0, "repeated": 0, "copied from train": 0}
+    modules = []
+    collecting = gc.isenabled()
+    gc.disable()  # the parser makes millions of small objects: with collection on it takes five times as long
+    try:
+        for path, content in files.items():
+            module = _parse(path.relative_to(root), content)
+            if module is None:
+                dropped["unparsable"] += 1
+            else:
+                modules.append(module)
+    finally:
+        if collecting:
+            gc.enable()
+    held_out = _validation_groups(modules, config.validation_fraction)
+    parts = ("docstrings", "sources") if config.stdlib_part == "both" else (config.stdlib_part,)
+    train: list[Document] = []
+    validation: list[Document] = []
+    for part in parts:
+        least = _MIN_DOCSTRING if part == "docstrings" else _MIN_SOURCE
+        seen: set[bytes] = set()
+        fresh: dict[bool, list[Document]] = {False: [], True: []}
+        for is_validation in (False, True):  # train first: of two copies the training one stays
+            for module in modules:
+                if (module.group in held_out) != is_validation:
+                    continue
+                for document in module.docstrings if part == "docstrings" else [module.source]:
+                    if document is None or len(document.text) < least:
+                        dropped["short"] += document is not None
+                        continue
+                    key = normal_key(document.text)
+                    dropped["repeated"] += key in seen
+                    if key not in seen:
+                        seen.add(key)
+                        fresh[is_validation].append(document)
+        shares = copied_shares((d.text for d in fresh[True]), (d.text for d in fresh[False]))
+        kept = [d for d, share in zip(fresh[True], shares, strict=True) if share <= _MAX_COPIED]
+        dropped["copied from train"] += len(fresh[True]) - len(kept)
+        train += fresh[False]
+        validation += kept
+    if config.max_documents is not None:
+        # The modules are in alphabetical order, so the first ones would be no sample.
+        places = sorted(unit_hash(d.origin + d.part) for d in train + validation)
+        bar = places[min(config.max_documents, len(places)) - 1]
+        train, validation = ([d for d in s if unit_hash(d.origin + d.part) <= bar] for s in (train, validation))
+    return (train, validation), dropped
+
+
+def _validation_groups(modules: list[Module], fraction: float) -> set[str]:
+    """Groups in the order of their hashes until they hold ``fraction`` of the text.
+
+    Text is the mean of two shares, of the docstrings' and of the sources' characters: the two corpora have one split
+    and can be mixed. A group with more than a quarter of the validation text stays in train, or one package would be
+    most of what is scored.
+    """
+    sizes: dict[str, list[int]] = {}
+    for module in modules:
+        held = sizes.setdefault(module.group, [0, 0])
+        held[0] += sum(len(d.text) for d in module.docstrings)
+        held[1] += len(module.source.text) if module.source else 0
+    totals = [max(1, sum(s[i] for s in sizes.values())) for i in (0, 1)]
+    chosen: set[str] = set()
+    taken = 0.0
+    for group in sorted(sizes, key=unit_hash):
+        share = sum(size / total for size, total in zip(sizes[group], totals, strict=True)) / 2
+        if share <= fraction / 4 and taken + share <= fraction:
+            chosen.add(group)
+            taken += share
+    return chosen
+
+
+def _group(top: str) -> str:
+    """The name that a module shares with its twins: ``_pydecimal`` and ``_decimal`` go with ``decimal``."""
+    if top in _TWINS:
+        return _TWINS[top]
+    bare = top.lstrip("_")
+    return bare[2:].lstrip("_") if top.startswith("_py") and len(bare) > 2 else bare or top
+
+
+def _parse(path: Path, content: bytes) -> Module | None:
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        text = content.decode(encoding).replace("\r\n", "\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in old modules
+            tree = ast.parse(text)
+    except (SyntaxError, UnicodeDecodeError, ValueError):
+        return None
+    names = [*path.parts[:-1], path.stem]
+    name = ".".join(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
+    docstrings, places = [], []
+    for qualified, body, expression in _docstrings(tree.body, name, True):
+        value = expression.value
+        assert isinstance(value, ast.Constant)
+        cleaned = inspect.cleandoc(value.value)
+        if cleaned and _is_unicode(cleaned):
+            docstrings.append(Document(cleaned, qualified, "docstrings"))
+        places.append((expression, body))
+    group = _group(names[0])
+    source = None
+    if names[0] not in _NO_SOURCES and _is_unicode(text):
+        source = Document(cut_out(text, places).strip("\n") + "\n", name, "sources")
+    return Module(name, group, docstrings, source)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _docstrings(body: list[ast.stmt], name: str, holder: bool) -> Iterator[tuple[str, list[ast.stmt], ast.Expr]]:
+    """(qualified name, the body it opens, its statement) of every docstring at or below ``body``, top to bottom.
+
+    Goes through statements alone, never into expressions, where no docstring can be.
+    """
+    first = body[0] if body else None
+    if holder and isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        if isinstance(first.value.value, str):
+            yield name, body, first
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(node.body, f"{name}.{node.name}", True)
+            continue
+        for block in ("body", "orelse", "finalbody"):
+            inner = getattr(node, block, None)
+            if isinstance(inner, list):
+                yield from _docstrings(inner, name, False)
+        for handler in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            yield from _docstrings(handler.body, name, False)
+
+
+def cut_out(source: str, places: list[tuple[ast.Expr, list[ast.stmt]]]) -> str:
+    """``source`` without the given docstring statements, still parsable: whole lines go, or ``...`` takes their place.
+
+    ``...`` stands where the body would be empty, where code shares the line, or where the next statement is a string
+    that would become a docstring.
+    """
+    lines = [line.encode() for line in source.split("\n")]  # columns of the syntax tree count UTF-8 bytes
+    for node, body in sorted(places, key=lambda place: -place[0].lineno):  # from the end: earlier places stay valid
+        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
+        following = body[1] if len(body) > 1 else None
+        string_next = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        if following is not None and not string_next and not before.strip() and not after.strip():
+            lines[first : last + 1] = []
+        else:
+            lines[first : last + 1] = [before + b"..." + after]
+    return b"\n".join(lines).decode()

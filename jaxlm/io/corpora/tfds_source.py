@@ -1,0 +1,93 @@
+"""TFDS datasets by name, read by random access (``tfds.data_source``), without TensorFlow where the builder allows."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxlm.core.errors import UserError
+from jaxlm.data.corpus import CorpusConfig, Document
+from jaxlm.io.corpora.files import BadInput, hash_files
+from jaxlm.io.corpora.readers import check_value
+
+_BATCH = 256
+
+
+def open_builder(config: CorpusConfig) -> Any:
+    """The builder of ``config.tfds_name``, prepared: a folder of a prepared dataset, or a name that TFDS knows.
+
+    Raises:
+        UserError: unknown name, or a builder that needs TensorFlow where it is not installed.
+    """
+    import tensorflow_datasets as tfds
+
+    name = config.tfds_name
+    assert name is not None
+    try:
+        if (Path(name).expanduser() / "dataset_info.json").exists():
+            return tfds.builder_from_directory(os.path.expanduser(name))
+        # The default file format needs TensorFlow and has no random access; a dataset already on disk keeps its own.
+        try:
+            builder = tfds.builder(name, data_dir=config.tfds_data_dir, file_format="array_record")
+        except ValueError:
+            builder = tfds.builder(name, data_dir=config.tfds_data_dir)
+        builder.download_and_prepare()
+        return builder
+    except ImportError as error:
+        raise UserError(
+            f"TFDS dataset {name!r} needs TensorFlow or another package ({error}): pip install 'jaxlm[tfds]'"
+        ) from None
+    except Exception as error:  # TFDS raises many kinds for a name, a version or a download it cannot serve
+        if "tensorflow" in str(error).lower() and "No module" in str(error):
+            raise UserError(f"TFDS dataset {name!r} needs TensorFlow: pip install 'jaxlm[tfds]'") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"TFDS dataset {name!r} cannot be opened: {reason}") from None
+
+
+def fingerprint(builder: Any, split: str) -> list[str]:
+    """What identifies a split: full name, the split, its number of examples, and the hashes of its files."""
+    info = _split_info(builder, split)
+    paths = [Path(p) for p in info.filepaths]
+    return [builder.info.full_name, split, str(info.num_examples), *hash_files(paths)]
+
+
+def _split_info(builder: Any, split: str) -> Any:
+    try:
+        return builder.info.splits[split]
+    except (KeyError, ValueError):
+        known = ", ".join(builder.info.splits) or "none"
+        raise UserError(f"TFDS dataset {builder.info.name!r} has no split {split!r}: it has {known}") from None
+
+
+def read_split(builder: Any, split: str, config: CorpusConfig, bad: BadInput) -> Iterator[Document]:
+    """The documents of one split, in its stored order."""
+    import tensorflow_datasets as tfds
+
+    _split_info(builder, split)
+    name = config.text_field
+    features = builder.info.features
+    if name not in features:
+        known = ", ".join(features)
+        raise UserError(f"TFDS dataset {config.tfds_name!r} has no feature {name!r}: set corpus.text_field to {known}")
+    try:
+        source = builder.as_data_source(split, decoders=tfds.decode.PartialDecoding({name: True}))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"TFDS dataset {config.tfds_name!r} has no random access ({reason}): prepare it with "
+            "file_format='array_record', or pip install 'jaxlm[tfds]'"
+        ) from None
+    for start in range(0, len(source), _BATCH):
+        indices = list(range(start, min(start + _BATCH, len(source))))
+        for index, example in zip(indices, source.__getitems__(indices), strict=True):
+            where = f"{config.tfds_name} {split} example {index}"
+            value = example[name]
+            if isinstance(value, bytes):
+                try:
+                    value = value.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    bad.add(f"{where} is not UTF-8 at byte {error.start}")
+                    continue
+            text = check_value(value, name, where, bad)
+            if text:
+                yield Document(text, f"{config.tfds_name}/{split}:{index}")

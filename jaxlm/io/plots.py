@@ -1,0 +1,114 @@
+"""Pictures of a run as SVG text, drawn with matplotlib off screen."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_MOST_POINTS = 400
+_COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed")
+
+
+class Curve(NamedTuple):
+    """One line of a picture. `values` may hold NaN: a gap."""
+
+    label: str
+    steps: np.ndarray
+    values: np.ndarray
+    smooth: bool = False
+    """Draws the raw values pale, and over them their running mean."""
+    markers: bool = False
+
+
+def draw_curves(title: str, curves: Sequence[Curve], *, log_y: bool = False, robust: bool = False) -> str:
+    """A picture of curves over the steps, as an ``<svg>`` text.
+
+    `robust` lets the first few values (a loss before the first steps) leave the picture rather than flatten the rest.
+    """
+    import matplotlib
+
+    # Object-oriented throughout: pyplot would keep global state and look for a display.
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "jaxlm",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "axes.edgecolor": "#9ca3af",
+        "axes.labelcolor": "#4b5563",
+        "xtick.color": "#4b5563",
+        "ytick.color": "#4b5563",
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(5.4, 3.1), layout="constrained")
+        canvas = FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for colour, curve in zip(_COLOURS, curves, strict=False):
+            _draw(axes, curve, colour)
+        axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color="#111827")
+        axes.set_xlabel("step")
+        axes.grid(True, color="#e5e7eb", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        if log_y:
+            axes.set_yscale("log")
+        else:
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if robust:
+            _clip_top(axes, curves)
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8.5)
+        out = io.StringIO()
+        canvas.print_svg(out, metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _draw(axes, curve: Curve, colour: str) -> None:
+    steps, values = thin(curve.steps, curve.values)
+    marker = "o" if curve.markers or len(steps) < 3 else None
+    if not curve.smooth or len(curve.values) < 20:
+        axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=curve.label)
+        return
+    axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
+    smoothed = running_mean(curve.values, max(len(curve.values) // 40, 3))
+    axes.plot(*thin(curve.steps, smoothed), color=colour, linewidth=1.6, label=curve.label)
+
+
+def _clip_top(axes, curves: Sequence[Curve]) -> None:
+    values = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in curves])
+    if len(values) < 20:
+        return
+    low, high, top = values.min(), np.quantile(values, 0.97), values.max()
+    if top - low > 1.5 * (high - low) > 0:
+        margin = 0.05 * (high - low)
+        axes.set_ylim(low - margin, high + margin)
+
+
+def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most some hundred points: of each bin the lowest and the highest, so that spikes stay visible."""
+    if len(steps) <= _MOST_POINTS:
+        return steps, values
+    keep: list[int] = []
+    for bin_ in np.array_split(np.arange(len(steps)), _MOST_POINTS // 2):
+        inside = values[bin_]
+        if np.isfinite(inside).any():
+            keep += sorted({int(bin_[np.nanargmin(inside)]), int(bin_[np.nanargmax(inside)])})
+        else:
+            keep.append(int(bin_[0]))
+    return steps[keep], values[keep]
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred mean over `window` values (fewer at the ends), NaNs left out."""
+    ok = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(ok, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(ok)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - window // 2, 0), np.minimum(index + window // 2 + 1, len(values))
+    count = counts[high] - counts[low]
+    return np.where(count > 0, (sums[high] - sums[low]) / np.maximum(count, 1), np.nan)

@@ -1,0 +1,50 @@
+"""Train, save and load tokenizers."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.tokenizers.files import fingerprint_of, read_definition, read_model
+from jaxlm.io.tokenizers.pieces import SentencePieceTokenizer, train_sentencepiece
+from jaxlm.io.tokenizers.plain import ByteTokenizer, CharTokenizer
+from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
+
+__all__ = ["ByteTokenizer", "CharTokenizer", "SentencePieceTokenizer", "load_tokenizer", "train_tokenizer"]
+
+
+def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer that ``config`` names, trained on ``texts`` (one pass; "byte" reads none of them).
+
+    Raises:
+        UserError: no text, too little of it, or a lone surrogate in it.
+    """
+    if config.kind == "byte":
+        return ByteTokenizer()
+    if config.kind == "char":
+        seen: set[str] = set()
+        for text in texts:
+            seen.update(text)
+        return CharTokenizer("".join(seen))
+    return train_sentencepiece(config, texts)
+
+
+def load_tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer saved in ``directory``; runs no code from it.
+
+    Raises:
+        UserError: missing, damaged, of a newer format or of an unknown kind.
+    """
+    definition = read_definition(directory)
+    kind = definition.get("kind")
+    if kind == "byte":
+        tokenizer: Tokenizer = ByteTokenizer()
+    elif kind == "char":
+        tokenizer = CharTokenizer(definition["characters"])
+    elif kind in ("unigram", "bpe"):
+        tokenizer = SentencePieceTokenizer(read_model(directory, definition["model_sha256"]), kind)
+    else:
+        raise UserError(f"tokenizer kind {kind!r} in {directory} is unknown to this jaxlm: upgrade jaxlm")
+    if tokenizer.fingerprint != fingerprint_of(definition):
+        # The file is whole, yet what it defines differs here: its specials are not this version's.
+        raise UserError(f"the tokenizer in {directory} was made by another version of jaxlm: use that version")
+    return tokenizer

@@ -1,0 +1,51 @@
+"""The position-wise MLP: gated (SwiGLU, GeGLU) or plain (GELU, ReLU^2)."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.core.types import Array
+from jaxlm.nn.linear import Linear
+
+MlpKind = Literal["swiglu", "geglu", "gelu", "relu2"]
+GATED: tuple[MlpKind, ...] = ("swiglu", "geglu")
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU by its tanh approximation (Hendrycks & Gimpel 2016), the form GPT-2 and Gemma were trained with."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def relu_squared(x: Array) -> Array:
+    """max(x, 0)^2 (So et al. 2021, Primer)."""
+    return jnp.square(jax.nn.relu(x))
+
+
+_ACTIVATIONS = {"swiglu": jax.nn.silu, "geglu": gelu_tanh, "gelu": gelu_tanh, "relu2": relu_squared}
+
+
+class MLP(nn.Module):
+    """``down(act(gate x) * up x)`` for the gated kinds (Shazeer 2020), ``down(act(up x))`` for the others."""
+
+    kind: MlpKind
+    width: int
+    init_std: float
+    down_init_std: float
+    use_bias: bool
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_btd: Array) -> Array:
+        def linear(name: str, features: int, std: float) -> Linear:
+            return Linear(features, std, self.use_bias, self.dtype, self.param_dtype, name=name)
+
+        act = _ACTIVATIONS[self.kind]
+        up_btf = linear("up", self.width, self.init_std)(x_btd)
+        if self.kind in GATED:
+            inner_btf = act(linear("gate", self.width, self.init_std)(x_btd)) * up_btf
+        else:
+            inner_btf = act(up_btf)
+        return linear("down", x_btd.shape[-1], self.down_init_std)(inner_btf)

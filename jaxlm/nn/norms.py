@@ -1,0 +1,49 @@
+"""RMSNorm and LayerNorm, statistics in f32 whatever the compute dtype."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxlm.core.types import Array
+
+NormKind = Literal["rmsnorm", "layernorm"]
+
+
+def rms_normalize(x: Array, eps: float) -> Array:
+    """``x / sqrt(mean(x^2) + eps)`` over the last axis, in f32 (Zhang & Sennrich 2019)."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
+
+
+def layer_normalize(x: Array, eps: float) -> Array:
+    """``(x - mean) / sqrt(var + eps)`` over the last axis, in f32 (Ba et al. 2016)."""
+    x = x.astype(jnp.float32)
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + eps)
+
+
+_NORMALIZE = {"rmsnorm": rms_normalize, "layernorm": layer_normalize}
+
+
+class Norm(nn.Module):
+    """A norm over the last axis with an optional learned gain, and for LayerNorm an optional bias. Returns ``dtype``."""
+
+    kind: NormKind
+    eps: float
+    use_scale: bool
+    use_bias: bool
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        y = _NORMALIZE[self.kind](x, self.eps)
+        if self.use_scale:
+            scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],), self.param_dtype)
+            y = y * scale.astype(jnp.float32)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (x.shape[-1],), self.param_dtype)
+            y = y + bias.astype(jnp.float32)
+        return y.astype(self.dtype)

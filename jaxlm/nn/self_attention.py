@@ -1,0 +1,58 @@
+"""Projections around attention: queries, keys and values, QK-norm, rotation, and the way back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxlm.core.types import Array
+from jaxlm.nn.linear import Linear
+from jaxlm.nn.norms import Norm
+from jaxlm.nn.rope import apply_rope
+
+AttendFn = Callable[[Array, Array, Array], tuple[Array, Any]]
+"""``(q_btnh, k_btkh, v_btkh) -> (out_btnh, anything)``: attention proper, and where keys and values are stored."""
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with n query and k key heads of width h. The caller gives attention itself as a function, so
+    that caches, masks and kernels are no concern of the parameters."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    qk_norm: bool
+    norm_scale: bool
+    norm_eps: float
+    init_std: float
+    out_init_std: float
+    use_bias: bool
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_btd: Array, attend: AttendFn, rope: tuple[Array, Array] | None) -> tuple[Array, Any]:
+        b, t, d = x_btd.shape
+
+        def project(name: str, heads: int) -> Array:
+            width = heads * self.head_dim
+            linear = Linear(width, self.init_std, self.use_bias, self.dtype, self.param_dtype, name=name)
+            return linear(x_btd).reshape(b, t, heads, self.head_dim)
+
+        def norm(name: str, x: Array) -> Array:
+            layer = Norm(
+                "rmsnorm", self.norm_eps, self.norm_scale, False, self.dtype, self.param_dtype, name=name
+            )
+            return layer(x)
+
+        q_btnh = project("q", self.num_heads)
+        k_btkh = project("k", self.num_kv_heads)
+        v_btkh = project("v", self.num_kv_heads)
+        if self.qk_norm:
+            q_btnh, k_btkh = norm("q_norm", q_btnh), norm("k_norm", k_btkh)
+        if rope is not None:
+            q_btnh, k_btkh = apply_rope(q_btnh, rope), apply_rope(k_btkh, rope)
+        out_btnh, stored = attend(q_btnh, k_btkh, v_btkh)
+        out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, name="o")
+        return out(out_btnh.reshape(b, t, self.num_heads * self.head_dim)), stored

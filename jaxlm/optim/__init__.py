@@ -1,0 +1,1 @@
+"""Floor 1: learning-rate schedules, optimisers and what guards them."""

@@ -1,0 +1,155 @@
+"""AdamW, Lion, Adafactor and Muon as optax chains: clip, precondition, decay, scale by the schedule."""
+
+import dataclasses
+import re
+from typing import Any, Literal
+
+import optax
+import optax.contrib
+
+from jaxlm.core.tree import map_with_paths
+from jaxlm.core.types import PyTree
+from jaxlm.optim.schedules import ScheduleName, make_schedule, relaxed_promotion
+
+Group = Literal["embedding", "matrix", "vector"]
+
+GROUPS: tuple[tuple[str, Group], ...] = (
+    (r"(^|/)embed/", "embedding"),
+    (r"(^|/)head/kernel$", "embedding"),
+    (r"/kernel$", "matrix"),
+    (r"(^|/)(scale|bias)$", "vector"),
+)
+"""What a parameter is, by its path: first match wins, no match is an error. Decay and Muon are decided by it."""
+
+
+def param_group(path: str) -> Group:
+    """``'layers/layer_0/attn/q/kernel'`` -> ``'matrix'``. Raises ValueError for a path that no rule matches."""
+    for pattern, group in GROUPS:
+        if re.search(pattern, path):
+            return group
+    raise ValueError(f"parameter '{path}' matches no rule of optim.optimizers.GROUPS: add one")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimiser, its schedule and its guards. One flat record: ``name`` says which fields are read."""
+
+    name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
+    peak_lr: float = 3e-3
+    schedule: ScheduleName = "cosine"
+    warmup_steps: int = 0
+    final_lr_ratio: float = 0.0
+    """Rate at the last step over the peak rate."""
+    decay_fraction: float = 0.2
+    """wsd: the share of all steps over which the rate falls at the end."""
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    """Decoupled, times the learning rate, on matrices only (and on embeddings if ``decay_embeddings``)."""
+    decay_embeddings: bool = False
+    clip_norm: float | None = 1.0
+    """Gradients are scaled down to this global norm; None = never."""
+    embedding_lr: float | None = None
+    """muon: peak rate of what AdamW trains beside it (embeddings, head, norms); None = ``peak_lr``."""
+    muon_momentum: float = 0.95
+    muon_ns_steps: int = 5
+    muon_consistent_rms: float | None = None
+    """muon: None scales updates by sqrt(max(1, fan_out / fan_in)); 0.2 matches AdamW's update size (Liu et al. 2025)."""
+
+    def __post_init__(self) -> None:
+        if self.peak_lr < 0:
+            raise ValueError(f"optimizer.peak_lr={self.peak_lr} is negative: give a rate of 0 or more")
+        if self.warmup_steps < 0:
+            raise ValueError(f"optimizer.warmup_steps={self.warmup_steps} is negative: give 0 or more")
+        for name in ("b1", "b2", "muon_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optimizer.{name}={getattr(self, name)} is outside [0, 1)")
+        for name in ("final_lr_ratio", "decay_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"optimizer.{name}={getattr(self, name)} is outside [0, 1]")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(f"optimizer.clip_norm={self.clip_norm} must be above 0: use None for no clipping")
+        if self.weight_decay < 0:
+            raise ValueError(f"optimizer.weight_decay={self.weight_decay} is negative: give 0 or more")
+
+    def schedule_fn(self, num_steps: int, peak_lr: float | None = None) -> optax.Schedule:
+        """The rate at each optimiser step of a run of ``num_steps``."""
+        return make_schedule(
+            self.schedule,
+            peak_lr=self.peak_lr if peak_lr is None else peak_lr,
+            num_steps=num_steps,
+            warmup_steps=self.warmup_steps,
+            final_lr_ratio=self.final_lr_ratio,
+            decay_fraction=self.decay_fraction,
+        )
+
+
+def decay_mask(params: PyTree, *, decay_embeddings: bool) -> PyTree:
+    """True where weight decay applies: matrices, and embeddings on request; never norms and biases."""
+    decayed = ("matrix", "embedding") if decay_embeddings else ("matrix",)
+    return map_with_paths(lambda path, _: param_group(path) in decayed, params)
+
+
+def muon_dimension_numbers(params: PyTree) -> PyTree:
+    """Muon's view of each hidden matrix: the last two axes; leading axes (stacked layers) are a batch of matrices."""
+
+    def numbers(path: str, leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        if param_group(path) != "matrix":
+            return None
+        return optax.contrib.MuonDimensionNumbers(reduction_axis=leaf.ndim - 2, output_axis=leaf.ndim - 1)
+
+    return map_with_paths(numbers, params)
+
+
+def _adamw(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
+    return optax.adamw(
+        config.schedule_fn(num_steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=mask
+    )
+
+
+def _lion(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
+    return optax.lion(config.schedule_fn(num_steps), config.b1, config.b2, weight_decay=config.weight_decay, mask=mask)
+
+
+def _adafactor(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
+    # optax.adafactor decays after the rate is applied; here the decay is multiplied by the rate as in the other three.
+    return optax.chain(
+        optax.adafactor(learning_rate=None, multiply_by_parameter_scale=False),
+        optax.add_decayed_weights(-config.weight_decay, mask=mask),  # adafactor's output already points downhill
+        optax.scale_by_schedule(config.schedule_fn(num_steps)),
+    )
+
+
+def _muon(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
+    embedding_lr = config.peak_lr if config.embedding_lr is None else config.embedding_lr
+    return optax.contrib.muon(
+        config.schedule_fn(num_steps),
+        ns_steps=config.muon_ns_steps,
+        beta=config.muon_momentum,
+        weight_decay=config.weight_decay,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        adam_weight_decay=config.weight_decay if config.decay_embeddings else 0.0,
+        adam_learning_rate=config.schedule_fn(num_steps, embedding_lr),
+        muon_weight_dimension_numbers=muon_dimension_numbers,
+        consistent_rms=config.muon_consistent_rms,
+    )
+
+
+_OPTIMIZERS = {"adamw": _adamw, "lion": _lion, "adafactor": _adafactor, "muon": _muon}
+
+
+def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
+    """The whole chain for a run of ``num_steps``: clipping, the optimiser, its decay mask and its schedule.
+
+    AdamW: Loshchilov & Hutter 2019. Lion: Chen et al. 2023. Adafactor: Shazeer & Stern 2018. Muon: Jordan et al. 2024.
+    """
+
+    def mask(params: PyTree) -> PyTree:
+        return decay_mask(params, decay_embeddings=config.decay_embeddings)
+
+    optimizer = _OPTIMIZERS[config.name](config, num_steps, mask)
+    if config.clip_norm is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    return optax.GradientTransformation(relaxed_promotion(optimizer.init), relaxed_promotion(optimizer.update))

@@ -1,0 +1,1 @@
+"""Floor 3: what a model and a run cost, counted before anything is compiled: parameters, FLOPs, memory."""

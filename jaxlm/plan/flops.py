@@ -1,0 +1,56 @@
+"""FLOPs of a decoder, by the convention of the design: 6ND plus attention, causal attention counted as half."""
+
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.plan.params import count_decoder_params
+
+
+def attention_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
+    """Forward FLOPs of scores and weighted values for one token at full rows, summed over layers.
+
+    A query sees on average (seq_len + 1) / 2 keys (a window caps it); each costs 2 multiply-adds of n * h, so
+    4 * n * h FLOPs a key.
+    """
+    total = 0.0
+    for layer in range(config.num_layers):
+        window = config.window_pattern[layer % len(config.window_pattern)]
+        if window is None or window >= seq_len:
+            keys = (seq_len + 1) / 2
+        else:
+            keys = window - window * (window - 1) / (2 * seq_len)
+        total += 4.0 * config.num_heads * config.head_width * keys
+    return total
+
+
+def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
+    """Forward and backward FLOPs for one token: 6 N + 3 x attention.
+
+    N counts the parameters that a token is multiplied with: all but the embedding tables that are only looked up (a
+    tied table counts once, for the head). Rematerialisation is not counted (MFU, not hardware utilisation).
+    """
+    counts = count_decoder_params(config)
+    return 6.0 * counts.matmul + 3.0 * attention_flops_per_token(config, seq_len)
+
+
+PEAK_BF16_FLOPS: tuple[tuple[str, float], ...] = (
+    ("H200", 989e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("L4", 121e12),
+    ("TPU v6", 918e12),
+    ("TPU v5p", 459e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5e", 197e12),
+    ("TPU v5", 459e12),
+    ("TPU v4", 275e12),
+    ("TPU v3", 61.5e12),
+    ("TPU v2", 22.5e12),
+)
+"""Dense bf16 peak of one jax device, by a part of ``device_kind``, from the makers' data sheets."""
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Dense bf16 peak in FLOP/s, or None where it is not known (CPUs)."""
+    for name, peak in PEAK_BF16_FLOPS:
+        if name.lower() in device_kind.lower():
+            return peak
+    return None

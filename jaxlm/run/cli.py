@@ -1,0 +1,81 @@
+"""The ``jaxlm`` command: a table of subcommands, and how their errors end."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import jaxlm
+from jaxlm.core.errors import UserError
+from jaxlm.io.config_json import near_names
+
+Main = Callable[[list[str]], int]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "pretrain": ("jaxlm.run.pretrain:main", "train a language model: jaxlm pretrain CONFIG [--field.sub value ...]"),
+    "generate": ("jaxlm.run.generate:main", "complete prompts: jaxlm generate RUN --prompt 'Once upon'"),
+    "chat": ("jaxlm.run.chat:main", "write with a model in the terminal: jaxlm chat RUN"),
+    "inspect": ("jaxlm.run.pretrain:inspect_main", "show decoded batches, masks and segments: jaxlm inspect CONFIG"),
+    "doctor": ("jaxlm.run.doctor:main", "what this machine has, and what is wrong with it: jaxlm doctor"),
+}
+"""Name -> (module:function, what it does). The module is imported when the command is run."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``jaxlm COMMAND ...``; returns the exit code: 0, 1 (the run failed), 2 (bad input) or 130 (interrupted)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return run_main(_dispatch, argv)
+
+
+def run_main(main_fn: Main, argv: Sequence[str] | None = None) -> int:
+    """Runs the main function of a command, its errors turned into one line on stderr and an exit code.
+
+    Scripts end with ``sys.exit(run_main(main))``.
+    """
+    try:
+        return main_fn(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left: no error, but the interpreter must not flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"jaxlm {jaxlm.__version__}")
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}{near_names(name, COMMANDS)} (there are {', '.join(COMMANDS)})")
+    module, _, function = COMMANDS[name][0].partition(":")
+    return getattr(importlib.import_module(module), function)(rest)
+
+
+def usage() -> str:
+    """The text of ``jaxlm --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"jaxlm {jaxlm.__version__}: language models in JAX",
+            "",
+            "usage: jaxlm COMMAND ...    (jaxlm COMMAND --help shows its options)",
+            "",
+            *lines,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The config of a pretraining run: one frozen record that says everything a run's result depends on."""
+
+import dataclasses
+from dataclasses import field
+
+from jaxlm.data.batches import DataConfig
+from jaxlm.data.corpus import CorpusConfig
+from jaxlm.io import run_dir
+from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.sharding.mesh import MeshConfig
+from jaxlm.text.tokenizer import TokenizerConfig
+
+MAY_CHANGE = (*run_dir.MAY_CHANGE, "name", "mesh.*")
+"""What may differ when a run directory is started again: it changes what is reported and where it runs, not what is
+computed (a mesh changes rounding). Everything else alters the trajectory, so it needs another run directory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """Texts generated while training and at its end."""
+
+    prompts: tuple[str, ...] = ("",)
+    max_new_tokens: int = 120
+    temperature: float = 0.8
+    top_p: float | None = 0.95
+    num_samples: int = 2
+    """Completions of each prompt."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(
+                f"sample.max_new_tokens={self.max_new_tokens} is less than 1: use sample.prompts=() for none"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Pretraining of a decoder on text: corpus, tokenizer, batches, model, optimiser, mesh and schedule of the run."""
+
+    name: str = "pretrain"
+    """A title for the report."""
+    seed: int = 0
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: DecoderConfig = field(default_factory=DecoderConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    num_steps: int = 1000
+    global_batch_size: int = 16
+    """Rows of data.seq_len tokens in one optimiser step, over all devices and microbatches."""
+    grad_accum_steps: int = 1
+    """Microbatches that one step is computed in: less memory, the same result."""
+    z_loss_coef: float = 0.0
+    ema_decay: float | None = None
+    """Decay of the averaged parameters a step; None = keep none."""
+    log_every: int = 10
+    eval_every: int | None = None
+    """Steps between evaluations on the whole validation split; None = at the end only."""
+    eval_batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "global_batch_size", "grad_accum_steps", "log_every", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ValueError(f"eval_every={self.eval_every} must be at least 1: use None for the end only")
+        if self.global_batch_size % self.grad_accum_steps:
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of "
+                f"grad_accum_steps={self.grad_accum_steps}: change one of them"
+            )
+        if self.data.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"data.seq_len={self.data.seq_len} is more than model.max_seq_len={self.model.max_seq_len}: "
+                "raise model.max_seq_len or lower data.seq_len"
+            )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay} is outside (0, 1): use None to keep no average")
+        if self.z_loss_coef < 0:
+            raise ValueError(f"z_loss_coef={self.z_loss_coef} is negative: give 0 or more")
+        if self.optimizer.warmup_steps >= self.num_steps:
+            raise ValueError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps} leaves nothing of num_steps={self.num_steps}: "
+                "lower the warm-up or train longer"
+            )
+
+    @property
+    def microbatch_size(self) -> int:
+        """Rows in one forward and backward pass, over all devices."""
+        return self.global_batch_size // self.grad_accum_steps
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Token slots in one optimiser step, padding included."""
+        return self.global_batch_size * self.data.seq_len

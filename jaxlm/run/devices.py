@@ -1,0 +1,32 @@
+"""What the machine offers: caches on disk, devices, memory."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def cache_root() -> Path:
+    """Where built data sets, tokenizers and compiled programs are kept: $JAXLM_CACHE_DIR, or ~/.cache/jaxlm."""
+    return Path(os.environ.get("JAXLM_CACHE_DIR") or Path.home() / ".cache" / "jaxlm")
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a restarted run does not compile again. A cache set by the user stays."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def device_memory_bytes() -> int | None:
+    """Bytes that one device may hold: what the accelerator reports; on a CPU the machine's free memory."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+    return free // jax.local_device_count()

@@ -1,0 +1,43 @@
+"""``jaxlm.load(run_dir)``: a trained model from its run directory. Opening reads files and executes nothing in them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.run_dir import RunDir
+from jaxlm.io.tokenizers import load_tokenizer
+from jaxlm.run.decoder_lm import open_decoder
+from jaxlm.run.language_model import Generation, LanguageModel, Score
+
+__all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
+
+FAMILIES: dict[str, Callable[..., LanguageModel]] = {"decoder": open_decoder}
+"""Family -> how to open it: ``f(run_config, tokenizer, checkpointer, step, ema) -> LanguageModel``."""
+
+
+def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = None) -> LanguageModel:
+    """The model of a run directory, its parameters on the first device; no optimiser state is read.
+
+    Args:
+      run_dir: what ``jaxlm pretrain`` wrote: config.json, tokenizer/, checkpoints/.
+      step: which checkpoint; None = the newest.
+      ema: True = the averaged parameters, False = the trained ones, None = averaged if the run kept them.
+
+    Raises UserError where the directory is no run, or has no such checkpoint, average or family.
+    """
+    run = RunDir(run_dir)
+    if not run.path.is_dir():
+        raise UserError(f"no run directory {run.path}: give the --run-dir of a training run")
+    config: dict[str, Any] = run.read_config()["config"]
+    family = config.get("family", "decoder")
+    if family not in FAMILIES:
+        raise UserError(f"{run.config_path} names family {family!r}: this jaxlm opens {', '.join(FAMILIES)}")
+    if not run.tokenizer_path.is_dir():
+        raise UserError(f"{run.path} has no tokenizer/: the run stopped before it began, start it again")
+    if not run.checkpoints_path.is_dir():
+        raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
+    tokenizer = load_tokenizer(run.tokenizer_path)
+    with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
+        return FAMILIES[family](config, tokenizer, checkpointer, step, ema)

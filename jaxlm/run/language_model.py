@@ -1,0 +1,93 @@
+"""What a trained model is to its users: scores, logits, completions. One class a family fills in what it can."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.core.types import Params
+from jaxlm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-likelihood of one text."""
+
+    nats: float
+    """-log p of the predicted tokens."""
+    num_tokens: int
+    """Tokens predicted: all of the text's, or all but the first where the model has no symbol to start from."""
+    num_bytes: int
+    """UTF-8 bytes of the whole text."""
+    logprobs: np.ndarray = field(repr=False)
+    """Natural log-probability of each predicted token, f32 [num_tokens]."""
+    start_nats: float | None = 0.0
+    """What a first token that could not be predicted costs at even odds (log vocabulary size), else 0. Not in ``nats``;
+    None under a tokenizer that cannot spell any text, whose likelihoods have no bits per byte."""
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """(nats + start_nats) / (ln 2 * num_bytes); None for a closed vocabulary or an empty text."""
+        if self.start_nats is None or not self.num_bytes:
+            return None
+        return (self.nats + self.start_nats) / (math.log(2) * self.num_bytes)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One completion of one prompt."""
+
+    text: str
+    """The completion alone; a stop token or stop string is not in it."""
+    tokens: list[int]
+    """Tokens drawn, the stop token included where one was."""
+    logprobs: list[float]
+    """Natural log-probability of each of ``tokens`` under the model's own distribution (temperature 1, no filter)."""
+    prompt: str
+    finish: str
+    """``stop``: a stop token or string came. ``length``: ``max_new_tokens`` were drawn."""
+
+
+class LanguageModel:
+    """A model of any family, opened from a run directory by ``jaxlm.load``."""
+
+    family: str
+    tokenizer: Tokenizer
+    config: Any
+    """The model's config dataclass."""
+    params: Params
+    context: int | None
+    """The most tokens it reads at once: what it was trained at; None = no limit."""
+    step: int
+    """The training step of the parameters."""
+    run_config: dict[str, Any]
+    """The run's whole resolved config, as in config.json."""
+
+    def score(self, texts: Sequence[str]) -> list[Score]:
+        """The log-likelihood of each text."""
+        self._cannot("score")
+
+    def logits(self, tokens: Any) -> np.ndarray:
+        """Next-token logits, f32 [b, t, v], for token ids [b, t]."""
+        self._cannot("give logits")
+
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[Generation]:
+        """Completions of each prompt."""
+        self._cannot("generate")
+
+    def _cannot(self, what: str) -> NoReturn:
+        raise UserError(f"a model of family {self.family!r} cannot {what}: use another run")
+
+
+def check_texts(texts: Sequence[str], name: str) -> list[str]:
+    """The texts as a list. Raises UserError for one bare string, or for what is not text."""
+    if isinstance(texts, str):
+        raise UserError(f"{name}={texts[:40]!r} is one string: pass a list of them")
+    texts = list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"{name}[{number}] is of type {type(text).__name__}: pass strings")
+    return texts

@@ -1,0 +1,207 @@
+"""The loop that every training run shares: step, log, evaluate, sample, save, stop."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxlm.core.types import Array, Batch
+from jaxlm.data.batches import DataState
+from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.metrics import MetricsWriter
+from jaxlm.io.progress import Progress
+from jaxlm.run.signals import StopRequest
+from jaxlm.train.state import TrainState
+
+Figures = dict[str, float | None]
+
+
+@dataclasses.dataclass
+class Cadence:
+    """How often, in steps, the loop does what is not a step. None = never before the end."""
+
+    log_every: int
+    eval_every: int | None
+    save_every: int | None
+
+
+@dataclasses.dataclass
+class Job:
+    """What one run gives the loop. Everything that touches the device is compiled already."""
+
+    num_steps: int
+    step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+    batches: Iterator[tuple[int, Batch]]
+    data_state: DataState
+    """Where the first of ``batches`` stands in the data."""
+    evaluate: Callable[[TrainState], Figures]
+    sample: Callable[[TrainState, int], None]
+    """Writes samples of a state at a step."""
+    cadence: Cadence
+    tokens_per_step: int
+    flops_per_step: float
+    peak_flops: float | None
+    """Dense bf16 peak of all devices together, FLOP/s; None where unknown (CPUs): no MFU is given then."""
+    checkpointer: Checkpointer
+    writer: MetricsWriter
+    progress: Progress
+    profile_dir: Path | None = None
+    profile_steps: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How a run ended: the last state, the last figures, and the signal that stopped it, if one did."""
+
+    state: TrainState
+    step: int
+    figures: Figures
+    stopped_by: str | None
+
+
+class _Interval:
+    """Metrics since the last log step. They stay on the device until then: a fetch waits for the step to end."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, Array]] = []
+        self.start = time.perf_counter()
+
+    def fetch(self) -> tuple[Figures, float]:
+        """(the last value of each metric, but the mean of losses and terms; seconds since the last fetch)."""
+        values = jax.device_get(self.metrics)
+        seconds = time.perf_counter() - self.start
+        last = {name: float(value) for name, value in values[-1].items()}
+        for name in last:
+            if name == "loss" or name.startswith("term/"):
+                last[name] = float(np.mean([value[name] for value in values]))
+        self.metrics.clear()
+        self.start = time.perf_counter()
+        return last, seconds
+
+
+class _Profiler:
+    """A trace of some steps, seen from the first step that this process runs, for TensorBoard and Perfetto."""
+
+    def __init__(self, job: Job, first_step: int) -> None:
+        self.directory = job.profile_dir
+        self.active = False
+        self.start, self.stop = job.profile_steps or (0, 0)
+        self.start, self.stop = self.start + first_step, self.stop + first_step
+
+    def before(self, step: int) -> None:
+        if self.directory and step == self.start and self.stop > self.start:
+            jax.profiler.start_trace(str(self.directory))
+            self.active = True
+
+    def after(self, step: int, state: TrainState, progress: Progress) -> None:
+        if self.active and step + 1 >= self.stop:
+            jax.block_until_ready(state.step)
+            self.close()
+            progress.message(f"profile of steps {self.start} to {step} written to {self.directory}")
+
+    def close(self) -> None:
+        if self.active:
+            jax.profiler.stop_trace()
+            self.active = False
+
+
+def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
+    """Train from ``state`` to ``job.num_steps`` or until ``stop`` is asked for; saves at the end either way.
+
+    The host waits for the device at log, evaluation and save steps only. ``perf/`` figures leave out the time of
+    evaluations, samples and saves.
+    """
+    step, data_state = int(state.step), job.data_state
+    figures: Figures = {}
+    interval = _Interval()
+    trained_seconds, trained_steps = 0.0, 0
+    saved_step: int | None = step if step in job.checkpointer.steps() else None
+    profiler = _Profiler(job, step)
+
+    def due(every: int | None) -> bool:
+        return every is not None and step % every == 0
+
+    def log() -> None:
+        nonlocal trained_seconds, trained_steps
+        steps = len(interval.metrics)
+        if not steps:
+            return
+        values, seconds = interval.fetch()
+        trained_seconds += seconds
+        trained_steps += steps
+        figures.update({f"train/{name}": value for name, value in values.items()})
+        figures.update(_speed(job, seconds / steps))
+        job.writer.write(step, known(figures_of("train/", "perf/")))
+        job.progress.log(
+            step,
+            loss=values["loss"],
+            tokens_per_second=figures["perf/tokens_per_second"],
+            mfu=figures["perf/mfu"],
+            **({"skipped": values["skipped"]} if values["skipped"] else {}),
+        )
+
+    def figures_of(*prefixes: str) -> Figures:
+        return {name: value for name, value in figures.items() if name.startswith(prefixes)}
+
+    def known(values: Figures) -> dict[str, float]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    def evaluate() -> None:
+        figures.update(job.evaluate(state))
+        job.writer.write(step, known(figures_of("eval/")))
+        job.progress.message(
+            f"step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in known(figures_of("eval/")).items())
+        )
+        job.sample(state, step)
+
+    def save() -> None:
+        nonlocal saved_step
+        if saved_step != step:
+            job.checkpointer.save(step, state, {"data": data_state.to_json()})
+            saved_step = step
+
+    evaluated_step: int | None = None
+    with contextlib.closing(profiler):
+        while step < job.num_steps and stop.signum is None:
+            profiler.before(step)
+            batch_id, batch = next(job.batches)
+            state, metrics = job.step_fn(state, batch)
+            interval.metrics.append(metrics)
+            data_state = data_state.after(batch_id)
+            profiler.after(step, state, job.progress)
+            step += 1
+            job.progress.advance(step)
+            if due(job.cadence.log_every) or step == job.num_steps:
+                log()
+            evaluates = due(job.cadence.eval_every) and step < job.num_steps
+            saves = due(job.cadence.save_every)
+            if evaluates or saves:
+                jax.block_until_ready(state.step)  # steps still in flight belong to the interval, what follows does not
+                aside = time.perf_counter()
+                if evaluates:
+                    evaluate()
+                    evaluated_step = step
+                if saves:
+                    save()
+                interval.start += time.perf_counter() - aside
+    log()
+    save()
+    if stop.signum is None and evaluated_step != step:
+        evaluate()
+    if trained_steps:
+        figures.update(_speed(job, trained_seconds / trained_steps))
+    job.checkpointer.wait()
+    return Outcome(state, step, figures, stop.name)
+
+
+def _speed(job: Job, step_seconds: float) -> Figures:
+    mfu = None if job.peak_flops is None else job.flops_per_step / step_seconds / job.peak_flops
+    return {
+        "perf/tokens_per_second": job.tokens_per_step / step_seconds,
+        "perf/step_seconds": step_seconds,
+        "perf/mfu": mfu,
+    }

@@ -1,0 +1,52 @@
+"""The memory estimate that a person sees before the silence of a compilation, and the refusal of what cannot fit."""
+
+import math
+
+from jax.sharding import Mesh
+
+from jaxlm.core.errors import UserError
+from jaxlm.plan.memory import MemoryEstimate, estimate_memory, sharded_bytes
+from jaxlm.run.config import PretrainConfig
+from jaxlm.run.devices import device_memory_bytes
+from jaxlm.run.setup import StateLayout
+
+
+def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh) -> MemoryEstimate:
+    """Bytes on one device for a run of ``config`` (its model resolved) on ``mesh``."""
+    sizes = dict(mesh.shape)
+    return estimate_memory(
+        config.model,
+        param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),
+        state_bytes=sharded_bytes(layout.abstract, layout.specs, sizes),
+        rows=math.ceil(config.microbatch_size / (sizes["data"] * sizes["fsdp"])),
+        seq_len=config.data.seq_len,
+        model_ways=sizes["model"],
+    )
+
+
+def check_memory(estimate: MemoryEstimate) -> str:
+    """The estimate as a line, with what to lower where it is more than the device has.
+
+    Raises UserError where the state alone, which is known exactly, is more than the device has.
+    """
+    limit = device_memory_bytes()
+    parts = ", ".join(f"{term.name} {format_bytes(term.num_bytes)}" for term in estimate.terms)
+    line = f"memory a device: about {format_bytes(estimate.total)} ({parts})"
+    if limit is None:
+        return line
+    line += f" of {format_bytes(limit)}"
+    if estimate.total <= limit:
+        return line
+    state = [term for term in estimate.terms if term.name in ("parameters", "optimiser and EMA", "gradients")]
+    if sum(term.num_bytes for term in state) > limit:
+        raise UserError(f"{line}: the state alone does not fit; {state[0].lower}")
+    largest = estimate.terms[0]
+    return f"{line}: it may not fit. Largest: {largest.name}; {largest.lower}"
+
+
+def format_bytes(num_bytes: float) -> str:
+    """``1.50 GiB``."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.2f} {unit}"
+    return f"{num_bytes:.0f} B"

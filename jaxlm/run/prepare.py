@@ -1,0 +1,97 @@
+"""From a config to what the loop reads: corpus, tokenizer, token data set. Each is built once and found again."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.corpora.corpus import Corpus, open_corpus
+from jaxlm.io.token_dataset import TokenDataset, build_token_dataset
+from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.run.config import PretrainConfig
+from jaxlm.run.devices import cache_root
+from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
+
+Say = Callable[[str], None]
+
+
+class PreparedData(NamedTuple):
+    """What a run reads."""
+
+    corpus: Corpus
+    tokenizer: Tokenizer
+    dataset: TokenDataset
+
+
+def prepare_data(config: PretrainConfig, run_dir: Path | None, say: Say) -> PreparedData:
+    """Opens or builds the corpus, the tokenizer and the token data set of a run.
+
+    The tokenizer of a started run is the one in its directory. Raises UserError for unreadable input, an empty corpus,
+    or a tokenizer in the run directory that is not the one that the run was trained with.
+    """
+    corpus = open_corpus(config.corpus, data_dir=cache_root())
+    counts = [("to train on", corpus.report.train), ("held out", corpus.report.validation)]
+    say("corpus: " + ", ".join(f"{n.documents:,} documents ({n.bytes / 1e6:.2f} MB) {what}" for what, n in counts))
+    for line in corpus.report.skipped:
+        say(f"  skipped {line}")
+    tokenizer = find_tokenizer(config.tokenizer, corpus, say)
+    if run_dir is not None:
+        _keep_tokenizer(tokenizer, run_dir / "tokenizer")
+    dataset = build_token_dataset(
+        corpus,
+        tokenizer,
+        cache_dir=cache_root() / "datasets",
+        add_bos=config.data.add_bos and tokenizer.bos_id is not None,
+        add_eos=config.data.add_eos and tokenizer.eos_id is not None,
+    )
+    train = dataset.splits["train"]
+    say(
+        f"tokens: {train.num_tokens:,} to train on from {train.num_documents:,} documents "
+        f"({train.num_bytes / max(train.num_tokens, 1):.2f} bytes a token), in {dataset.directory}"
+    )
+    return PreparedData(corpus, tokenizer, dataset)
+
+
+def find_tokenizer(config: TokenizerConfig, corpus: Corpus, say: Say) -> Tokenizer:
+    """The tokenizer that ``config`` trained on this corpus gives: from the cache, or trained now."""
+    key = json.dumps([dataclasses.asdict(config), corpus.content_hash], sort_keys=True)
+    directory = cache_root() / "tokenizers" / hashlib.sha256(key.encode()).hexdigest()[:24]
+    if directory.exists():
+        try:
+            return load_tokenizer(directory)
+        except UserError as error:
+            say(f"cached tokenizer is damaged and will be made again: {error}")
+            shutil.rmtree(directory)
+    say(f"training a {config.kind} tokenizer ...")
+    tokenizer = train_tokenizer(config, (document.text for document in corpus.train()))
+    tokenizer.save(directory)
+    return tokenizer
+
+
+def _keep_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    if not directory.exists():
+        tokenizer.save(directory)
+        return
+    kept = load_tokenizer(directory)
+    if kept.fingerprint != tokenizer.fingerprint:
+        raise UserError(
+            f"the tokenizer in {directory} ({kept.kind}, {kept.vocab_size} tokens) is not the one that this config and "
+            f"corpus give ({tokenizer.kind}, {tokenizer.vocab_size} tokens): use another --run-dir, or the old corpus"
+        )
+
+
+def resolve_model(config: DecoderConfig, tokenizer: Tokenizer) -> DecoderConfig:
+    """The model config with its vocabulary size filled in. Raises UserError where it cannot hold the tokenizer's."""
+    if config.vocab_size is None:
+        return dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    if config.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size={config.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}: "
+            "raise it, or leave it None to take the tokenizer's"
+        )
+    return config

@@ -1,0 +1,54 @@
+"""Texts that a run writes while it trains, and what they say: are the words real, and is it written or copied?"""
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxlm.core.types import Params
+from jaxlm.evals.text import known_words, longest_copy, vocabulary
+from jaxlm.io.corpora.corpus import Corpus
+from jaxlm.models.api import Model
+from jaxlm.run.config import PretrainConfig
+from jaxlm.run.decoder_lm import DecoderLM
+from jaxlm.text.tokenizer import Tokenizer
+
+Sample = dict[str, Any]
+
+MOST_COMPARED_BYTES = 64 * 2**20
+"""Training text beyond this is not compared with the samples: it would take longer than writing them."""
+
+
+def make_sampler(
+    model: Model, tokenizer: Tokenizer, config: PretrainConfig, run_config: dict[str, Any]
+) -> Callable[[Params], list[Sample]]:
+    """``sample(params) -> [{"prompt", "completion"}, ...]``; compiled at the first call."""
+    options = config.sample
+
+    def sample(params: Params) -> list[Sample]:
+        if not options.prompts:
+            return []
+        language_model = DecoderLM(model, params, tokenizer, run_config)
+        written = language_model.generate(
+            options.prompts,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=config.seed,
+            num_samples=options.num_samples,
+            slide=True,
+        )
+        return [{"prompt": generation.prompt, "completion": generation.text} for generation in written]
+
+    return sample
+
+
+def sample_figures(samples: list[Sample], corpus: Corpus) -> dict[str, float | None]:
+    """``sample/known_words``: share of the samples' words that the training text holds; ``sample/longest_copy``:
+    characters of the longest stretch that stands verbatim in it. Empty where there is too much text to compare with."""
+    if not samples or corpus.report.train.bytes > MOST_COMPARED_BYTES:
+        return {}
+    texts = [document.text for document in corpus.train()]
+    completions = [sample["completion"] for sample in samples]
+    return {
+        "sample/known_words": known_words(completions, vocabulary(texts)).share,
+        "sample/longest_copy": float(longest_copy(completions, "\0".join(texts)).length),
+    }

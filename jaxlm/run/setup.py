@@ -1,0 +1,90 @@
+"""From pure functions to compiled ones: the sharded state and the train step of a run, whatever its objective."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlm.core.errors import UserError
+from jaxlm.core.keys import Purpose, fold_key, purpose_key
+from jaxlm.core.types import Array, Batch
+from jaxlm.models.api import Model
+from jaxlm.sharding.mesh import batch_spec
+from jaxlm.sharding.rules import check_divides, match_rules, named_shardings, state_specs
+from jaxlm.train.state import TrainState, create_state
+from jaxlm.train.step import TrainStep
+
+BATCH_DTYPES = {"loss_mask": "float32"}
+"""What is not int32 in a batch."""
+
+
+class StateLayout(NamedTuple):
+    """The train state as shapes with shardings, and how to make it at step 0."""
+
+    abstract: TrainState
+    """ShapeDtypeStructs with shardings: what a checkpoint is restored into."""
+    specs: TrainState
+    init: Callable[[], TrainState]
+    """Initialises on the mesh: no host and no device ever holds the whole."""
+
+
+def lay_out_state(model: Model, tx: optax.GradientTransformation, mesh: Mesh, *, seed: int, ema: bool) -> StateLayout:
+    """Shapes, PartitionSpecs and initialiser of the whole state. Raises UserError where a dimension does not divide."""
+
+    def create(key: Array) -> TrainState:
+        return create_state(model.init(key), tx, ema=ema)
+
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    param_specs = match_rules(model.rules, shapes.params)
+    check_divides(shapes.params, param_specs, dict(mesh.shape))
+    specs = state_specs(shapes, shapes.params, param_specs)
+    shardings = named_shardings(mesh, specs)
+    abstract = jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
+
+    def init() -> TrainState:
+        with jax.set_mesh(mesh):
+            return jax.jit(create, out_shardings=shardings)(fold_key(seed, Purpose.INIT))
+
+    return StateLayout(abstract, specs, init)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over the data and fsdp axes."""
+    return NamedSharding(mesh, batch_spec())
+
+
+def abstract_batch(keys: tuple[str, ...], rows: int, seq_len: int, mesh: Mesh) -> Batch:
+    """The shapes of a global batch, sharded over the mesh."""
+    sharding = batch_sharding(mesh)
+    return {
+        key: jax.ShapeDtypeStruct((rows, seq_len), BATCH_DTYPES.get(key, "int32"), sharding=sharding) for key in keys
+    }
+
+
+def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> None:
+    """Raises UserError where the rows of a microbatch cannot be dealt evenly to the devices that share the batch."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if microbatch_size % ways:
+        raise UserError(
+            f"microbatches of {microbatch_size} rows (global_batch_size={global_batch_size} / grad_accum_steps="
+            f"{global_batch_size // microbatch_size}) do not divide over mesh.data * mesh.fsdp = {ways} devices: "
+            f"make global_batch_size / grad_accum_steps a multiple of {ways}"
+        )
+
+
+def compile_train_step(
+    train_step: TrainStep, layout: StateLayout, batch: Batch, mesh: Mesh, *, seed: int, frozen: Any = None
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """The step compiled for its shapes and shardings, its dropout key bound; the state that goes in is donated."""
+    key = jax.device_put(purpose_key(seed, Purpose.DROPOUT), NamedSharding(mesh, PartitionSpec()))
+    state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
+    jitted = jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=(state_shardings, NamedSharding(mesh, PartitionSpec())),
+    )
+    with jax.set_mesh(mesh):
+        compiled = jitted.lower(layout.abstract, frozen, batch, key).compile()
+    return lambda state, batch: compiled(state, frozen, batch, key)

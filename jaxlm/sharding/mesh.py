@@ -1,0 +1,67 @@
+"""The mesh: devices in three axes. data: copies of the state; fsdp: copies that split the state; model: split layers."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from jaxlm.core.errors import UserError
+
+AXES = ("data", "fsdp", "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; their product is the number of devices."""
+
+    data: int | None = None
+    """Splits the batch; None = the devices that fsdp and model leave."""
+    fsdp: int = 1
+    """Splits the batch, and parameters and optimiser state with it, gathered layer by layer (ZeRO-3)."""
+    model: int = 1
+    """Splits heads, MLP and vocabulary (Megatron)."""
+
+    def __post_init__(self) -> None:
+        for axis in AXES:
+            size = getattr(self, axis)
+            if size is not None and size < 1:
+                raise ValueError(f"mesh.{axis}={size} must be at least 1")
+
+    def axis_sizes(self, num_devices: int) -> dict[str, int]:
+        """``{"data": ..., "fsdp": ..., "model": ...}``. Raises UserError where they do not multiply to the devices."""
+        rest = self.fsdp * self.model
+        data = num_devices // rest if self.data is None else self.data
+        if data * rest != num_devices:
+            asked = f"mesh.data={self.data} x mesh.fsdp={self.fsdp} x mesh.model={self.model}"
+            need = f"a multiple of {rest}" if self.data is None else f"{data * rest}"
+            raise UserError(
+                f"{asked} needs {need} devices and there are {num_devices}: "
+                "change an axis, or leave mesh.data=None to take what is left"
+            )
+        return {"data": data, "fsdp": self.fsdp, "model": self.model}
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh over ``devices`` with Auto axes: XLA places what the rules and constraints leave open.
+
+    On accelerators ``jax.make_mesh`` orders the devices so that inner axes are near neighbours.
+    """
+    sizes = config.axis_sizes(len(devices))
+    shape = tuple(sizes[axis] for axis in AXES)
+    axis_types = (AxisType.Auto,) * len(AXES)
+    if devices[0].platform == "cpu":
+        return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=axis_types)
+    return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=list(devices))
+
+
+def batch_spec() -> PartitionSpec:
+    """How a batch lies: rows over data and fsdp."""
+    return PartitionSpec(("data", "fsdp"))
+
+
+def batch_ways(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split; a batch size must be a multiple of it."""
+    return math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))

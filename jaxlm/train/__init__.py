@@ -1,0 +1,1 @@
+"""Floor 4: the train state, the one train step, and the objectives that it serves."""

@@ -1,0 +1,35 @@
+"""What a step minimises. Causal language modelling; masked, classification and preference objectives join it here."""
+
+import jax.numpy as jnp
+
+from jaxlm.core.types import Array, Batch, Params, PyTree, Term, Terms
+from jaxlm.losses.tokens import masked_sum, token_nll, z_loss
+from jaxlm.models.api import Model
+from jaxlm.train.step import Objective
+
+
+def causal_objective(model: Model, *, z_loss_coef: float = 0.0) -> Objective:
+    """Mean next-token cross-entropy in nats, plus ``z_loss_coef`` times the mean squared log-normaliser."""
+
+    def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
+        del frozen
+        hidden_btd, _ = model.hidden(
+            params,
+            batch["tokens"],
+            positions=batch.get("positions"),
+            segment_ids=batch.get("segment_ids"),
+            dropout_key=key,
+        )
+        nll_bt, log_z_bt = token_nll(model.logits(params, hidden_btd), batch["targets"])
+        loss_mask = batch["loss_mask"]
+        count = jnp.sum(loss_mask)
+        out = {"nll": Term(masked_sum(nll_bt, loss_mask), count)}
+        if z_loss_coef:
+            out["z_loss"] = Term(masked_sum(z_loss(log_z_bt), loss_mask), count, z_loss_coef)
+        return out, carry
+
+    def counts(batch: Batch) -> dict[str, Array]:
+        count = jnp.sum(batch["loss_mask"])
+        return {"nll": count, "z_loss": count} if z_loss_coef else {"nll": count}
+
+    return Objective(terms, counts)

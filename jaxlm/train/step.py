@@ -1,0 +1,128 @@
+"""The one train step. Every gradient step of jaxlm is this function with another objective."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxlm.core.types import Array, Batch, Params, PyTree, Terms
+from jaxlm.train.state import TrainState
+
+TermsFn = Callable[[Params, PyTree, PyTree, Batch, Array], tuple[Terms, PyTree]]
+CountsFn = Callable[[Batch], dict[str, Array]]
+TrainStep = Callable[[TrainState, PyTree, Batch, Array], tuple[TrainState, dict[str, Array]]]
+
+
+class Objective(NamedTuple):
+    """What is minimised: the terms of a batch, and what each is summed over, known before any gradient."""
+
+    terms: TermsFn
+    """``terms(params, frozen, carry, batch, key) -> (name -> Term, carry)``."""
+    counts: CountsFn
+    """``counts(batch) -> name -> count``: of the whole batch, so that microbatches are divided by the global count."""
+
+
+def split_microbatches(batch: Batch, grad_accum_steps: int) -> Batch:
+    """[b, ...] -> [a, b / a, ...]: microbatch i holds rows i, i + a, i + 2a...
+
+    Rows are dealt rather than cut so that a batch axis sharded over devices stays sharded: each device splits its own
+    rows, and nothing moves.
+    """
+
+    def split(x: Array) -> Array:
+        rows = x.shape[0]
+        if rows % grad_accum_steps:
+            raise ValueError(f"{rows} rows do not split into grad_accum_steps={grad_accum_steps} microbatches")
+        return x.reshape(rows // grad_accum_steps, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(split, batch)
+
+
+def make_train_step(
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    *,
+    schedule: optax.Schedule,
+    grad_accum_steps: int = 1,
+    ema_decay: float | None = None,
+) -> TrainStep:
+    """A pure ``train_step(state, frozen, batch, key) -> (state, metrics)``; the caller jits it and donates the state.
+
+    ``key`` is the run's constant dropout key; the step and the microbatch are folded in here. The gradient is that of
+    ``sum over terms of weight * total / count`` with ``count`` that of the whole batch: however the rows are split into
+    microbatches or over devices, it is the same number but for rounding. A step whose loss or gradient norm is not
+    finite changes nothing but ``step`` and ``skipped``.
+    """
+
+    def micro_loss(
+        params: Params, frozen: PyTree, carry: PyTree, micro: Batch, key: Array, counts: dict[str, Array]
+    ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
+        terms, carry = objective.terms(params, frozen, carry, micro, key)
+        means = {name: term.total / jnp.maximum(counts[name], 1) for name, term in terms.items()}
+        loss = sum((terms[name].weight * mean for name, mean in means.items()), start=jnp.zeros((), jnp.float32))
+        return loss, (means, carry)
+
+    grad_fn = jax.value_and_grad(micro_loss, has_aux=True)
+
+    def gradients(
+        state: TrainState, frozen: PyTree, batch: Batch, key: Array
+    ) -> tuple[Array, dict[str, Array], PyTree, Params]:
+        counts = objective.counts(batch)
+        if grad_accum_steps == 1:
+            micro_key = jax.random.fold_in(key, 0)
+            (loss, (means, carry)), grads = grad_fn(state.params, frozen, state.carry, batch, micro_key, counts)
+            return loss, means, carry, grads
+
+        def body(sums: Any, xs: tuple[Array, Batch]) -> tuple[Any, None]:
+            index, micro = xs
+            total, carry = sums
+            (loss, (means, carry)), grads = grad_fn(
+                state.params, frozen, carry, micro, jax.random.fold_in(key, index), counts
+            )
+            return (jax.tree.map(jnp.add, total, (loss, means, grads)), carry), None
+
+        micros = split_microbatches(batch, grad_accum_steps)
+        first = jax.tree.map(lambda x: x[0], micros)
+        shapes = jax.eval_shape(grad_fn, state.params, frozen, state.carry, first, key, counts)
+        (loss_shape, (means_shape, _)), grads_shape = shapes
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss_shape, means_shape, grads_shape))
+        indices = jnp.arange(grad_accum_steps, dtype=jnp.int32)
+        ((loss, means, grads), carry), _ = jax.lax.scan(body, (zeros, state.carry), (indices, micros))
+        return loss, means, carry, grads
+
+    def train_step(state: TrainState, frozen: PyTree, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
+        step_key = jax.random.fold_in(key, state.step)
+        loss, means, carry, grads = gradients(state, frozen, batch, step_key)
+        grad_norm = optax.tree.norm(grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if ema_decay is not None:
+            ema_params = jax.tree.map(
+                lambda e, p: ema_decay * e + (1 - ema_decay) * p.astype(e.dtype), state.ema_params, params
+            )
+        ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        old = (state.params, state.opt_state, state.carry, state.ema_params)
+        new = (params, opt_state, carry, ema_params)
+        params, opt_state, carry, ema_params = jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, old)
+        skipped = state.skipped + jnp.where(ok, 0, 1)
+        metrics = {
+            "loss": loss,
+            **{f"term/{name}": mean for name, mean in means.items()},
+            "grad_norm": grad_norm,
+            "learning_rate": jnp.asarray(schedule(state.step - state.skipped), jnp.float32),
+            "skipped": skipped,
+        }
+        new_state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            carry=carry,
+            ema_params=ema_params,
+            skipped=skipped,
+        )
+        return new_state, metrics
+
+    return train_step

@@ -1,0 +1,230 @@
+"""Laws of checkpoints: what is restored is what was saved, on any mesh; a killed save is no step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxlm.core.errors import UserError
+from jaxlm.io import checkpoint_format
+from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
+
+META = {"cursor": 7, "skipped": [2, 3], "nothing": None, "config": {"name": "x"}}
+
+
+class State(NamedTuple):
+    step: Any
+    params: Any
+    opt_state: Any
+    carry: Any
+    ema: Any
+
+
+def make_state(scale: float = 1.0) -> State:
+    """Every kind of leaf and node that training states hold: Muon beside AdamW, masked, empty and None nodes, bf16."""
+    params = {
+        "layers": {"w": scale * jnp.arange(128.0).reshape(8, 16), "b": (scale * jnp.arange(16.0)).astype(jnp.bfloat16)},
+        "head": {"kernel": scale * jnp.ones((16, 8))},
+    }
+    labels = {"layers": {"w": "muon", "b": "adam"}, "head": {"kernel": "adam"}}
+    muon = optax.chain(optax.clip_by_global_norm(1.0), optax.contrib.muon(1e-2))
+    tx = optax.multi_transform({"muon": muon, "adam": optax.adamw(1e-3)}, labels)
+    ema = jax.tree.map(lambda x: x * 2, params)
+    return State(jnp.int32(3), params, tx.init(params), {"kl": jnp.float32(0.5), "none": None, "empty": ()}, ema)
+
+
+def abstract(state: State, shape: tuple[int, int], axis: str = "x") -> State:
+    mesh = jax.make_mesh(shape, ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+
+    def describe(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        spec = PartitionSpec(axis) if leaf.ndim and leaf.shape[0] % 8 == 0 else PartitionSpec()
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(describe, state)
+
+
+def place(state: State, like: State) -> State:
+    return jax.tree.map(lambda leaf, want: jax.device_put(leaf, want.sharding), state, like)
+
+
+def assert_same(a: State, b: State) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def test_round_trip_onto_another_mesh_is_exact(tmp_path):
+    state = place(make_state(), abstract(make_state(), (2, 4)))
+    with Checkpointer(tmp_path / "c") as checkpointer:
+        assert checkpointer.save(10, state, META)
+        checkpointer.wait()
+        for shape, axis in (((2, 4), "x"), ((1, 8), "y"), ((8, 1), "x")):
+            want = abstract(state, shape, axis)
+            restored, meta = checkpointer.restore(want)
+            assert_same(state, restored)
+            assert meta == META
+            leaves = zip(jax.tree.leaves(restored), jax.tree.leaves(want), strict=True)
+            assert all(leaf.sharding == asked.sharding for leaf, asked in leaves)
+
+
+def test_donating_the_state_after_save_returns_does_not_reach_the_checkpoint(tmp_path):
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in range(1, 6):
+            state = {"w": jnp.full((512, 512), step, jnp.float32)}
+            checkpointer.save(step, state, {})
+            jax.block_until_ready(overwrite(state))
+        checkpointer.wait()
+        for step in checkpointer.steps():
+            restored, _ = checkpointer.restore(_on_one_device({"w": jnp.zeros((512, 512))}), step)
+            assert (np.asarray(restored["w"]) == step).all()
+
+
+def _on_one_device(tree):
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
+
+
+def test_keeps_the_last_and_the_permanent_steps(tmp_path):
+    with Checkpointer(tmp_path, CheckpointConfig(save_every=1, keep_last=2, keep_every=4)) as checkpointer:
+        for step in range(1, 11):
+            checkpointer.save(step, {"w": jnp.ones(3)}, {})
+        assert not checkpointer.save(10, {"w": jnp.zeros(3)}, {})
+        checkpointer.wait()
+        assert checkpointer.steps() == [4, 8, 9, 10]
+    assert {path.name for path in tmp_path.iterdir()} - {".deleted"} == {"4", "8", "9", "10"}
+    assert list((tmp_path / ".deleted").iterdir()) == []
+
+
+def test_one_sub_tree_is_restored_alone_and_cast(tmp_path):
+    state = make_state()
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state, META)
+        checkpointer.wait()
+    with Checkpointer(tmp_path, read_only=True) as reader:
+        params, meta = reader.restore_params()
+        assert_same(params, state.params)
+        assert meta == META == reader.read_meta()
+        want = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), state.ema)
+        ema, _ = reader.restore_params(want, name="ema")
+        assert_same(ema, jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.ema))
+        with pytest.raises(UserError, match="holds no 'value'.*params"):
+            reader.restore_params(name="value")
+
+
+def test_sub_tree_reads_no_other_array(tmp_path):
+    state = {"params": {"w": jnp.ones(4)}, "opt_state": {"mu": jnp.ones(4), "nu": jnp.ones(4)}}
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state, {})
+        checkpointer.wait()
+        before = len(jax.live_arrays())
+        params, _ = checkpointer.restore_params()
+        assert len(jax.live_arrays()) == before + 1
+        assert params["w"].shape == (4,)
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        with pytest.raises(UserError, match="no checkpoint in"):
+            checkpointer.restore({})
+        checkpointer.save(1, {"params": {"w": jnp.ones((4, 2))}}, {})
+        checkpointer.wait()
+        for asked, message in (
+            ({"params": {"w": jnp.ones((4, 3))}}, r"holds params/w of shape \(4, 2\), not \(4, 3\)"),
+            ({"params": {"w": jnp.ones((4, 2), jnp.bfloat16)}}, "params/w in float32, not bfloat16"),
+            ({"params": {"w": jnp.ones((4, 2)), "b": jnp.ones(2)}}, "has no params/b"),
+            ({"params": {}}, "holds params/w, which is not asked for"),
+        ):
+            with pytest.raises(UserError, match=message):
+                checkpointer.restore(_on_one_device(asked))
+        with pytest.raises(UserError, match="no checkpoint for step 2 .*there are 1"):
+            checkpointer.restore({}, step=2)
+        with pytest.raises(TypeError):
+            checkpointer.save(2, {"w": jnp.ones(1)}, {"bad": object()})
+
+
+def test_newer_format_is_refused_and_older_is_migrated(tmp_path, monkeypatch):
+    state = {"params": {"w": jnp.arange(8.0)}, "step": jnp.int32(4)}
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state, {"cursor": 1})
+        checkpointer.wait()
+        monkeypatch.setattr("jaxlm.io.checkpoints.FORMAT_VERSION", 2)
+        monkeypatch.setattr(checkpoint_format, "FORMAT_VERSION", 2)
+        with pytest.raises(UserError, match="format version 1, too old"):
+            checkpointer.restore(_on_one_device(state))
+        rename = checkpoint_format.Migration(
+            meta=lambda meta: {"data": meta},
+            state=lambda arrays: {path.replace("/w", "/kernel"): array for path, array in arrays.items()},
+        )
+        monkeypatch.setitem(checkpoint_format.MIGRATIONS, 1, rename)
+        renamed = {"params": {"kernel": state["params"]["w"]}, "step": state["step"]}
+        restored, meta = checkpointer.restore(_on_one_device(renamed))
+        assert_same(restored, renamed)
+        assert meta == {"data": {"cursor": 1}}
+        assert_same(checkpointer.restore_params()[0], renamed["params"])
+        checkpointer.save(2, renamed, {})
+        checkpointer.wait()
+        monkeypatch.undo()
+        with pytest.raises(UserError, match="format version 2, .*install a newer jaxlm"):
+            checkpointer.restore(_on_one_device(renamed), step=2)
+
+
+def test_killed_save_is_no_step_and_is_cleaned(tmp_path):
+    script = textwrap.dedent("""
+        import os, signal, sys, threading, time
+        import jax.numpy as jnp
+        from jaxlm.io.checkpoints import Checkpointer
+        checkpointer = Checkpointer(sys.argv[1])
+        checkpointer.save(1, {"w": jnp.ones(10)}, {"cursor": 1})
+        checkpointer.wait()
+        checkpointer.save(2, {"w": jnp.ones((4000, 4000))}, {"cursor": 2})
+        print([name for name in os.listdir(sys.argv[1])], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stderr == ""
+    assert any("tmp" in path.name for path in tmp_path.iterdir())
+    with Checkpointer(tmp_path, read_only=True) as reader:
+        assert reader.steps() == [1]
+    assert any("tmp" in path.name for path in tmp_path.iterdir())
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_step() == 1
+        assert checkpointer.read_meta() == {"cursor": 1}
+        assert not any("tmp" in path.name for path in tmp_path.iterdir())
+
+
+def test_read_only_makes_nothing(tmp_path):
+    with Checkpointer(tmp_path / "none", read_only=True) as reader:
+        assert reader.steps() == []
+        assert reader.latest_step() is None
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"save_every": 0}, {"keep_last": 0}, {"keep_every": -1}, {"save_every": 3, "keep_every": 4}]
+)
+def test_config_refuses(kwargs):
+    with pytest.raises(ValueError, match="checkpoint."):
+        CheckpointConfig(**kwargs)
+
+
+def test_meta_file_is_plain_json(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, {"w": jnp.ones(1)}, META)
+        checkpointer.wait()
+    record = json.loads((tmp_path / "1" / "meta" / "metadata").read_text())
+    assert record["format_version"] == checkpoint_format.FORMAT_VERSION
+    assert record["meta"] == META
+    assert os.path.isdir(tmp_path / "1" / "state")

@@ -1,0 +1,68 @@
+"""Counts of parameters, FLOPs and memory against published figures and hand counts."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.plan.flops import attention_flops_per_token, peak_flops, train_flops_per_token
+from jaxlm.plan.memory import estimate_memory, sharded_bytes
+from jaxlm.plan.params import count_decoder_params
+
+GPT2 = DecoderConfig(
+    vocab_size=50257,
+    max_seq_len=1024,
+    num_layers=12,
+    model_dim=768,
+    num_heads=12,
+    mlp="gelu",
+    norm="layernorm",
+    bias=True,
+    qk_norm=False,
+    position="learned",
+    tie_embeddings=True,
+)
+
+
+def test_gpt2_has_the_published_number_of_parameters():
+    counts = count_decoder_params(GPT2)
+    assert counts.total == 124_439_808
+    assert counts.embedding == 50257 * 768 + 1024 * 768
+    assert counts.matmul == counts.total - 1024 * 768
+
+
+def test_attention_counts_causal_keys_exactly():
+    config = DecoderConfig(vocab_size=10, num_layers=3, model_dim=32, num_heads=2, window_pattern=(None, 4, 4))
+    seq_len = 16
+    keys = [sum(min(t + 1, window or seq_len) for t in range(seq_len)) / seq_len for window in (None, 4, 4)]
+    np.testing.assert_allclose(attention_flops_per_token(config, seq_len), 4 * 2 * 16 * sum(keys))
+
+
+def test_train_flops_are_six_n_plus_attention():
+    flops = train_flops_per_token(GPT2, 1024)
+    n = count_decoder_params(GPT2).matmul
+    np.testing.assert_allclose(flops, 6 * n + 3 * 12 * 4 * 768 * 1025 / 2)
+
+
+def test_peaks_are_found_by_device_kind():
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("TPU v5 lite") == 197e12
+    assert peak_flops("TPU v5p") == 459e12
+    assert peak_flops("cpu") is None
+
+
+def test_sharded_bytes_divide_by_the_axes_of_each_spec():
+    shapes = {"a": jax.ShapeDtypeStruct((8, 4), "float32"), "b": jax.ShapeDtypeStruct((6,), "bfloat16")}
+    specs = {"a": P(("data", "fsdp"), "model"), "b": P()}
+    assert sharded_bytes(shapes, specs, {"data": 2, "fsdp": 2, "model": 4}) == 8 * 4 * 4 // 16 + 12
+
+
+@pytest.mark.parametrize(("change", "term"), [({"remat_policy": "full"}, "activations"), ({"vocab_size": 5025}, "logits")])
+def test_what_the_advice_names_lowers_its_term(change, term):
+    def bytes_of(config):
+        estimate = estimate_memory(config, param_bytes=10, state_bytes=30, rows=8, seq_len=1024)
+        assert estimate.total == sum(t.num_bytes for t in estimate.terms)
+        return {t.name: t.num_bytes for t in estimate.terms}
+
+    assert bytes_of(DecoderConfig(**{**vars(GPT2), **change}))[term] < 0.5 * bytes_of(GPT2)[term]

@@ -1,0 +1,87 @@
+"""The causal objective through a real decoder: packing, accumulation, z-loss and masks change nothing they should not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.train.objectives import causal_objective
+
+VOCAB = 31
+CONFIG = DecoderConfig(
+    vocab_size=VOCAB, max_seq_len=32, num_layers=2, model_dim=16, num_heads=2, init_std=None, scan_layers=False
+)
+
+
+def documents(seed=0, lengths=(5, 9, 3, 12, 7)):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, VOCAB, n + 1).astype(np.int32) for n in lengths]
+
+
+def batch_of(rows, seq_len):
+    """Rows of documents, each row a list: packed side by side with segments and positions."""
+    fields = ("tokens", "targets", "segment_ids", "positions")
+    out = {name: np.zeros((len(rows), seq_len), np.int32) for name in fields}
+    out["loss_mask"] = np.zeros((len(rows), seq_len), np.float32)
+    for i, row in enumerate(rows):
+        start = 0
+        for segment, document in enumerate(row, start=1):
+            end = start + len(document) - 1
+            out["tokens"][i, start:end] = document[:-1]
+            out["targets"][i, start:end] = document[1:]
+            out["segment_ids"][i, start:end] = segment
+            out["positions"][i, start:end] = np.arange(end - start)
+            out["loss_mask"][i, start:end] = 1
+            start = end
+    return {name: jnp.asarray(value) for name, value in out.items()}
+
+
+def loss_and_grads(model, params, batch, **options):
+    objective = causal_objective(model, **options)
+    counts = objective.counts(batch)
+
+    def loss_fn(p):
+        terms, _ = objective.terms(p, None, None, batch, jax.random.key(0))
+        for name, term in terms.items():
+            np.testing.assert_array_equal(term.count, counts[name])
+        return sum(t.weight * t.total / counts[name] for name, t in terms.items())
+
+    return jax.value_and_grad(loss_fn)(params)
+
+
+def assert_same(a, b, tolerance=1e-5):
+    """Loss to 1e-5 relative, and every gradient tensor to 1e-5 by norm of the difference over norm."""
+    np.testing.assert_allclose(a[0], b[0], rtol=tolerance)
+    for x, y in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1]), strict=True):
+        assert np.linalg.norm(x - y) <= tolerance * max(np.linalg.norm(x), 1e-8)
+
+
+@pytest.mark.parametrize("position", ["rope", "learned"])
+@pytest.mark.parametrize("window", [None, 4])
+def test_packed_rows_give_the_loss_and_gradient_of_single_documents(position, window):
+    config = DecoderConfig(**{**vars(CONFIG), "position": position, "window_pattern": (window, None)})
+    model = make_decoder(config)
+    params = model.init(jax.random.key(1))
+    docs = documents()
+    single = batch_of([[doc] for doc in docs], 14)
+    packed = batch_of([docs[:3], docs[3:]], 20)
+    assert_same(loss_and_grads(model, params, single), loss_and_grads(model, params, packed))
+
+
+def test_z_loss_is_its_weighted_mean():
+    model = make_decoder(CONFIG)
+    params = model.init(jax.random.key(1))
+    batch = batch_of([[doc] for doc in documents()], 14)
+    plain, _ = loss_and_grads(model, params, batch)
+    with_z, _ = loss_and_grads(model, params, batch, z_loss_coef=0.01)
+    logits = model.apply_fn(params, batch["tokens"], positions=batch["positions"], segment_ids=batch["segment_ids"])
+    log_z = jax.nn.logsumexp(logits, -1)
+    expected = jnp.sum(jnp.square(log_z) * batch["loss_mask"]) / jnp.sum(batch["loss_mask"])
+    np.testing.assert_allclose(with_z - plain, 0.01 * expected, rtol=1e-4)
+
+
+def test_an_untrained_model_with_a_zero_head_costs_log_v():
+    model = make_decoder(DecoderConfig(**{**vars(CONFIG), "tie_embeddings": False, "zero_init_head": True}))
+    loss, _ = loss_and_grads(model, model.init(jax.random.key(0)), batch_of([[doc] for doc in documents()], 14))
+    np.testing.assert_allclose(loss, np.log(VOCAB), rtol=1e-6)
