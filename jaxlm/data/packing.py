@@ -46,16 +46,16 @@ class Rows(Protocol):
         ...
 
     @property
+    def utilisation(self) -> float:
+        """The share of positions in all rows that carry a prediction; the rest is padding."""
+        ...
+
+    @property
     def segmented(self) -> bool:
         """Whether the pieces of a row are kept apart by segment ids."""
         ...
 
     def pieces(self, row_ids: np.ndarray) -> Pieces: ...
-
-
-def utilisation(rows: Rows) -> float:
-    """The share of positions in all rows that carry a prediction; the rest is padding."""
-    return rows.num_predictions / (rows.num_rows * rows.seq_len)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class PackedRows:
 
     @property
     def utilisation(self) -> float:
-        return utilisation(self)
+        return self.num_predictions / (self.num_rows * self.seq_len)
 
     def pieces(self, row_ids: np.ndarray) -> Pieces:
         places = np.flatnonzero(row_ids >= 0)
@@ -115,7 +115,7 @@ class WindowRows:
 
     @property
     def utilisation(self) -> float:
-        return utilisation(self)
+        return self.num_predictions / (self.num_rows * self.seq_len)
 
     def offset_of(self, epoch: int) -> int:
         """The number of places by which the stream is turned in this epoch, in [0, seq_len)."""
@@ -130,11 +130,9 @@ class WindowRows:
         epoch, row = np.divmod(row_ids[place], self.num_rows)
         begin = row * self.seq_len
         length = np.minimum(self.seq_len, total - begin)
-        if self.offset_seed is None:
-            offset = self.offset
-        else:
-            epochs, inverse = np.unique(epoch, return_inverse=True)
-            offset = np.array([self.offset_of(e) for e in epochs.tolist()], np.int64)[inverse]
+        offset = np.zeros(len(epoch), np.int64)
+        for e in set(epoch.tolist()):
+            offset[epoch == e] = self.offset_of(e)
         start = (begin + offset) % total
         over = start + length - total
         if not (over > 0).any():

@@ -5,6 +5,7 @@ XOR (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", which also
 a² < n + 2 sqrt(n) + 1, nearly every index lands inside [0, n) at once; the few that do not walk on until they do.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -48,7 +49,7 @@ def permute(index: np.ndarray | int, n: int, key: int) -> np.ndarray:
         raise ValueError(f"an index is outside [0, {n}): {int(index.min())}..{int(index.max())}")
     side = max(math.isqrt(n - 1) + 1, 4)  # Over 3 x 3 the network reaches half of all orders only.
     num_rounds = _ROUNDS if side > _TINY_SIDE else _ROUNDS_TINY
-    round_keys = [np.uint64(mix_key(key, i)) for i in range(num_rounds)]
+    round_keys = _round_keys(key, num_rounds)
     value = _feistel(index.ravel().astype(np.uint64), np.uint64(side), round_keys)
     outside = np.flatnonzero(value >= n)
     while outside.size:  # Follow the cycle: it comes back inside, for the index itself lies inside.
@@ -57,7 +58,12 @@ def permute(index: np.ndarray | int, n: int, key: int) -> np.ndarray:
     return value.astype(np.int64).reshape(index.shape)
 
 
-def _feistel(value: np.ndarray, side: np.uint64, round_keys: list[np.uint64]) -> np.ndarray:
+@functools.lru_cache(maxsize=16)
+def _round_keys(key: int, num_rounds: int) -> tuple[np.uint64, ...]:
+    return tuple(np.uint64(mix_key(key, i)) for i in range(num_rounds))
+
+
+def _feistel(value: np.ndarray, side: np.uint64, round_keys: tuple[np.uint64, ...]) -> np.ndarray:
     left, right = np.divmod(value, side)
     for round_key in round_keys:
         # Multiply, fold, multiply: the upper 48 bits are well mixed. uint64 wraps, as it should.

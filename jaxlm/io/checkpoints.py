@@ -93,9 +93,7 @@ class Checkpointer:
         with _quiet():
             if step in self._manager.all_steps():
                 return False
-            args = ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(pack_meta(step, meta))
-            )
+            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(pack_meta(step, meta)))
             self._manager.save(step, args=args, force=True)
         self._purge()
         return True

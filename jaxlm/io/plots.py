@@ -2,12 +2,13 @@
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _MOST_POINTS = 400
 _COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed")
+"""Of the first curve, the second, ...: blue, orange, green, violet."""
 
 
 class Curve(NamedTuple):
@@ -21,10 +22,17 @@ class Curve(NamedTuple):
     markers: bool = False
 
 
-def draw_curves(title: str, curves: Sequence[Curve], *, log_y: bool = False, robust: bool = False) -> str:
+def draw_curves(
+    title: str, curves: Sequence[Curve], *, log_y: bool = False, robust: bool = False, from_zero: bool = False
+) -> str:
     """A picture of curves over the steps, as an ``<svg>`` text.
 
-    `robust` lets the first few values (a loss before the first steps) leave the picture rather than flatten the rest.
+    Args:
+      title: what stands above it.
+      curves: drawn in this order, with a legend where there are several.
+      log_y: a logarithmic axis; the values must be positive.
+      robust: the first few values (a loss before the first steps) leave the picture rather than flatten the rest.
+      from_zero: the axis starts at 0, so that small wobbles look small.
     """
     import matplotlib
 
@@ -55,11 +63,15 @@ def draw_curves(title: str, curves: Sequence[Curve], *, log_y: bool = False, rob
         axes.spines[["top", "right"]].set_visible(False)
         if log_y:
             axes.set_yscale("log")
-        else:
+        elif max(float(np.nanmax(curve.values)) for curve in curves) >= 1e4:
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        else:
+            axes.ticklabel_format(axis="y", scilimits=(-2, 4))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if robust:
             _clip_top(axes, curves)
+        if from_zero:
+            axes.set_ylim(bottom=0)
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=8.5)
         out = io.StringIO()
@@ -68,7 +80,7 @@ def draw_curves(title: str, curves: Sequence[Curve], *, log_y: bool = False, rob
     return text[text.index("<svg") :]
 
 
-def _draw(axes, curve: Curve, colour: str) -> None:
+def _draw(axes: Any, curve: Curve, colour: str) -> None:
     steps, values = thin(curve.steps, curve.values)
     marker = "o" if curve.markers or len(steps) < 3 else None
     if not curve.smooth or len(curve.values) < 20:
@@ -79,7 +91,7 @@ def _draw(axes, curve: Curve, colour: str) -> None:
     axes.plot(*thin(curve.steps, smoothed), color=colour, linewidth=1.6, label=curve.label)
 
 
-def _clip_top(axes, curves: Sequence[Curve]) -> None:
+def _clip_top(axes: Any, curves: Sequence[Curve]) -> None:
     values = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in curves])
     if len(values) < 20:
         return

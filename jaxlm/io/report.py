@@ -64,12 +64,19 @@ def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     pictures: list[tuple[str, Sequence[Curve], dict[str, bool]]] = [
         (
             "loss (nats a token)",
-            [_curve(lines, key, label, smooth=key == "train/loss", markers=key != "train/loss") for key, label in _LOSSES],
+            [
+                _curve(lines, key, label, smooth=key == "train/loss", markers=key != "train/loss")
+                for key, label in _LOSSES
+            ],
             {"robust": True},
         ),
-        ("bits per byte (validation)", [_curve(lines, "eval/bits_per_byte", "validation", markers=True)], {"robust": True}),
-        ("learning rate", [_curve(lines, key, "rate") for key in _rate_keys(lines)], {}),
-        ("throughput (tokens a second)", [_curve(lines, "perf/tokens_per_second", "tokens/s")], {}),
+        (
+            "bits per byte (validation)",
+            [_curve(lines, "eval/bits_per_byte", "validation", markers=True)],
+            {"robust": True},
+        ),
+        ("learning rate", [_curve(lines, "train/learning_rate", "rate")], {"from_zero": True}),
+        ("throughput (tokens a second)", [_curve(lines, "perf/tokens_per_second", "tokens/s")], {"from_zero": True}),
         ("gradient norm", [_curve(lines, "train/grad_norm", "norm", smooth=True)], {"log_y": True}),
     ]
     drawn = []
@@ -79,11 +86,6 @@ def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         if there and (not options.get("log_y") or all((c.values[np.isfinite(c.values)] > 0).all() for c in there)):
             drawn.append((title, draw_curves(title, there, **options)))
     return drawn
-
-
-def _rate_keys(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    known = ("train/learning_rate", "train/lr")
-    return [key for key in known if any(key in line for line in lines)][:1]
 
 
 def _curve(lines: Sequence[Mapping[str, Any]], key: str, label: str, **options: bool) -> Curve:
@@ -127,7 +129,9 @@ def _config(config: Mapping[str, Any]) -> str:
 def _environment(record: Mapping[str, Any]) -> dict[str, str]:
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
     rest = {key: value for key, value in record.items() if key not in ("config", "versions")}
-    shown = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in rest.items()}
+    shown = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in rest.items()
+    }
     return {"versions": versions} | {key.replace("_", " "): value for key, value in shown.items() if value != "null"}
 
 
@@ -180,7 +184,7 @@ small, .quiet { color: #6b7280; font-weight: normal; font-size: 13px; margin: 2p
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 0 0 18px; }
 .cards div { flex: 1 1 140px; background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 10px 14px; }
 .cards b { display: block; font-size: 21px; } .cards span { color: #6b7280; font-size: 12.5px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 12px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; }
 .grid img { width: 100%; box-sizing: border-box; background: #fff; border: 1px solid #e5e7eb; border-radius: 8px;
   padding: 8px; }
 pre { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 10px 14px; margin: 0 0 10px;

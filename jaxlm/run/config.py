@@ -5,14 +5,23 @@ from dataclasses import field
 
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
-from jaxlm.io import run_dir
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.sharding.mesh import MeshConfig
 from jaxlm.text.tokenizer import TokenizerConfig
 
-MAY_CHANGE = (*run_dir.MAY_CHANGE, "name", "mesh.*")
+MAY_CHANGE = (
+    "name",
+    "log_every",
+    "eval_every",
+    "eval_batch_size",
+    "checkpoint",
+    "sample",
+    "mesh",
+    "data.read_threads",
+    "data.prefetch",
+)
 """What may differ when a run directory is started again: it changes what is reported and where it runs, not what is
 computed (a mesh changes rounding). Everything else alters the trajectory, so it needs another run directory."""
 

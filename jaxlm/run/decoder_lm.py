@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,7 @@ from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, 
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_from_dict
-from jaxlm.models.api import Model
-from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_texts
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -49,17 +48,53 @@ def open_decoder(
         raise UserError(f"checkpoint {step} holds no averaged parameters: load with ema=False, or train with ema_decay")
     name = "ema_params" if kept and ema is not False else "params"
     params, _ = checkpointer.restore_params(step=step, name=name)
-    return DecoderLM(make_decoder(config), params, tokenizer, run_config, step=step or 0, is_ema=name == "ema_params")
+    return DecoderLM(config, params, tokenizer, run_config, step=step or 0, is_ema=name == "ema_params")
+
+
+class _Programs(NamedTuple):
+    """A decoder's pure functions, jitted."""
+
+    logits: Callable[..., Array]
+    logprobs: Callable[..., Array]
+    prefill: Callable[..., DecodeState]
+    decode: Callable[..., DecodeState]
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(config: DecoderConfig) -> _Programs:
+    """Kept by config, so that opening another checkpoint of a run, or sampling while it trains, compiles nothing again."""
+    # Where it was trained does not matter: attention runs as suits this machine.
+    model = make_decoder(resolve_attention(dataclasses.replace(config, attention="auto"), jax.default_backend()))
+
+    def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
+        return target_logprobs(model, params, {"tokens": tokens_bt, "targets": targets_bt})[0]
+
+    return _Programs(
+        logits=jax.jit(model.apply_fn),
+        logprobs=jax.jit(logprobs),
+        prefill=jax.jit(
+            functools.partial(prefill, model), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
+        ),
+        decode=jax.jit(
+            functools.partial(decode, model), static_argnames=("sampling", "stop_ids"), donate_argnames="state"
+        ),
+    )
 
 
 class DecoderLM(LanguageModel):
-    """A decoder with its tokenizer. Programs are compiled at first use, one for each length bucket."""
+    """A decoder with its tokenizer. Programs are compiled at first use, one for each length bucket.
+
+    Args:
+      config: the model's, its ``vocab_size`` filled in.
+      params: on any devices; only read.
+      run_config: the run's config as JSON values, of which ``data`` tells how documents began and how long rows were.
+    """
 
     family = "decoder"
 
     def __init__(
         self,
-        model: Model,
+        config: DecoderConfig,
         params: Params,
         tokenizer: Tokenizer,
         run_config: dict[str, Any],
@@ -68,21 +103,14 @@ class DecoderLM(LanguageModel):
         is_ema: bool = False,
     ):
         data = run_config.get("data", {})
-        self.model, self.params, self.tokenizer, self.config = model, params, tokenizer, model.config
-        self.run_config, self.step, self.is_ema = run_config, step, is_ema
-        self.context: int = min(model.config.max_seq_len, data.get("seq_len", model.config.max_seq_len))
+        self.params, self.tokenizer, self.config, self.run_config = params, tokenizer, config, run_config
+        self.step, self.is_ema = step, is_ema
+        assert config.vocab_size is not None
+        self.vocab_size: int = config.vocab_size
+        self.context: int = min(config.max_seq_len, data.get("seq_len", config.max_seq_len))
         self.start_id = _start_id(tokenizer, data)
         self.stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-        self._logits = jax.jit(model.apply_fn)
-        self._logprobs = jax.jit(
-            lambda params, tokens, targets: target_logprobs(model, params, {"tokens": tokens, "targets": targets})[0]
-        )
-        self._prefill = jax.jit(
-            functools.partial(prefill, model), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
-        )
-        self._decode = jax.jit(
-            functools.partial(decode, model), static_argnames=("sampling", "stop_ids"), donate_argnames="state"
-        )
+        self._programs = _programs(config)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as the model reads it: behind the start symbol, if the run was trained with one."""
@@ -92,16 +120,20 @@ class DecoderLM(LanguageModel):
         """Logits of the token after each position, f32 [b, t, v], of token ids [b, t] (none is added or taken off)."""
         tokens_bt = np.asarray(tokens)
         if tokens_bt.ndim != 2 or not tokens_bt.size or not np.issubdtype(tokens_bt.dtype, np.integer):
-            raise UserError(f"tokens of shape {tokens_bt.shape} and type {tokens_bt.dtype}: pass integers [batch, time]")
-        length, vocab_size = tokens_bt.shape[1], self.config.vocab_size
+            raise UserError(
+                f"tokens of shape {tokens_bt.shape} and type {tokens_bt.dtype}: pass integers [batch, time]"
+            )
+        length = tokens_bt.shape[1]
         if length > self.context:
             raise UserError(f"tokens have length {length}, more than the context of {self.context}: pass fewer")
-        if tokens_bt.min() < 0 or tokens_bt.max() >= vocab_size:
-            raise UserError(f"tokens range {tokens_bt.min()}..{tokens_bt.max()}: the vocabulary is 0..{vocab_size - 1}")
+        if tokens_bt.min() < 0 or tokens_bt.max() >= self.vocab_size:
+            raise UserError(
+                f"tokens range {tokens_bt.min()}..{tokens_bt.max()}: the vocabulary is 0..{self.vocab_size - 1}"
+            )
         # Padding on the right changes nothing before it, and the many lengths share few programs.
         width = min(self.context, bucket_length(length))
         padded_bt = np.pad(tokens_bt.astype(np.int32), ((0, 0), (0, width - length)))
-        return np.asarray(self._logits(self.params, padded_bt))[:, :length]
+        return np.asarray(self._programs.logits(self.params, padded_bt))[:, :length]
 
     def score(self, texts: Sequence[str], *, stride: int | None = None) -> list[Score]:
         """Log-likelihood of each text's tokens given the start symbol, every token predicted once.
@@ -112,13 +144,13 @@ class DecoderLM(LanguageModel):
         texts = check_texts(texts, "texts")
         sequences = [np.asarray(self.encode(text), np.int32) for text in texts]
         logprobs = score_sequences(
-            lambda tokens_bt, targets_bt: self._logprobs(self.params, tokens_bt, targets_bt),
+            lambda tokens_bt, targets_bt: self._programs.logprobs(self.params, tokens_bt, targets_bt),
             sequences,
             context=self.context,
             stride=stride,
-            tokens_per_batch=max(self.context, _BATCH_LOGITS // self.config.vocab_size),
+            tokens_per_batch=max(self.context, _BATCH_LOGITS // self.vocab_size),
         )
-        start_nats = float(np.log(self.config.vocab_size)) if self.start_id is None else 0.0
+        start_nats = float(np.log(self.vocab_size)) if self.start_id is None else 0.0
         return [
             Score(
                 nats=-float(np.sum(values, dtype=np.float64)),
@@ -157,13 +189,17 @@ class DecoderLM(LanguageModel):
           batch_size: rows decoded together; alters speed and memory only.
 
         Raises UserError for a prompt that does not leave room for ``max_new_tokens`` in the context, or that is empty
-        where the model has no start symbol; ValueError for sampling options out of range.
+        where the model has no start symbol, and for options out of range.
         """
-        sampling = SamplingConfig(temperature, top_k, top_p, min_p, repetition_penalty)
+        sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         seed = check_seed(seed)
         if isinstance(stop, str):
             stop = (stop,)
-        for name, value in (("max_new_tokens", max_new_tokens), ("num_samples", num_samples), ("batch_size", batch_size)):
+        for name, value in (
+            ("max_new_tokens", max_new_tokens),
+            ("num_samples", num_samples),
+            ("batch_size", batch_size),
+        ):
             if value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
         texts = check_texts(prompts, "prompts")
@@ -192,7 +228,9 @@ class DecoderLM(LanguageModel):
         said = ""
         for count in range(1, max_new_tokens + 1):
             if count > 1:
-                state = self._decode(self.params, state=state, until=count, sampling=sampling, stop_ids=self.stop_ids)
+                state = self._programs.decode(
+                    self.params, state=state, until=count, sampling=sampling, stop_ids=self.stop_ids
+                )
             token, stopped = (int(x[0]) for x in jax.device_get((state.token_b, state.generated.stopped_b)))
             if not stopped:
                 drawn.append(token)
@@ -250,7 +288,7 @@ class DecoderLM(LanguageModel):
         tokens_bt, segment_ids_bt, positions_bt = left_pad(
             prompts, self.tokenizer.pad_id, length=bucket_length(max(map(len, prompts)))
         )
-        return self._prefill(
+        return self._programs.prefill(
             self.params,
             tokens_bt,
             segment_ids_bt,
@@ -308,7 +346,9 @@ class DecoderLM(LanguageModel):
         state = self._start(prompts, rows, max_new_tokens, sampling, seed, round_number)
         for until in range(_CHUNK, max_new_tokens + _CHUNK, _CHUNK) if stop else (max_new_tokens,):
             until = min(until, max_new_tokens)
-            state = self._decode(self.params, state=state, until=until, sampling=sampling, stop_ids=self.stop_ids)
+            state = self._programs.decode(
+                self.params, state=state, until=until, sampling=sampling, stop_ids=self.stop_ids
+            )
             if stop:
                 out = jax.device_get(state.generated)
                 done_b = np.array(jax.device_get(state.done_b))
@@ -348,6 +388,14 @@ class DecoderLM(LanguageModel):
         before = self.tokenizer.decode(list(prompt_ids))
         whole = self.tokenizer.decode([*prompt_ids, *tokens])
         return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(list(tokens))
+
+
+def make_sampling(*args: Any, **kwargs: Any) -> SamplingConfig:
+    """``SamplingConfig(...)``, whose refusals are a UserError here."""
+    try:
+        return SamplingConfig(*args, **kwargs)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def check_seed(seed: int) -> int:

@@ -92,7 +92,9 @@ def _packages(report: Report) -> None:
     wanted = _requirements()
     if wanted is None:
         report.facts["packages"] = {}
-        report.warnings.append(("jaxlm runs from a checkout that is not installed", "make install, or pip install -e ."))
+        report.warnings.append(
+            ("jaxlm runs from a checkout that is not installed", "make install, or pip install -e .")
+        )
         return
     pins = _pins()
     facts = report.facts["packages"] = {}

@@ -101,7 +101,7 @@ class _Profiler:
         if self.active and step + 1 >= self.stop:
             jax.block_until_ready(state.step)
             self.close()
-            progress.message(f"profile of steps {self.start} to {step} written to {self.directory}")
+            progress.note(f"profile of steps {self.start} to {step} written to {self.directory}")
 
     def close(self) -> None:
         if self.active:
@@ -136,13 +136,7 @@ def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
         figures.update({f"train/{name}": value for name, value in values.items()})
         figures.update(_speed(job, seconds / steps))
         job.writer.write(step, known(figures_of("train/", "perf/")))
-        job.progress.log(
-            step,
-            loss=values["loss"],
-            tokens_per_second=figures["perf/tokens_per_second"],
-            mfu=figures["perf/mfu"],
-            **({"skipped": values["skipped"]} if values["skipped"] else {}),
-        )
+        job.progress.update(step, figures)
 
     def figures_of(*prefixes: str) -> Figures:
         return {name: value for name, value in figures.items() if name.startswith(prefixes)}
@@ -153,7 +147,7 @@ def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
     def evaluate() -> None:
         figures.update(job.evaluate(state))
         job.writer.write(step, known(figures_of("eval/")))
-        job.progress.message(
+        job.progress.note(
             f"step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in known(figures_of("eval/")).items())
         )
         job.sample(state, step)

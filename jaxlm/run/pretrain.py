@@ -33,7 +33,6 @@ from jaxlm.plan.flops import peak_flops, train_flops_per_token
 from jaxlm.run.config import MAY_CHANGE, PretrainConfig
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import use_compilation_cache
-from jaxlm.run.inspect import inspect_batches
 from jaxlm.run.loop import Cadence, Figures, Job, run_loop
 from jaxlm.run.memory import check_memory, estimate_run_memory
 from jaxlm.run.prepare import PreparedData, prepare_data, resolve_model
@@ -63,6 +62,8 @@ def main(argv: list[str]) -> int:
 
 def inspect_main(argv: list[str]) -> int:
     """``jaxlm inspect CONFIG``: what the model is fed, decoded, with masks and segments."""
+    from jaxlm.run.inspect import inspect_batches
+
     config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect")
     data = prepare_data(config, None, _say)
     split = data.dataset.splits["train"]
@@ -229,7 +230,7 @@ def _train(run: _Run, directory: RunDir, profile_steps: tuple[int, int] | None) 
             samples[:] = sample(judged(state))
             writer.write_samples(step, samples)
             for one in samples:
-                progress.message(f"  | {one['prompt']}{one['completion']}".replace("\n", "\n  | "))
+                progress.note(f"  | {one['prompt']}{one['completion']}".replace("\n", "\n  | "))
 
         job = Job(
             num_steps=config.num_steps,

@@ -1,4 +1,4 @@
-"""The one tokenizer protocol, its configuration and its reserved symbols. Training and files live in ``io.tokenizers``."""
+"""The tokenizer protocol, its configuration and its reserved symbols. Training and files are in ``io.tokenizers``."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """"unigram", "bpe", "byte" or "char"."""
+        """ "unigram", "bpe", "byte" or "char"."""
         ...
 
     @property

@@ -33,10 +33,12 @@ def test_thue_morse_strings_that_defeat_hashes_modulo_a_power_of_two():
         a += a.translate(str.maketrans("ab", "ba"))
     b = a.translate(str.maketrans("ab", "ba"))
     copy = longest_copy([a], b)
-    assert copy.text in b and copy.text in a and copy.length < len(a)
+    assert copy.text in b
+    assert copy.text in a
+    assert copy.length < len(a)
 
 
-@pytest.mark.parametrize("samples, text", [([], "abc"), ([""], "abc"), (["abc"], ""), (["abc"], "xyz")])
+@pytest.mark.parametrize(("samples", "text"), [([], "abc"), ([""], "abc"), (["abc"], ""), (["abc"], "xyz")])
 def test_nothing_shared(samples, text):
     assert longest_copy(samples, text) == (0, "", -1, -1)
 
@@ -61,7 +63,10 @@ def test_two_megabytes_in_seconds():
     copy = longest_copy(samples, text)
     known = known_words(samples, vocabulary([text]))
     assert time.perf_counter() - start < 6  # about 0.7 s on an idle machine
-    assert copy.length >= 180 and copy.sample == 2 and known.share is not None and known.share > 0.9
+    assert copy.length >= 180
+    assert copy.sample == 2
+    assert known.share is not None
+    assert known.share > 0.9
 
 
 def test_known_words():

@@ -27,7 +27,14 @@ FORMS = {
 @functools.cache
 def tiny(form="mha"):
     config = DecoderConfig(
-        vocab_size=VOCAB, max_seq_len=64, num_layers=2, model_dim=32, num_heads=4, mlp_dim=48, init_std=0.3, **FORMS[form]
+        vocab_size=VOCAB,
+        max_seq_len=64,
+        num_layers=2,
+        model_dim=32,
+        num_heads=4,
+        mlp_dim=48,
+        init_std=0.3,
+        **FORMS[form],
     )
     model = make_decoder(config)
     return model, jax.jit(model.init)(jax.random.key(0))
@@ -49,7 +56,9 @@ def run(prompts, form="mha", n=10, sampling=GREEDY, key=None, **options):
     model, params = tiny(form)
     length = options.pop("length", 12)
     key = jnp.stack([fold_key(3, Purpose.SAMPLE, row) for row in range(len(prompts))]) if key is None else key
-    out = jitted(form)(params, *left_pad(prompts, 0, length=length), max_new_tokens=n, sampling=sampling, key=key, **options)
+    out = jitted(form)(
+        params, *left_pad(prompts, 0, length=length), max_new_tokens=n, sampling=sampling, key=key, **options
+    )
     return jax.device_get(out)
 
 
@@ -84,7 +93,7 @@ def test_sampled_logprobs_are_the_full_forwards():
         np.testing.assert_allclose(out.logprobs_bn[row], logprobs, atol=1e-5)
 
 
-@pytest.mark.parametrize("form, sampling", [("gqa_windows", GREEDY), ("mha", SAMPLED)])
+@pytest.mark.parametrize(("form", "sampling"), [("gqa_windows", GREEDY), ("mha", SAMPLED)])
 def test_a_prompt_alone_and_in_a_batch_give_the_same(form, sampling):
     together = run(PROMPTS, form, sampling=sampling)
     for row, prompt in enumerate(PROMPTS):
@@ -100,9 +109,11 @@ def test_stop_tokens_end_a_row_and_all_rows_done_end_the_loop():
     for row in range(4):
         hits = [i for i, token in enumerate(free.tokens_bn[row].tolist()) if token in (stop, VOCAB - 1)]
         length = hits[0] + 1 if hits else 10
-        assert out.lengths_b[row] == length and out.stopped_b[row] == bool(hits)
+        assert out.lengths_b[row] == length
+        assert out.stopped_b[row] == bool(hits)
         np.testing.assert_array_equal(out.tokens_bn[row, :length], free.tokens_bn[row, :length])
-        assert (out.tokens_bn[row, length:] == VOCAB - 2).all() and (out.logprobs_bn[row, length:] == 0).all()
+        assert (out.tokens_bn[row, length:] == VOCAB - 2).all()
+        assert (out.logprobs_bn[row, length:] == 0).all()
 
     model, params = tiny()
     options = {"sampling": GREEDY, "stop_ids": (stop,)}
@@ -138,7 +149,8 @@ def test_repetition_penalty_covers_prompt_and_completion():
     out = run(PROMPTS, n=10, sampling=SamplingConfig(temperature=0, repetition_penalty=1e6))
     for row, prompt in enumerate(PROMPTS):
         tokens = out.tokens_bn[row].tolist()
-        assert len(set(tokens)) == 10 and not set(tokens) & set(prompt)
+        assert len(set(tokens)) == 10
+        assert not set(tokens) & set(prompt)
 
 
 def test_left_pad():

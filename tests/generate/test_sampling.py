@@ -64,7 +64,9 @@ def test_order_top_p_counts_the_mass_that_top_k_left():
 
 def test_min_p_is_a_fraction_of_the_best():
     logits_bv = jnp.log(jnp.asarray([[0.5, 0.26, 0.24]]))
-    np.testing.assert_array_equal(np.isfinite(filter_logits(logits_bv, SamplingConfig(min_p=0.5))[0]), [True, True, False])
+    np.testing.assert_array_equal(
+        np.isfinite(filter_logits(logits_bv, SamplingConfig(min_p=0.5))[0]), [True, True, False]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Open a corpus: find its documents, split them, count them, and refuse bad input before anything expensive runs."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -10,9 +11,9 @@ from pathlib import Path
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.io.corpora import stdlib, tfds_source
-from jaxlm.io.corpora.files import BadInput, expand_paths, hash_files
+from jaxlm.io.corpora.files import MAX_LISTED, BadInput, expand_paths, hash_files
 from jaxlm.io.corpora.readers import SUFFIXES, read_file
-from jaxlm.io.corpora.report import CorpusReport, Documents, count, load_cached, store_cached
+from jaxlm.io.corpora.report import CorpusReport, Documents, count, count_parts, load_cached, store_cached
 from jaxlm.text.dedup import unit_hash
 
 # Raise when the same files would give other documents than before.
@@ -35,7 +36,7 @@ class Corpus:
         return self.train_documents
 
     def validation(self) -> Documents:
-        """The validation documents; none of them, nor a copy of one, is a training document."""
+        """The validation documents; with split="hash" no copy of one is a training document."""
         return self.validation_documents
 
 
@@ -62,41 +63,48 @@ def _open_streams(config: CorpusConfig, cache: Path | None) -> Corpus:
     stream, held_out, identity = _streams(config, found)
     content_hash = hashlib.sha256(json.dumps([READER_VERSION, *identity]).encode()).hexdigest()
     cached = None if cache is None else cache / f"{content_hash[:24]}.json"
-
-    def passed(bad: BadInput) -> Iterator[Document]:
-        return itertools.islice(stream(bad), config.max_documents)
-
-    def quiet() -> BadInput:
-        return BadInput(skip=found.skip)
-
-    if held_out is not None:
-        train, validation = (lambda: passed(quiet())), (lambda: held_out(quiet()))
-    elif config.split == "hash":
-        bar = config.validation_fraction
-        train = lambda: (d for d in passed(quiet()) if unit_hash(d.text) >= bar)  # noqa: E731
-        validation = lambda: (d for d in passed(quiet()) if unit_hash(d.text) < bar)  # noqa: E731
-    else:
-        characters: list[int] = []  # where to cut; one more pass, run once
-
-        def cut() -> int:
-            if not characters:
-                characters.append(count(passed(quiet())).characters)
-            return int(characters[0] * (1.0 - config.validation_fraction))
-
-        train, validation = (lambda: _head(passed(quiet()), cut())), (lambda: _tail(passed(quiet()), cut()))
-
-    splits = Documents(train), Documents(validation)
+    train, validation = _split(stream, held_out, config)
     try:
         report = CorpusReport.from_dict(load_cached(cached))
     except (KeyError, TypeError):
         noted = BadInput(skip=found.skip)
-        for source in (passed, held_out):
-            if source is not None:
-                for _ in source(noted):
-                    pass
-        report = CorpusReport(count(splits[0]), count(splits[1]), found.count + noted.count, (*found.listed, *noted.listed))
+        if held_out is not None:
+            counts = count(stream(noted)), count(held_out(noted))
+        elif config.split == "hash":
+            counts = count_parts(stream(noted), functools.partial(_held, fraction=config.validation_fraction))
+        else:
+            for _ in stream(noted):  # all of it: the passes below stop at the cut
+                pass
+            counts = count(train), count(validation)
+        report = CorpusReport(*counts, found.count + noted.count, (*found.listed, *noted.listed)[:MAX_LISTED])
         store_cached(cached, report.to_dict())
-    return Corpus(content_hash, report, *splits)
+    return Corpus(content_hash, report, train, validation)
+
+
+def _split(stream: Stream, held_out: Stream | None, config: CorpusConfig) -> tuple[Documents, Documents]:
+    """(train, validation) as ``config.split`` says, or as given."""
+
+    def passing(source: Stream) -> Iterator[Document]:
+        return source(BadInput(skip=config.on_bad == "skip"))
+
+    held = functools.partial(_held, fraction=config.validation_fraction)
+    if held_out is not None:
+        return Documents(lambda: passing(stream)), Documents(lambda: passing(held_out))
+    if config.split == "hash":
+        return (
+            Documents(lambda: itertools.filterfalse(held, passing(stream))),
+            Documents(lambda: filter(held, passing(stream))),
+        )
+
+    @functools.cache
+    def cut() -> int:  # costs one more pass, once
+        return int(count(passing(stream)).characters * (1.0 - config.validation_fraction))
+
+    return Documents(lambda: _head(passing(stream), cut())), Documents(lambda: _tail(passing(stream), cut()))
+
+
+def _held(document: Document, fraction: float) -> bool:
+    return unit_hash(document.text) < fraction
 
 
 def _streams(config: CorpusConfig, bad: BadInput) -> tuple[Stream, Stream | None, list[object]]:
@@ -112,14 +120,19 @@ def _streams(config: CorpusConfig, bad: BadInput) -> tuple[Stream, Stream | None
     else:
         suffixes = SUFFIXES[config.source]
         groups = [expand_paths(paths, suffixes, bad) for paths in (config.paths, config.validation_paths) if paths]
-        rules += [config.document, *(hash_files(paths) for paths in groups)]
+        unpacked = [[path.name.endswith(".gz") for path in paths] for paths in groups]
+        rules += [config.document, unpacked, *(hash_files(paths) for paths in groups)]
         streams = [
             lambda noted, paths=paths: itertools.chain.from_iterable(read_file(p, config, noted) for p in paths)
             for paths in groups
         ]
+
+    def first_ones(bad: BadInput) -> Iterator[Document]:
+        return itertools.islice(streams[0](bad), config.max_documents)
+
     if len(streams) == 1:
-        return streams[0], None, [*rules, config.split, config.validation_fraction]
-    return streams[0], streams[1], rules
+        return first_ones, None, [*rules, config.split, config.validation_fraction]
+    return first_ones, streams[1], rules
 
 
 def _head(documents: Iterator[Document], characters: int) -> Iterator[Document]:

@@ -113,7 +113,7 @@ def read_all(path: Path) -> tuple[int, bytes]:
 
 
 def decode_utf8(content: bytes, where: str, offset: int, bad: BadInput) -> str | None:
-    """The text of ``content``, or None after noting the first byte that is not UTF-8 (counted from the file's start)."""
+    """The text of ``content``, or None after noting the first byte that is not UTF-8, counted from the file's start."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

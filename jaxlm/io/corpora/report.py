@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,24 @@ class CorpusReport:
 
 def count(documents: Iterable[Document]) -> SplitCount:
     """One pass over ``documents``."""
-    number = size = characters = 0
+    return count_parts(documents, lambda _: False)[0]
+
+
+def count_parts(documents: Iterable[Document], held: Callable[[Document], bool]) -> tuple[SplitCount, SplitCount]:
+    """(those not held out, those held out), in one pass."""
+    tallies = [[0, 0, 0], [0, 0, 0]]
     for document in documents:
-        number += 1
-        size += len(document.text.encode())
-        characters += len(document.text)
-    return SplitCount(number, size, characters)
+        tally = tallies[held(document)]
+        tally[0] += 1
+        tally[1] += len(document.text.encode())
+        tally[2] += len(document.text)
+    return SplitCount(*tallies[False]), SplitCount(*tallies[True])
 
 
 class Documents:
     """Documents that can be gone through any number of times: each ``iter`` starts the reading again."""
 
-    def __init__(self, start: Any) -> None:
+    def __init__(self, start: Callable[[], Iterator[Document]]) -> None:
         self._start = start
 
     def __iter__(self) -> Iterator[Document]:

@@ -194,17 +194,15 @@ def _parse(path: Path, content: bytes) -> Module | None:
     names = [*path.parts[:-1], path.stem]
     name = ".".join(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
     docstrings, places = [], []
-    for qualified, body, expression in _docstrings(tree.body, name, True):
-        value = expression.value
-        assert isinstance(value, ast.Constant)
-        cleaned = inspect.cleandoc(value.value)
+    for qualified, body, docstring in _docstrings(tree.body, name, True):
+        cleaned = inspect.cleandoc(docstring)
         if cleaned and _is_unicode(cleaned):
             docstrings.append(Document(cleaned, qualified, "docstrings"))
-        places.append((expression, body))
+        places.append(body)
     group = _group(names[0])
     source = None
     if names[0] not in _NO_SOURCES and _is_unicode(text):
-        source = Document(cut_out(text, places).strip("\n") + "\n", name, "sources")
+        source = Document(_cut_out(text, places).strip("\n") + "\n", name, "sources")
     return Module(name, group, docstrings, source)
 
 
@@ -216,15 +214,14 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _docstrings(body: list[ast.stmt], name: str, holder: bool) -> Iterator[tuple[str, list[ast.stmt], ast.Expr]]:
-    """(qualified name, the body it opens, its statement) of every docstring at or below ``body``, top to bottom.
+def _docstrings(body: list[ast.stmt], name: str, holder: bool) -> Iterator[tuple[str, list[ast.stmt], str]]:
+    """(qualified name, the body it opens, its text) of every docstring at or below ``body``.
 
     Goes through statements alone, never into expressions, where no docstring can be.
     """
-    first = body[0] if body else None
-    if holder and isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-        if isinstance(first.value.value, str):
-            yield name, body, first
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str(text))), *_] if holder:
+            yield name, body, text
     for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _docstrings(node.body, f"{name}.{node.name}", True)
@@ -237,19 +234,18 @@ def _docstrings(body: list[ast.stmt], name: str, holder: bool) -> Iterator[tuple
             yield from _docstrings(handler.body, name, False)
 
 
-def cut_out(source: str, places: list[tuple[ast.Expr, list[ast.stmt]]]) -> str:
-    """``source`` without the given docstring statements, still parsable: whole lines go, or ``...`` takes their place.
+def _cut_out(source: str, bodies: list[list[ast.stmt]]) -> str:
+    """``source`` without the first statement of each body, still parsable: its lines go, or ``...`` takes its place.
 
     ``...`` stands where the body would be empty, where code shares the line, or where the next statement is a string
     that would become a docstring.
     """
     lines = [line.encode() for line in source.split("\n")]  # columns of the syntax tree count UTF-8 bytes
-    for node, body in sorted(places, key=lambda place: -place[0].lineno):  # from the end: earlier places stay valid
+    for node, *others in sorted(bodies, key=lambda body: -body[0].lineno):  # from the end: earlier places stay valid
         first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
         before, after = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
-        following = body[1] if len(body) > 1 else None
-        string_next = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if following is not None and not string_next and not before.strip() and not after.strip():
+        string_next = others and isinstance(others[0], ast.Expr) and isinstance(others[0].value, ast.Constant)
+        if others and not string_next and not before.strip() and not after.strip():
             lines[first : last + 1] = []
         else:
             lines[first : last + 1] = [before + b"..." + after]

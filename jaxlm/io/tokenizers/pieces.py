@@ -18,12 +18,12 @@ import sentencepiece
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, write_definition
+from jaxlm.io.tokenizers.table import UNKNOWN, decode_bytes
 from jaxlm.text.chunks import chunk_text
 from jaxlm.text.dedup import unit_hash
 from jaxlm.text.tokenizer import BOS, EOS, PAD, SPECIALS, TokenizerConfig, check_text
 
 _SPACE = "\u2581"
-_UNKNOWN = "\ufffd".encode()
 _ENCODE_CHUNK = 4096  # characters; bounds the search of a long text, whose f32 path scores would lose their digits
 _TRAIN_CHUNK = 2048
 _TRAIN_THREADS = 4  # fixed: the order of floating-point sums in unigram training depends on it
@@ -44,7 +44,7 @@ class SentencePieceTokenizer:
         self.pad_id = self.special_tokens[PAD]
         self.bos_id: int | None = self.special_tokens[BOS]
         self.eos_id: int | None = self.special_tokens[EOS]
-        self._bytes = [_bytes_of(processor, i) for i in range(self.vocab_size)]
+        self._bytes = [*(_bytes_of(processor, i) for i in range(self.vocab_size)), UNKNOWN.encode()]
         self._space_ids = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()]
         self.fingerprint = fingerprint_of(self._definition())
 
@@ -87,14 +87,12 @@ class SentencePieceTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of any ids; specials left out, invalid UTF-8 and unknown ids as U+FFFD."""
-        size, table = self.vocab_size, self._bytes
-        content = b"".join(table[i] if 0 <= i < size else _UNKNOWN for i in map(int, ids))
-        return content.decode("utf-8", "replace")
+        return decode_bytes(self._bytes, ids)
 
     def token_str(self, token_id: int) -> str:
         """The piece's text, ``<0xE4>`` for a byte outside ASCII, or the special's name."""
         if not 0 <= token_id < self.vocab_size:
-            return _UNKNOWN.decode()
+            return UNKNOWN
         piece = self._processor.id_to_piece(token_id)
         if self._processor.is_control(token_id) or self._processor.is_unknown(token_id):
             return piece
@@ -111,7 +109,7 @@ def _bytes_of(processor: Any, token_id: int) -> bytes:
     if processor.is_control(token_id):
         return b""
     if processor.is_unknown(token_id):
-        return _UNKNOWN
+        return UNKNOWN.encode()
     if processor.is_byte(token_id):
         return bytes((int(piece[3:5], 16),))
     return piece.replace(_SPACE, " ").encode()

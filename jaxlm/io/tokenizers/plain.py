@@ -8,9 +8,8 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, write_definition
+from jaxlm.io.tokenizers.table import UNKNOWN, decode_bytes
 from jaxlm.text.tokenizer import BOS, EOS, PAD, SPECIALS, check_text
-
-_UNKNOWN = "\ufffd"
 
 
 class ByteTokenizer:
@@ -25,6 +24,7 @@ class ByteTokenizer:
         self.pad_id = self.special_tokens[PAD]
         self.bos_id: int | None = self.special_tokens[BOS]
         self.eos_id: int | None = self.special_tokens[EOS]
+        self._bytes = [bytes((i,)) for i in range(256)] + [b""] * len(SPECIALS) + [UNKNOWN.encode()]
         self.fingerprint = fingerprint_of(self._definition())
 
     def _definition(self) -> dict[str, Any]:
@@ -43,11 +43,7 @@ class ByteTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of any ids; specials left out, invalid UTF-8 and unknown ids as U+FFFD."""
-        unknown = _UNKNOWN.encode()
-        parts = (
-            bytes((i,)) if 0 <= i < 256 else b"" if 256 <= i < self.vocab_size else unknown for i in map(int, ids)
-        )
-        return b"".join(parts).decode("utf-8", "replace")
+        return decode_bytes(self._bytes, ids)
 
     def token_str(self, token_id: int) -> str:
         """An ASCII character, ``<0xE4>`` for another byte, or the special's name."""
@@ -55,7 +51,7 @@ class ByteTokenizer:
             return chr(token_id)
         if 0 <= token_id < self.vocab_size:
             return f"<0x{token_id:02X}>" if token_id < 256 else SPECIALS[token_id - 256]
-        return _UNKNOWN
+        return UNKNOWN
 
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.json."""
@@ -114,7 +110,7 @@ class CharTokenizer:
 
     def token_str(self, token_id: int) -> str:
         """The character, or U+FFFD for an unknown id."""
-        return self.characters[token_id] if 0 <= token_id < self.vocab_size else _UNKNOWN
+        return self.characters[token_id] if 0 <= token_id < self.vocab_size else UNKNOWN
 
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.json."""

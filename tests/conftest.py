@@ -1,0 +1,55 @@
+"""The ground every test stands on: eight CPU devices, strict dtype promotion, warnings as errors, real data if there.
+
+The settings must be in the environment before jax is imported, and are inherited by the commands that tests start.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+if "jax" in sys.modules:
+    raise RuntimeError(
+        "jax was imported before tests/conftest.py could set up its devices: remove that plugin or import"
+    )
+
+REPO = Path(__file__).resolve().parent.parent
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+SHARED_DATA = REPO.parent / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import jax
+
+    if jax.device_count() != 8:
+        raise pytest.UsageError(
+            f"tests need 8 CPU devices and found {jax.device_count()}: is XLA_FLAGS set by a plugin?"
+        )
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The published data that lies beside a developer's checkout; a clone with nothing beside it skips."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("../shared/data is not beside this checkout: the published data that this test reads is not here")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A NumPy generator with a fixed seed."""
+    return np.random.default_rng(0)
