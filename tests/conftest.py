@@ -5,6 +5,7 @@ The settings must be in the environment before jax is imported, and are inherite
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 if "jax" in sys.modules:
@@ -33,6 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"tests need 8 CPU devices and found {jax.device_count()}: is XLA_FLAGS set by a plugin?"
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Built data sets, tokenizers and compiled programs of this session (and xdist worker), for commands it starts too.
+
+    Never the user's own: a test must not pass on what an older version of the code left there.
+    """
+    root = tmp_path_factory.mktemp("caches")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXLM_CACHE_DIR", str(root))
+        yield root
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ def test_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXLM_NOTEBOOK_STEPS", "20")
     monkeypatch.setenv("JAXLM_NOTEBOOK_RUN_DIR", str(run_dir))
     monkeypatch.setenv("XLA_FLAGS", "")  # one device, as on a person's machine
+    monkeypatch.delenv("MPLBACKEND")  # the kernel sets its own, which puts pictures into the notebook
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})

@@ -65,7 +65,7 @@ def project() -> dict:
 def pins() -> dict[str, Requirement]:
     lines = (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines()
     requirements = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
-    found = {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    found = {str(canonicalize_name(requirement.name)): requirement for requirement in requirements}
     assert len(found) == len(requirements), "a package is pinned twice"
     return found
 

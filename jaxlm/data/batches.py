@@ -1,7 +1,7 @@
 """batch = f(seed, batch id): which rows a batch holds, with nothing carried from one batch to the next.
 
-A plan knows nothing of hosts, devices or accumulation. Whoever needs a part of a batch takes that part of its row ids, so
-any number of hosts sees the same batches in the same order, and going to batch 1,000,000 is one calculation.
+A plan knows nothing of hosts, devices or accumulation. Whoever needs a part of a batch takes that part of its row ids,
+so any number of hosts sees the same batches in the same order, and going to batch 1,000,000 is one calculation.
 """
 
 import bisect
@@ -50,7 +50,7 @@ class DataConfig:
             raise ValueError(f"read_threads={self.read_threads} must be at least 0")
         if self.prefetch < max(self.read_threads, 1):
             raise ValueError(
-                f"prefetch={self.prefetch} keeps read_threads={self.read_threads} idle: give prefetch at least that many"
+                f"prefetch={self.prefetch} is less than read_threads={self.read_threads}: raise it or lower those"
             )
 
 
@@ -95,8 +95,8 @@ class BatchPlan:
     """The endless stream of rows, epoch after epoch, cut into batches of ``global_batch_size``.
 
     With R rows an epoch, place s of the stream is row ``permute(s mod R, R, key(seed, SHUFFLE, s div R))`` of epoch
-    s div R, and batch i takes the places [i B, (i+1) B). A batch may lie across epochs, and may hold a row more than once
-    if it is larger than an epoch. After ``num_epochs`` the last batch is filled with EMPTY_ROW.
+    s div R, and batch i takes the places [i B, (i+1) B). A batch may lie across epochs, and may hold a row more than
+    once if it is larger than an epoch. After ``num_epochs`` the last batch is filled with EMPTY_ROW.
     """
 
     rows: Rows

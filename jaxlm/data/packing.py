@@ -1,8 +1,8 @@
 """Which tokens stand in which row: best-fit packing of documents, or windows over the plain stream.
 
-Both cut the flat token stream of a split into pieces of p predictions: a piece reads the p + 1 tokens start..start+p and
-gives p inputs and p targets. Neighbouring pieces of a document share one token, so every target is counted exactly once.
-Rows are counted on without end: row id e * num_rows + i is row i of epoch e, so an id alone says what to read.
+Both cut the flat token stream of a split into pieces of p predictions: a piece reads the p + 1 tokens start..start+p
+and gives p inputs and p targets. Neighbouring pieces of a document share one token, so every target is counted exactly
+once. Rows are counted on without end: row id e * num_rows + i is row i of epoch e, so an id alone says what to read.
 """
 
 import bisect
@@ -95,8 +95,9 @@ class WindowRows:
     """Windows of ``seq_len`` predictions over the stream of documents laid end to end. Takes no memory.
 
     Row i of epoch e covers the predictions [i T, min((i+1) T, N)) of the stream turned round by o_e places, where the
-    N = num_tokens - 1 predictions close to a ring. ``offset_seed`` draws o_e below T for each epoch, so that windows are
-    not cut at the same places twice; None keeps it at ``offset``. One row at most lies across the seam, as two pieces.
+    N = num_tokens - 1 predictions close to a ring. ``offset_seed`` draws o_e below T for each epoch, so that windows
+    are not cut at the same places twice; None keeps it at ``offset``. One row at most lies across the seam, as two
+    pieces.
     """
 
     num_tokens: int
@@ -247,7 +248,7 @@ def _best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:
     for length, count in zip((-values).tolist(), counts.tolist(), strict=True):
         end = begin + count
         while begin < end:
-            # Bins touched below have less room than ``length`` or are the last: the next room up is always to the right.
+            # A group taken comes back with too little room, unless the items ran out: this loop ends.
             at = bisect.bisect_left(rooms, length)
             if at < len(rooms):
                 room = rooms.pop(at)

@@ -1,7 +1,7 @@
 """A shuffle that is a function: where index i goes, in O(1) time and memory, for any n.
 
-A balanced Feistel network over pairs (left, right) of numbers below a = ceil(sqrt(n)), with addition modulo a in place of
-XOR (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", which also gives the cycle walking). As
+A balanced Feistel network over pairs (left, right) of numbers below a = ceil(sqrt(n)), with addition modulo a in place
+of XOR (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", which also gives the cycle walking). As
 a² < n + 2 sqrt(n) + 1, nearly every index lands inside [0, n) at once; the few that do not walk on until they do.
 """
 

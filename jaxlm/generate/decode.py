@@ -132,6 +132,7 @@ def prefill(
     hidden_btd, kv_cache = model.hidden(
         params, tokens_bt, positions=positions_bt, segment_ids=segment_ids_bt, kv_cache=kv_cache
     )
+    assert kv_cache is not None
     logits_bv = model.logits(params, hidden_btd[:, -1:])[:, 0]
     seen_bv = None
     if sampling.repetition_penalty != 1:
@@ -202,8 +203,8 @@ def generate_tokens(
 ) -> Generated:
     """Complete left-padded prompts (:func:`left_pad`): prefill, then a loop that ends early when all rows are done.
 
-    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``. ``key`` is a scalar (each row folds its
-    number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens`` fit the context.
+    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``. ``key`` is a scalar (each row folds
+    its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens`` fit the context.
     """
     state = prefill(
         model,

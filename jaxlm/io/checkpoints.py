@@ -67,7 +67,7 @@ class Checkpointer:
         self.directory = path if "://" in str(directory) else epath.Path(Path(directory).absolute())
         self._read_only = read_only
         policies = ocp.checkpoint_managers
-        kept: list[policies.PreservationPolicy] = [policies.LatestN(config.keep_last)]
+        kept: list[Any] = [policies.LatestN(config.keep_last)]
         if config.keep_every is not None:
             kept.append(policies.EveryNSteps(config.keep_every))
         with _quiet():

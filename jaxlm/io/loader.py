@@ -1,7 +1,7 @@
 """Batches as global jax.Arrays, built ahead of the step by Grain's reader threads.
 
-Each host reads the rows that its own devices hold and no others. Where to read is a function of the batch id, so a reader
-opens at any batch at once, and what a checkpoint must hold of it is a ``DataState``.
+Each host reads the rows that its own devices hold and no others. Where to read is a function of the batch id, so a
+reader opens at any batch at once, and what a checkpoint must hold of it is a ``DataState``.
 """
 
 import bisect
@@ -147,9 +147,7 @@ def local_rows(sharding: Sharding, shape: tuple[int, int]) -> np.ndarray:
 class _BatchSource:
     """Random access to the batches that are not skipped: item i is (batch id, global arrays). Called from threads."""
 
-    def __init__(
-        self, split: TokenSource, plan: BatchPlan, skipped: tuple[int, ...], sharding: Sharding, pad_id: int
-    ):
+    def __init__(self, split: TokenSource, plan: BatchPlan, skipped: tuple[int, ...], sharding: Sharding, pad_id: int):
         self._split, self._plan, self._sharding, self._pad_id = split, plan, sharding, pad_id
         self.skipped = tuple(sorted(set(skipped)))
         # Skipped batch number i has id - i ids before it that are kept.
@@ -173,7 +171,8 @@ class _BatchSource:
         return batch_id, {name: self._to_global(array) for name, array in local.items()}
 
     def _to_global(self, local: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             start, stop, _ = index[0].indices(self._shape[0])
             first = int(np.searchsorted(self._local_rows, start))
             return local[first : first + stop - start, index[1]]

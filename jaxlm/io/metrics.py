@@ -39,7 +39,13 @@ class MetricsWriter:
             from tensorboardX import SummaryWriter
 
             purge_step = None if resume_step is None else resume_step + 1
-            self._tensorboard = SummaryWriter(str(run.tensorboard_path), purge_step=purge_step, flush_secs=30)
+            # tensorboardX names files by the second: a quick restart would write over the one before.
+            self._tensorboard = SummaryWriter(
+                str(run.tensorboard_path),
+                purge_step=purge_step,
+                flush_secs=30,
+                filename_suffix=f".{os.getpid()}.{resume_step or 0}",
+            )
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """One line: ``{"step": 10, "time": 1700000000.0, "train/loss": 2.3, ...}``.

@@ -41,7 +41,7 @@ def draw_curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "jaxlm",
         "font.family": "sans-serif",

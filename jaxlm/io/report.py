@@ -40,9 +40,10 @@ def write_report(run_dir: str | Path) -> Path:
     figures = _final_figures(lines, run.final_figures())
     name = str(record["config"].get("name") or run.path.name)
     state = "finished" if run.final_figures() is not None else f"at step {figures.get('step', 0)}, not finished"
+    about = f"{run.path} · {state} · started {record.get('started', '?')}"
     body = [
         f"<h1>{_text(name)}</h1>",
-        f"<p class=quiet>{_text(str(run.path))} · {_text(state)} · started {_text(str(record.get('started', '?')))}</p>",
+        f"<p class=quiet>{_text(about)}</p>",
         _headline(figures),
         f"<div class=grid>{''.join(_image(title, svg) for title, svg in draw_run(lines))}</div>",
         _samples(list(read_lines(run.samples_path))),

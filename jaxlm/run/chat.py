@@ -30,7 +30,7 @@ Ctrl-C stops the writing. An empty line lets the model write on."""
 
 
 class Conversation(Protocol):
-    """How turns become the tokens that the model reads. A chat model wraps them in its symbols; a base model does not."""
+    """How turns become the tokens that the model reads: as they stand, or wrapped in a chat model's symbols."""
 
     def prompt_ids(self, line: str) -> list[int]:
         """The tokens to go on from, once the user has said ``line``."""
@@ -68,7 +68,8 @@ class Continuation:
 class Chat:
     """The state of one sitting: the conversation, the sampling options, and the number of the turn."""
 
-    def __init__(self, model: "DecoderLM", sampling: "SamplingConfig", seed: int, max_new_tokens: int):
+    def __init__(self, model: "DecoderLM", sampling: "SamplingConfig", seed: int, max_new_tokens: int | None = None):
+        max_new_tokens = min(100, model.context // 2) if max_new_tokens is None else max_new_tokens
         if max_new_tokens >= model.context:
             raise UserError(
                 f"max_new_tokens={max_new_tokens} leaves no room in the context of {model.context}: "
@@ -102,7 +103,7 @@ class Chat:
                 raise UserError(str(error)) from error
             return f"temperature {temperature:g}"
         if name == "/seed":
-            self.seed, self.turn = check_seed(_one_number(name, values, int)), 0
+            self.seed, self.turn = check_seed(int(_one_number(name, values, int))), 0
             return f"seed {self.seed}"
         raise UserError(f"unknown command {name}: /help lists them (a text that begins with / needs a space before it)")
 
@@ -192,7 +193,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = Parser(prog="jaxlm chat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory of a trained model")
-    add_sampling_options(parser, max_new_tokens=100)
+    add_sampling_options(parser, default_new_tokens="half the context, at most 100")
     return parser
 
 

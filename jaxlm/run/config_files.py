@@ -93,7 +93,7 @@ def load_config(
             args=tokens,
             default=both(options, default),
             prog=f"{prog} CONFIG",
-            description=f"{inspect.getdoc(config_type)}\n\nCONFIG: a name in ./configs ({here}) or a path to a .py file.",
+            description=f"{inspect.getdoc(config_type)}\n\nCONFIG: a name in ./configs ({here}) or a .py file.",
             config=(tyro.conf.FlagConversionOff,),
         )
 
@@ -125,7 +125,8 @@ def config_names() -> list[str]:
 def run_config_file(path: Path, config_type: type[T]) -> T:
     """What ``config()`` of a Python file returns. Raises UserError, with the line, where the file or the call fails."""
     spec = importlib.util.spec_from_file_location(f"jaxlm_config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with _importable(path.parent.absolute(), Path.cwd()):
         # Dataclasses defined in the file look their module up by name.
@@ -141,7 +142,8 @@ def run_config_file(path: Path, config_type: type[T]) -> T:
         except SyntaxError as error:
             raise UserError(f"{path} line {error.lineno}: {error.msg}") from error
         except Exception as error:
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if Path(frame.filename).absolute() == path.absolute()]
             at = f" line {lines[-1]}" if lines else ""
             raise UserError(f"{path}{at}: {type(error).__name__}: {_flat(str(error))}") from error
     if not isinstance(config, config_type):
@@ -230,6 +232,8 @@ def _in_one_line(parse: Any, tokens: list[str], kinds: dict[str, Any]) -> Any:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             return parse()
+    except ValueError as error:  # of the outermost config: tyro makes boxes of those inside it only
+        raise UserError(str(error)) from error
     except SystemExit:
         message = _unbox(said.getvalue())
     option = re.match(r"(--[\w.-]+): ", message)

@@ -1,32 +1,27 @@
 """A trained decoder behind the handle: scoring in windows, batched completion, streaming."""
 
 import dataclasses
-import functools
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.core.keys import Purpose, fold_key
-from jaxlm.core.types import Array, Params
-from jaxlm.evals.perplexity import target_logprobs
+from jaxlm.core.types import Params
 from jaxlm.evals.scoring import score_sequences
-from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, prefill
+from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_from_dict
-from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
+from jaxlm.models.api import Model
+from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.run.completion import Completer, Row, programs
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_texts
 from jaxlm.text.tokenizer import Tokenizer
 
+DEFAULT_NEW_TOKENS = 128
 _BATCH_LOGITS = 1 << 25
 """Logits held at once while scoring: 128 MiB in f32."""
-_CHUNK = 16
-"""Tokens drawn between two looks for a stop string."""
 
 
 def open_decoder(
@@ -36,7 +31,7 @@ def open_decoder(
     config = config_from_dict(DecoderConfig, run_config.get("model", {}), where="config.model")
     if config.vocab_size is None:
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
-    if config.vocab_size < tokenizer.vocab_size:
+    if config.vocab_size is not None and config.vocab_size < tokenizer.vocab_size:
         raise UserError(
             f"model.vocab_size={config.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}: "
             "the run directory's tokenizer is not the one it was trained with"
@@ -48,44 +43,14 @@ def open_decoder(
         raise UserError(f"checkpoint {step} holds no averaged parameters: load with ema=False, or train with ema_decay")
     name = "ema_params" if kept and ema is not False else "params"
     params, _ = checkpointer.restore_params(step=step, name=name)
-    return DecoderLM(config, params, tokenizer, run_config, step=step or 0, is_ema=name == "ema_params")
-
-
-class _Programs(NamedTuple):
-    """A decoder's pure functions, jitted."""
-
-    logits: Callable[..., Array]
-    logprobs: Callable[..., Array]
-    prefill: Callable[..., DecodeState]
-    decode: Callable[..., DecodeState]
-
-
-@functools.lru_cache(maxsize=8)
-def _programs(config: DecoderConfig) -> _Programs:
-    """Kept by config, so that opening another checkpoint of a run, or sampling while it trains, compiles nothing again."""
-    # Where it was trained does not matter: attention runs as suits this machine.
-    model = make_decoder(resolve_attention(dataclasses.replace(config, attention="auto"), jax.default_backend()))
-
-    def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
-        return target_logprobs(model, params, {"tokens": tokens_bt, "targets": targets_bt})[0]
-
-    return _Programs(
-        logits=jax.jit(model.apply_fn),
-        logprobs=jax.jit(logprobs),
-        prefill=jax.jit(
-            functools.partial(prefill, model), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
-        ),
-        decode=jax.jit(
-            functools.partial(decode, model), static_argnames=("sampling", "stop_ids"), donate_argnames="state"
-        ),
-    )
+    return DecoderLM(make_decoder(config), params, tokenizer, run_config, step=step or 0, is_ema=name == "ema_params")
 
 
 class DecoderLM(LanguageModel):
     """A decoder with its tokenizer. Programs are compiled at first use, one for each length bucket.
 
     Args:
-      config: the model's, its ``vocab_size`` filled in.
+      model: from ``make_decoder``. Its config is what counts: programs are shared by all models of one config.
       params: on any devices; only read.
       run_config: the run's config as JSON values, of which ``data`` tells how documents began and how long rows were.
     """
@@ -94,7 +59,7 @@ class DecoderLM(LanguageModel):
 
     def __init__(
         self,
-        config: DecoderConfig,
+        model: Model,
         params: Params,
         tokenizer: Tokenizer,
         run_config: dict[str, Any],
@@ -103,14 +68,13 @@ class DecoderLM(LanguageModel):
         is_ema: bool = False,
     ):
         data = run_config.get("data", {})
-        self.params, self.tokenizer, self.config, self.run_config = params, tokenizer, config, run_config
+        self.params, self.tokenizer, self.config, self.run_config = params, tokenizer, model.config, run_config
         self.step, self.is_ema = step, is_ema
-        assert config.vocab_size is not None
-        self.vocab_size: int = config.vocab_size
-        self.context: int = min(config.max_seq_len, data.get("seq_len", config.max_seq_len))
+        self.vocab_size: int = model.config.vocab_size
+        self.context = min(model.config.max_seq_len, data.get("seq_len", model.config.max_seq_len))
         self.start_id = _start_id(tokenizer, data)
         self.stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-        self._programs = _programs(config)
+        self._programs = programs(model.config)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as the model reads it: behind the start symbol, if the run was trained with one."""
@@ -144,7 +108,7 @@ class DecoderLM(LanguageModel):
         texts = check_texts(texts, "texts")
         sequences = [np.asarray(self.encode(text), np.int32) for text in texts]
         logprobs = score_sequences(
-            lambda tokens_bt, targets_bt: self._programs.logprobs(self.params, tokens_bt, targets_bt),
+            lambda tokens_bt, targets_bt: np.asarray(self._programs.logprobs(self.params, tokens_bt, targets_bt)),
             sequences,
             context=self.context,
             stride=stride,
@@ -166,7 +130,7 @@ class DecoderLM(LanguageModel):
         self,
         prompts: Sequence[str],
         *,
-        max_new_tokens: int = 64,
+        max_new_tokens: int | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -184,6 +148,7 @@ class DecoderLM(LanguageModel):
         It ends at the tokenizer's end symbol, at a ``stop`` string, or after ``max_new_tokens``.
 
         Args:
+          max_new_tokens: None = what the context leaves to the longest prompt, at most 128.
           slide: where prompt and completion outgrow the context, go on from the newest half of it (the older text is
             forgotten) instead of refusing.
           batch_size: rows decoded together; alters speed and memory only.
@@ -193,27 +158,33 @@ class DecoderLM(LanguageModel):
         """
         sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         seed = check_seed(seed)
-        if isinstance(stop, str):
-            stop = (stop,)
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if not all(stop):
+            raise UserError("stop='' would end every text at once: give at least one character")
         for name, value in (
             ("max_new_tokens", max_new_tokens),
             ("num_samples", num_samples),
             ("batch_size", batch_size),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise UserError(f"{name}={value} must be at least 1")
         texts = check_texts(prompts, "prompts")
+        if max_new_tokens is None:
+            longest = max((len(self.encode(text)) for text in texts), default=0)
+            max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, self.context - longest))
         encoded = [
             self.prompt_ids(text, max_new_tokens, slide=slide, name=f"prompts[{i}]") for i, text in enumerate(texts)
         ]
-        rows = [(number, sample) for number in range(len(texts)) for sample in range(num_samples)]
+        rows = [Row(i, sample, ids) for i, ids in enumerate(encoded) for sample in range(num_samples)]
+        completer = self._completer(max_new_tokens, sampling, seed, stop)
         found: dict[tuple[int, int], Generation] = {}
-        for batch in self._batches(rows, encoded, max_new_tokens, batch_size):
-            ids = [encoded[number] for number, _ in batch]
-            drawn = self._complete(ids, batch, max_new_tokens, sampling, seed, tuple(stop))
-            for row, prompt_ids, out in zip(batch, ids, drawn, strict=True):
-                found[row] = self._generation(texts[row[0]], prompt_ids, *out, stop=tuple(stop))
-        return [found[row] for row in rows]
+        for batch in completer.batches(rows, batch_size):
+            for row, drawn in zip(batch, completer.complete(batch), strict=True):
+                text, drawn, finish = completer.cut_at_stop(row.ids, drawn)
+                found[row.prompt, row.sample] = Generation(
+                    text, drawn.tokens, drawn.logprobs, texts[row.prompt], finish
+                )
+        return [found[row.prompt, row.sample] for row in rows]
 
     def stream(
         self, prompt: str | Sequence[int], *, max_new_tokens: int, sampling: SamplingConfig, seed: int = 0
@@ -223,171 +194,37 @@ class DecoderLM(LanguageModel):
         ``prompt``: text, or token ids that fit the context with ``max_new_tokens``. The end symbol ends it, unsaid.
         """
         ids = self.prompt_ids(prompt, max_new_tokens) if isinstance(prompt, str) else list(prompt)
-        state = self._start([ids], [(0, 0)], max_new_tokens, sampling, seed)
-        drawn: list[int] = []
-        said = ""
-        for count in range(1, max_new_tokens + 1):
-            if count > 1:
-                state = self._programs.decode(
-                    self.params, state=state, until=count, sampling=sampling, stop_ids=self.stop_ids
-                )
-            token, stopped = (int(x[0]) for x in jax.device_get((state.token_b, state.generated.stopped_b)))
-            if not stopped:
-                drawn.append(token)
-            last = bool(stopped) or count == max_new_tokens
-            text = self._completion_text(ids, drawn)
-            text = text if last else text.rstrip("\ufffd")
-            yield token, text[len(said) :]
-            said = text
-            if last:
-                return
+        return self._completer(max_new_tokens, sampling, check_seed(seed), ()).stream(ids)
+
+    def _completer(self, max_new_tokens: int, sampling: SamplingConfig, seed: int, stop: tuple[str, ...]) -> Completer:
+        return Completer(
+            self._programs,
+            self.params,
+            self.tokenizer,
+            context=self.context,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            stop=stop,
+        )
 
     def prompt_ids(self, text: str, max_new_tokens: int, *, slide: bool = False, name: str = "prompt") -> list[int]:
-        """Token ids of a prompt, checked to be there and to leave room for ``max_new_tokens``.
-
-        With ``slide``, a prompt that leaves no room keeps its newest tokens, half the context of them.
-        """
+        """Token ids of a prompt. Raises UserError for none or, unless it may ``slide``, too many for the context."""
         ids = self.encode(text)
         if not ids:
             raise UserError(f"{name} is empty and this model has no start symbol: give at least one character")
-        if len(ids) > self.context and not slide:
+        if slide:
+            return ids
+        room = self.context - len(ids)
+        if room < 0:
             raise UserError(f"{name} has {len(ids)} tokens, more than the context of {self.context}: shorten it")
-        if len(ids) + max_new_tokens > self.context and not slide:
+        if max_new_tokens > room:
+            ask = f"ask for at most {room}, " if room else ""
             raise UserError(
-                f"{name} of {len(ids)} tokens and max_new_tokens={max_new_tokens} exceed the context of {self.context}: "
-                f"ask for at most {self.context - len(ids)}, shorten the prompt, or let the context slide (slide=True)"
+                f"{name} of {len(ids)} tokens and max_new_tokens={max_new_tokens} exceed the context of "
+                f"{self.context}: {ask}shorten the prompt, or let the context slide (slide=True, --slide)"
             )
         return ids
-
-    def _batches(
-        self, rows: list[tuple[int, int]], encoded: list[list[int]], max_new_tokens: int, batch_size: int
-    ) -> Iterator[list[tuple[int, int]]]:
-        """Rows to decode together. Where the context will slide, only samples of one prompt: they slide together."""
-        room = self.context - max_new_tokens
-        fitting = [row for row in rows if len(encoded[row[0]]) <= room]
-        sliding = [row for row in rows if len(encoded[row[0]]) > room]
-        groups = [fitting, *(list(group) for _, group in itertools.groupby(sliding, key=lambda row: row[0]))]
-        for group in groups:
-            for first in range(0, len(group), batch_size):
-                yield group[first : first + batch_size]
-
-    def _start(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rows: Sequence[tuple[int, int]],
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        seed: int,
-        round_number: int = 0,
-    ) -> DecodeState:
-        """Prefill a batch, padded to a bucket of rows (by rows that are done at once), lengths and completions."""
-        num_rows = 1 << (len(prompts) - 1).bit_length()
-        prompts = [*prompts, *[()] * (num_rows - len(prompts))]
-        numbers_b2 = np.zeros((num_rows, 2), np.int32)
-        numbers_b2[: len(rows)] = rows
-        tokens_bt, segment_ids_bt, positions_bt = left_pad(
-            prompts, self.tokenizer.pad_id, length=bucket_length(max(map(len, prompts)))
-        )
-        return self._programs.prefill(
-            self.params,
-            tokens_bt,
-            segment_ids_bt,
-            positions_bt,
-            max_new_tokens=bucket_length(max_new_tokens),
-            sampling=sampling,
-            key=_row_keys(np.uint32(seed), numbers_b2, np.int32(round_number)),
-            stop_ids=self.stop_ids,
-            pad_id=self.tokenizer.pad_id,
-        )
-
-    def _complete(
-        self,
-        prompts: list[list[int]],
-        rows: list[tuple[int, int]],
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        seed: int,
-        stop: tuple[str, ...],
-    ) -> list[tuple[list[int], list[float], bool]]:
-        """(tokens, logprobs, ended by a stop token) of each row; in rounds where the context has to slide."""
-        tokens: list[list[int]] = [[] for _ in rows]
-        logprobs: list[list[float]] = [[] for _ in rows]
-        stopped = [False] * len(rows)
-        live = list(range(len(rows)))
-        round_number = 0
-        while live:
-            texts = [prompts[row] + tokens[row] for row in live]
-            left = max_new_tokens - len(tokens[live[0]])
-            if max(map(len, texts)) + left > self.context:  # only where the caller said slide
-                keep = max(1, self.context // 2)
-                texts = [ids[-keep:] for ids in texts]
-                left = min(left, self.context - keep)
-            out = self._round(texts, [rows[row] for row in live], left, sampling, seed, round_number, stop)
-            for row, (new_tokens, new_logprobs, ended) in zip(live, out, strict=True):
-                tokens[row] += new_tokens
-                logprobs[row] += new_logprobs
-                stopped[row] = ended
-            live = [row for row in live if not stopped[row] and len(tokens[row]) < max_new_tokens]
-            live = [row for row in live if not self._has_stop(prompts[row], tokens[row], stop)]
-            round_number += 1
-        return list(zip(tokens, logprobs, stopped, strict=True))
-
-    def _round(
-        self,
-        prompts: list[list[int]],
-        rows: list[tuple[int, int]],
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        seed: int,
-        round_number: int,
-        stop: tuple[str, ...],
-    ) -> list[tuple[list[int], list[float], bool]]:
-        """One prefill and the decoding after it; with stop strings, in chunks that the host looks at."""
-        state = self._start(prompts, rows, max_new_tokens, sampling, seed, round_number)
-        for until in range(_CHUNK, max_new_tokens + _CHUNK, _CHUNK) if stop else (max_new_tokens,):
-            until = min(until, max_new_tokens)
-            state = self._programs.decode(
-                self.params, state=state, until=until, sampling=sampling, stop_ids=self.stop_ids
-            )
-            if stop:
-                out = jax.device_get(state.generated)
-                done_b = np.array(jax.device_get(state.done_b))
-                for row, ids in enumerate(prompts):
-                    done_b[row] |= self._has_stop(ids, out.tokens_bn[row, : out.lengths_b[row]].tolist(), stop)
-                state = state._replace(done_b=jnp.asarray(done_b))
-                if done_b.all():
-                    break
-        out = jax.device_get(state.generated)
-        return [
-            (
-                out.tokens_bn[row, : out.lengths_b[row]].tolist(),
-                out.logprobs_bn[row, : out.lengths_b[row]].tolist(),
-                bool(out.stopped_b[row]),
-            )
-            for row in range(len(prompts))
-        ]
-
-    def _has_stop(self, prompt_ids: list[int], tokens: list[int], stop: tuple[str, ...]) -> bool:
-        text = self._completion_text(prompt_ids, tokens) if stop else ""
-        return any(string in text for string in stop)
-
-    def _generation(
-        self, prompt: str, ids: list[int], tokens: list[int], logprobs: list[float], ended: bool, stop: tuple[str, ...]
-    ) -> Generation:
-        text = self._completion_text(ids, tokens[:-1] if ended else tokens)
-        finish = "stop" if ended else "length"
-        cut = min((at for at in (text.find(string) for string in stop) if at >= 0), default=None)
-        if cut is not None:
-            # Keep the fewest tokens that spell the stop string: those after it were drawn in the same chunk.
-            count = next(n for n in range(1, len(tokens) + 1) if self._has_stop(ids, tokens[:n], stop))
-            text, tokens, logprobs, finish = text[:cut], tokens[:count], logprobs[:count], "stop"
-        return Generation(text, tokens, logprobs, prompt, finish)
-
-    def _completion_text(self, prompt_ids: Sequence[int], tokens: Sequence[int]) -> str:
-        """What the tokens add to the prompt's text: a tokenizer may read a piece otherwise at the start of a text."""
-        before = self.tokenizer.decode(list(prompt_ids))
-        whole = self.tokenizer.decode([*prompt_ids, *tokens])
-        return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(list(tokens))
 
 
 def make_sampling(*args: Any, **kwargs: Any) -> SamplingConfig:
@@ -412,14 +249,3 @@ def _start_id(tokenizer: Tokenizer, data: dict[str, Any]) -> int | None:
     if data.get("add_eos", True) and data.get("packing") == "concat":
         return tokenizer.eos_id
     return None
-
-
-@jax.jit
-def _row_keys(seed: Array, numbers_b2: Array, round_number: Array) -> Array:
-    """A key for each (prompt, sample), and for each time that the context slid."""
-
-    def row_key(numbers: Array) -> Array:
-        key = fold_key(seed, Purpose.SAMPLE, numbers[0], numbers[1])
-        return jnp.where(round_number > 0, jax.random.fold_in(key, round_number), key)
-
-    return jax.vmap(row_key)(numbers_b2)

@@ -1,4 +1,4 @@
-"""``jaxlm generate RUN``: completions of prompts. Texts go to stderr for people; the last stdout line is one JSON object."""
+"""``jaxlm generate RUN``: completions of prompts. Texts go to stderr; the last line on stdout is one JSON object."""
 
 import argparse
 import json
@@ -17,9 +17,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} ({self.prog} --help shows the options)")
 
 
-def add_sampling_options(parser: argparse.ArgumentParser, *, max_new_tokens: int) -> None:
+def add_sampling_options(parser: argparse.ArgumentParser, *, default_new_tokens: str) -> None:
     """The options that ``generate`` and ``chat`` share."""
-    parser.add_argument("--max-new-tokens", type=int, default=max_new_tokens, metavar="N", help="default %(default)s")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help=f"default {default_new_tokens}")
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy; default %(default)s")
     parser.add_argument("--top-k", type=int, metavar="K", help="draw from the K most likely tokens")
     parser.add_argument("--top-p", type=float, metavar="P", help="draw from the smallest set of tokens of mass P")
@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompts-file", type=Path, metavar="FILE", help='a prompt a line, or (.jsonl) {"prompt": "..."} a line'
     )
-    add_sampling_options(parser, max_new_tokens=128)
+    add_sampling_options(parser, default_new_tokens="what the context leaves, at most 128")
     parser.add_argument("--num-samples", type=int, default=1, metavar="N", help="completions of each prompt")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end at this text; may be repeated")
     parser.add_argument(

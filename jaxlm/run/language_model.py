@@ -59,10 +59,12 @@ class LanguageModel:
     config: Any
     """The model's config dataclass."""
     params: Params
-    context: int | None
-    """The most tokens it reads at once: what it was trained at; None = no limit."""
+    context: int
+    """The most tokens it reads at once: the length that it was trained at."""
     step: int
     """The training step of the parameters."""
+    is_ema: bool
+    """True if they are the run's averaged parameters."""
     run_config: dict[str, Any]
     """The run's whole resolved config, as in config.json."""
 
@@ -74,8 +76,22 @@ class LanguageModel:
         """Next-token logits, f32 [b, t, v], for token ids [b, t]."""
         self._cannot("give logits")
 
-    def generate(self, prompts: Sequence[str], **options: Any) -> list[Generation]:
-        """Completions of each prompt."""
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        stop: Sequence[str] = (),
+        slide: bool = False,
+    ) -> list[Generation]:
+        """``num_samples`` completions of each prompt, those of one prompt side by side."""
         self._cannot("generate")
 
     def _cannot(self, what: str) -> NoReturn:

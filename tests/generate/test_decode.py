@@ -53,7 +53,7 @@ def jitted_prefill():
 
 
 def run(prompts, form="mha", n=10, sampling=GREEDY, key=None, **options):
-    model, params = tiny(form)
+    _, params = tiny(form)
     length = options.pop("length", 12)
     key = jnp.stack([fold_key(3, Purpose.SAMPLE, row) for row in range(len(prompts))]) if key is None else key
     out = jitted(form)(

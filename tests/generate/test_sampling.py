@@ -54,6 +54,13 @@ def test_top_p_keeps_the_smallest_set_of_that_mass(logits_bv, top_p):
             assert probs_v[kept_v].min() >= probs_v[~kept_v].max()
 
 
+def test_top_p_on_ties_keeps_the_lower_ids():
+    kept_bv = filter_logits(jnp.zeros((1, 10)), SamplingConfig(top_p=0.25))
+    np.testing.assert_array_equal(np.isfinite(kept_bv[0]), [True] * 3 + [False] * 7)
+    one_hot_bv = jnp.where(jnp.arange(10) == 4, 0.0, -jnp.inf)[None]
+    assert np.isfinite(filter_logits(one_hot_bv, SamplingConfig(top_p=0.9))).sum() == 1
+
+
 def test_order_top_p_counts_the_mass_that_top_k_left():
     logits_bv = jnp.log(jnp.asarray([[0.4, 0.3, 0.2, 0.1]]))
     both_bv = filter_logits(logits_bv, SamplingConfig(top_k=2, top_p=0.55))  # 0.4 / 0.7 = 0.571 is enough

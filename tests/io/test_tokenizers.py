@@ -18,7 +18,8 @@ PROSE = [*Path(textwrap.__file__).read_text().split("\n\n"), "床前明月光,�
 EVERY_CHARACTER = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
 ODD = [
     "", " ", "  two  spaces ", "\t\r\n\n\r", "\x00", "a\x00b\x00" * 5, "▁", "▁ ▁▁ x▁y ", "<bos>", "<|im_start|>system",
-    "<unk><s></s>", "<0x41>", " ⁇ ", "\ufffd", "\ue000\uf8ff", "\u2585", "\ufeffbom", "é e\u0301 ﬁ ①", "😀👩‍👩‍👧🇨🇳", "\u2028\x85\x1c",
+    "<unk><s></s>", "<0x41>", " ⁇ ", "\ufffd", "\ue000\uf8ff", "\u2585", "\ufeffbom", "é e\u0301 ﬁ ①", 
+    "😀👩‍👩‍👧🇨🇳", "\u2028\x85\x1c",
     "床前明月光,疑是地上霜。", "def f(x):\n\treturn {'a': x**2}  # 12345\n", "a" * 20_000, "字" * 9_000, " " * 20_000,
     "\n" * 9_000, EVERY_CHARACTER,
 ]  # fmt: skip
@@ -89,7 +90,7 @@ def test_training_is_deterministic_and_the_file_round_trips(tokenizer, tmp_path)
 def test_digits_stand_alone_and_indentation_is_one_token():
     tokenizer = train_tokenizer(TokenizerConfig(vocab_size=420), PROSE)
     assert [tokenizer.token_str(i) for i in tokenizer.encode("1234")] == list("1234")
-    assert len(tokenizer.encode("\n    return")) <= 4
+    assert len(tokenizer.encode("\n        ")) <= 3
 
 
 def test_every_flipped_byte_is_noticed(tokenizer, tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def _model(vocab_size):
     return model, jax.jit(model.init)(jax.random.key(0))
 
 
-def _make_run(path, *, kind="byte", ema=False, data=None, seq_len=32):
+def _make_run(path, *, kind: Literal["byte", "char"] = "byte", ema=False, data=None, seq_len=32):
     """Writes a byte (or char) decoder with checkpoints 3 and 7 to ``path``; returns its model and parameters."""
     tokenizer = train_tokenizer(TokenizerConfig(kind=kind), [TEXT])
     model, params = _model(tokenizer.vocab_size)

@@ -12,7 +12,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.run.chat import Chat
 from jaxlm.run.chat import make_parser as chat_parser
-from jaxlm.run.decoder_lm import make_sampling
+from jaxlm.run.decoder_lm import DecoderLM, make_sampling
 from jaxlm.run.generate import main, read_prompts
 from jaxlm.run.handle import load
 
@@ -92,7 +92,9 @@ def test_prompts_files(tmp_path):
 
 def make_chat(run, *options):
     args = chat_parser().parse_args([str(run), "--max-new-tokens", "6", *options])
-    return Chat(load(run), make_sampling(args.temperature), args.seed, args.max_new_tokens)
+    model = load(run)
+    assert isinstance(model, DecoderLM)
+    return Chat(model, make_sampling(args.temperature), args.seed, args.max_new_tokens)
 
 
 def test_chat_goes_on_from_its_own_text_and_commands_do_what_they_say(run, capsys):
@@ -115,7 +117,7 @@ def test_chat_goes_on_from_its_own_text_and_commands_do_what_they_say(run, capsy
     assert chat.conversation.ids == ids  # the same seed and text: the same reply
     assert chat.command("/temperature 0")
     assert chat.sampling.temperature == 0
-    assert "/reset" in chat.command("/help")
+    assert "/reset" in (chat.command("/help") or "")
     assert chat.command("/quit") is None
     for bad in ("/temperature hot", "/temperature -1", "/seed", "/nonsense", "/seed '"):
         with pytest.raises(UserError):

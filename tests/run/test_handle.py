@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.tokenizers import train_tokenizer
+from jaxlm.io.tokenizers import ByteTokenizer, train_tokenizer
+from jaxlm.run.decoder_lm import DecoderLM
 from jaxlm.run.handle import load
 from jaxlm.text.tokenizer import TokenizerConfig
 
@@ -128,6 +129,19 @@ def test_stop_strings_cut_the_text(run):
     assert len(cut.tokens) == len(cut.logprobs)
 
 
+def test_a_reserved_symbol_stops_as_a_token(run):
+    lm = run[-1]
+    (free,) = lm.generate(["to be"], max_new_tokens=20, seed=2)
+    tokenizer = ByteTokenizer()
+    tokenizer.special_tokens["<|im_end|>"] = free.tokens[3]  # a model this raw never draws the real one
+    again = DecoderLM(run[1], lm.params, tokenizer, lm.run_config)
+    (cut,) = again.generate(["to be"], max_new_tokens=20, seed=2, stop=["<|im_end|>"])
+    count = free.tokens.index(free.tokens[3]) + 1
+    assert (cut.tokens, cut.finish) == (free.tokens[:count], "stop")
+    with pytest.raises(UserError, match="stop=''"):
+        lm.generate(["to be"], stop=[""])
+
+
 def test_streaming_says_what_generate_says(run):
     from jaxlm.generate.sampling import SamplingConfig
 
@@ -144,6 +158,9 @@ def test_the_context_bounds_a_completion_unless_it_slides(run):
         lm.generate(["a", TEXT], max_new_tokens=1)
     with pytest.raises(UserError, match=r"max_new_tokens=30 exceed the context of 32: ask for at most 26"):
         lm.generate(["to be"], max_new_tokens=30)
+    with pytest.raises(UserError, match="context of 32: shorten the prompt"):
+        lm.generate(["a" * 31], max_new_tokens=1)
+    assert len(lm.generate(["a" * 30])[0].tokens) == 1  # the default asks for what is left
     alone = lm.generate(["to be"], max_new_tokens=50, slide=True)[0]
     both = lm.generate(["to be", TEXT], max_new_tokens=50, slide=True)
     assert both[0].tokens == alone.tokens
@@ -183,6 +200,7 @@ def test_without_bos_the_first_token_is_charged_at_even_odds(tmp_path, make_run)
     assert score.bits_per_byte == pytest.approx((score.nats + math.log(lm.config.vocab_size)) / math.log(2) / 5)
     make_run(tmp_path / "stream", data={"add_bos": False, "packing": "concat"})
     stream = load(tmp_path / "stream")
+    assert isinstance(stream, DecoderLM)
     assert stream.start_id == stream.tokenizer.eos_id
     assert stream.score(["to be"])[0].num_tokens == 5
 

@@ -1,0 +1,219 @@
+"""Completing prompts with a decoder, seen from the host: few shapes, stop strings, a context that slides, streaming."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.core.keys import Purpose, fold_key
+from jaxlm.core.types import Array, Params
+from jaxlm.evals.perplexity import target_logprobs
+from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, prefill
+from jaxlm.generate.sampling import SamplingConfig
+from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
+from jaxlm.text.tokenizer import Tokenizer
+
+_CHUNK = 16
+"""Tokens drawn between two looks for a stop string."""
+
+
+class Programs(NamedTuple):
+    """A decoder's pure functions, jitted."""
+
+    logits: Callable[..., Array]
+    """``(params, tokens_bt) -> f32 [b, t, v]``."""
+    logprobs: Callable[..., Array]
+    """``(params, tokens_bt, targets_bt) -> f32 [b, t]``."""
+    prefill: Callable[..., DecodeState]
+    decode: Callable[..., DecodeState]
+
+
+@functools.lru_cache(maxsize=8)
+def programs(config: DecoderConfig) -> Programs:
+    """The programs of a config, kept: opening another checkpoint of a run compiles nothing again."""
+    # How it was trained does not matter: attention runs as suits this machine, and scanned layers decode faster.
+    config = dataclasses.replace(config, attention="auto", scan_layers=True)
+    model = make_decoder(resolve_attention(config, jax.default_backend()))
+
+    def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
+        return target_logprobs(model, params, {"tokens": tokens_bt, "targets": targets_bt})[0]
+
+    return Programs(
+        logits=jax.jit(model.apply_fn),
+        logprobs=jax.jit(logprobs),
+        prefill=jax.jit(
+            functools.partial(prefill, model), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
+        ),
+        decode=jax.jit(
+            functools.partial(decode, model), static_argnames=("sampling", "stop_ids"), donate_argnames="state"
+        ),
+    )
+
+
+class Row(NamedTuple):
+    """One completion to draw. Its numbers, with the seed, make its key."""
+
+    prompt: int
+    sample: int
+    ids: list[int]
+
+
+class Drawn(NamedTuple):
+    """What was drawn for a row."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    stopped: bool
+    """By a stop token, the last of ``tokens``."""
+
+
+class Completer:
+    """One request for completions: a model and the options that its rows share."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        params: Params,
+        tokenizer: Tokenizer,
+        *,
+        context: int,
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        seed: int,
+        stop: tuple[str, ...] = (),
+    ):
+        self.programs, self.params, self.tokenizer = programs, params, tokenizer
+        self.context, self.max_new_tokens, self.sampling, self.seed = context, max_new_tokens, sampling, seed
+        # A reserved symbol never appears in decoded text: as a stop it is its token.
+        self.stop = tuple(string for string in stop if string not in tokenizer.special_tokens)
+        ends = {tokenizer.eos_id, *(tokenizer.special_tokens.get(string) for string in stop)}
+        self.stop_ids = tuple(sorted(token for token in ends if token is not None))
+
+    def batches(self, rows: Sequence[Row], batch_size: int) -> Iterator[list[Row]]:
+        """Rows to decode together. Where the context will slide, only samples of one prompt: they slide together."""
+        room = self.context - self.max_new_tokens
+        fitting = [row for row in rows if len(row.ids) <= room]
+        sliding = itertools.groupby((row for row in rows if len(row.ids) > room), key=lambda row: row.prompt)
+        for group in [fitting, *(list(group) for _, group in sliding)]:
+            for first in range(0, len(group), batch_size):
+                yield group[first : first + batch_size]
+
+    def complete(self, rows: Sequence[Row]) -> list[Drawn]:
+        """Draw a batch; in rounds where the context has to slide: it goes on from its newest half."""
+        drawn = [Drawn([], [], False) for _ in rows]
+        live = list(range(len(rows)))
+        for round_number in itertools.count():
+            if not live:
+                return drawn
+            # Rows that live have drawn the same number of tokens.
+            left = self.max_new_tokens - len(drawn[live[0]].tokens)
+            texts = [rows[i].ids + drawn[i].tokens for i in live]
+            if max(map(len, texts)) + left > self.context:
+                keep = max(1, self.context // 2)
+                texts = [ids[-keep:] for ids in texts]
+                left = min(left, self.context - keep)
+            again = [row._replace(ids=ids) for row, ids in zip((rows[i] for i in live), texts, strict=True)]
+            for i, new in zip(live, self._round(again, left, round_number), strict=True):
+                old = drawn[i]
+                drawn[i] = Drawn(old.tokens + new.tokens, old.logprobs + new.logprobs, new.stopped)
+            live = [i for i in live if not drawn[i].stopped and len(drawn[i].tokens) < self.max_new_tokens]
+            live = [i for i in live if not self.has_stop(rows[i].ids, drawn[i].tokens)]
+        return drawn
+
+    def stream(self, ids: list[int]) -> Iterator[tuple[int, str]]:
+        """One completion as it is drawn: (token, new text). Half a character is held back until it is whole."""
+        state = self._start([Row(0, 0, ids)], self.max_new_tokens)
+        tokens: list[int] = []
+        said = ""
+        for count in range(1, self.max_new_tokens + 1):
+            if count > 1:
+                state = self._decode(state, count)
+            token_b, stopped_b = jax.device_get((state.token_b, state.generated.stopped_b))
+            token, stopped = int(token_b[0]), bool(stopped_b[0])
+            if not stopped:
+                tokens.append(token)
+            last = stopped or count == self.max_new_tokens
+            text = self.text(ids, tokens)
+            text = text if last else text.rstrip("\ufffd")
+            yield token, text[len(said) :]
+            if last:
+                return
+            said = text
+
+    def text(self, prompt_ids: Sequence[int], tokens: Sequence[int]) -> str:
+        """What the tokens add to the prompt's text: a tokenizer may read a piece otherwise at the start of a text."""
+        before = self.tokenizer.decode(prompt_ids)
+        whole = self.tokenizer.decode([*prompt_ids, *tokens])
+        return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(tokens)
+
+    def has_stop(self, prompt_ids: Sequence[int], tokens: Sequence[int]) -> bool:
+        """True if the completion spells a stop string."""
+        text = self.text(prompt_ids, tokens) if self.stop else ""
+        return any(string in text for string in self.stop)
+
+    def cut_at_stop(self, prompt_ids: Sequence[int], drawn: Drawn) -> tuple[str, Drawn, str]:
+        """(text, what was drawn up to the stop, "stop" or "length"). The stop itself is not in the text."""
+        text = self.text(prompt_ids, drawn.tokens[:-1] if drawn.stopped else drawn.tokens)
+        cut = min((at for at in (text.find(string) for string in self.stop) if at >= 0), default=None)
+        if cut is None:
+            return text, drawn, "stop" if drawn.stopped else "length"
+        # Keep the fewest tokens that spell the stop string: those after it were drawn in the same chunk.
+        count = next(n for n in range(1, len(drawn.tokens) + 1) if self.has_stop(prompt_ids, drawn.tokens[:n]))
+        return text[:cut], Drawn(drawn.tokens[:count], drawn.logprobs[:count], False), "stop"
+
+    def _start(self, rows: Sequence[Row], max_new_tokens: int, round_number: int = 0) -> DecodeState:
+        """Prefill a batch, padded to buckets: of rows (by rows that are done at once), of prompts, of completions."""
+        num_rows = 1 << (len(rows) - 1).bit_length()
+        prompts = [*(row.ids for row in rows), *[[] for _ in range(num_rows - len(rows))]]
+        numbers_b2 = np.zeros((num_rows, 2), np.int32)
+        numbers_b2[: len(rows)] = [(row.prompt, row.sample) for row in rows]
+        length = bucket_length(max(len(ids) for ids in prompts))
+        return self.programs.prefill(
+            self.params,
+            *left_pad(prompts, self.tokenizer.pad_id, length=length),
+            max_new_tokens=bucket_length(max_new_tokens),
+            sampling=self.sampling,
+            key=_row_keys(np.uint32(self.seed), numbers_b2, np.int32(round_number)),
+            stop_ids=self.stop_ids,
+            pad_id=self.tokenizer.pad_id,
+        )
+
+    def _decode(self, state: DecodeState, until: int) -> DecodeState:
+        return self.programs.decode(
+            self.params, state=state, until=until, sampling=self.sampling, stop_ids=self.stop_ids
+        )
+
+    def _round(self, rows: Sequence[Row], max_new_tokens: int, round_number: int) -> list[Drawn]:
+        """One prefill and the decoding after it; with stop strings, in chunks that the host looks at."""
+        state = self._start(rows, max_new_tokens, round_number)
+        for first in range(0, max_new_tokens, _CHUNK) if self.stop else (0,):
+            state = self._decode(state, min(first + _CHUNK, max_new_tokens) if self.stop else max_new_tokens)
+            if self.stop:
+                done_b = np.array(jax.device_get(state.done_b))
+                for i, drawn in enumerate(self._drawn(state, len(rows))):
+                    done_b[i] |= self.has_stop(rows[i].ids, drawn.tokens)
+                state = state._replace(done_b=jnp.asarray(done_b))
+        return self._drawn(state, len(rows))
+
+    def _drawn(self, state: DecodeState, num_rows: int) -> list[Drawn]:
+        out = jax.device_get(state.generated)
+        return [
+            Drawn(out.tokens_bn[i, :length].tolist(), out.logprobs_bn[i, :length].tolist(), bool(out.stopped_b[i]))
+            for i, length in enumerate(out.lengths_b[:num_rows])
+        ]
+
+
+@jax.jit
+def _row_keys(seed: Array, numbers_b2: Array, round_number: Array) -> Array:
+    """A key for each (prompt, sample), and for each time that the context slid. A traced seed serves all seeds."""
+
+    def row_key(numbers: Array) -> Array:
+        key = fold_key(cast(int, seed), Purpose.SAMPLE, numbers[0], numbers[1])
+        return jnp.where(round_number > 0, jax.random.fold_in(key, round_number), key)
+
+    return jax.vmap(row_key)(numbers_b2)

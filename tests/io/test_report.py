@@ -1,0 +1,123 @@
+"""report.html holds what the run wrote, in itself, and nothing of it as markup."""
+
+import base64
+import json
+import math
+import re
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.metrics import MetricsWriter
+from jaxlm.io.plots import running_mean, thin
+from jaxlm.io.report import write_report
+from jaxlm.io.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "a <b> & 'c'"
+    num_steps: int = 6000
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    run.write_config(Config(), device="cpu")
+    with MetricsWriter(run.path, tensorboard=False) as writer:
+        for step in range(10, 6001, 10):
+            loss = math.nan if step == 500 else 2 + 6 * math.exp(-step / 100)
+            figures = {"train/loss": loss, "train/learning_rate": 1e-3, "train/grad_norm": 1 / step}
+            writer.write(step, figures | {"perf/tokens_per_second": 2e4 + step % 70, "perf/mfu": None})
+            if step % 1000 == 0:
+                writer.write(step, {"eval/loss": loss, "eval/bits_per_byte": 1.5})
+        writer.write_samples(10, [{"prompt": "old", "completion": "old"}])
+        writer.write_samples(6000, [{"prompt": "<script>", "completion": "alert(1)</pre>"}])
+    run.mark_done({"eval/bits_per_byte": 1.4321, "num_params": 1804032, "step": 6000, "perf/mfu": None})
+    return write_report(run.path)
+
+
+class Parser(HTMLParser):
+    """Collects tags, attributes and text; complains about tags that do not nest."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_report_is_one_small_file_with_its_pictures(report):
+    text = report.read_text()
+    assert len(text) < 300_000
+    page = Parser(text)
+    assert page.open == []
+    assert not any(tag in ("script", "link", "iframe") for tag, _ in page.tags)
+    pictures = {str(attrs["alt"]): str(attrs["src"]) for tag, attrs in page.tags if tag == "img"}
+    assert [name.split(" (")[0] for name in pictures] == [
+        "loss", "bits per byte", "learning rate", "throughput", "gradient norm",
+    ]  # fmt: skip
+    for source in pictures.values():
+        assert source.startswith("data:image/svg+xml;base64,")
+        assert ElementTree.fromstring(base64.b64decode(source.partition(",")[2])).tag.endswith("svg")
+    # All else that the page points to lies beside it.
+    links = [str(attrs["href"]) for tag, attrs in page.tags if tag == "a"]
+    assert "metrics.jsonl" in links
+    assert all((report.parent / link).exists() for link in links)
+
+
+def test_report_holds_figures_samples_config_and_environment(report):
+    page = Parser(report.read_text())
+    for part in (
+        "a <b> & 'c'",
+        "1.4321",
+        "1,804,032",
+        "<script>alert(1)</pre>",
+        '"num_steps": 6000',
+        "orbax-checkpoint",
+    ):
+        assert part in page.text
+    assert "old" not in re.findall(r"\w+", page.text)
+    assert "finished" in page.text
+
+
+def test_report_of_a_run_that_has_just_begun(tmp_path):
+    RunDir(tmp_path).write_config(Config())
+    text = write_report(tmp_path).read_text()
+    assert "not finished" in text
+    assert Parser(text).open == []
+
+
+def test_report_needs_a_run(tmp_path):
+    with pytest.raises(UserError, match="not a run directory"):
+        write_report(tmp_path)
+
+
+def test_thinning_keeps_spikes_and_the_mean_skips_nan(rng):
+    values = rng.normal(size=10_000)
+    values[4321], values[777] = 100.0, np.nan
+    steps, kept = thin(np.arange(10_000), values)
+    assert len(steps) <= 400
+    assert np.nanmax(kept) == 100.0
+    assert (np.diff(steps) > 0).all()
+    mean = running_mean(np.array([1.0, np.nan, 3.0, 5.0]), 3)
+    np.testing.assert_allclose(mean, [1.0, 2.0, 4.0, 4.0])
+    assert json.dumps(float(running_mean(np.array([np.nan] * 3), 3)[0])) == "NaN"

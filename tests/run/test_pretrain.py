@@ -1,0 +1,243 @@
+"""Pretraining through the real command: figures, resume, signals, refusals. Each run is a tiny model on real text."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.io.checkpoints import Checkpointer
+
+REPO = Path(__file__).parents[2]
+CONFIG = '''
+"""A tiny run for the tests."""
+from jaxlm.data.batches import DataConfig
+from jaxlm.data.corpus import CorpusConfig
+from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.run.config import PretrainConfig, SampleConfig
+from jaxlm.text.tokenizer import TokenizerConfig
+
+
+def config():
+    return PretrainConfig(
+        corpus=CorpusConfig(source="text", paths=("TEXT",), document="paragraph"),
+        tokenizer=TokenizerConfig(kind="byte"),
+        data=DataConfig(seq_len=32),
+        model=DecoderConfig(max_seq_len=64, num_layers=2, model_dim=32, num_heads=2, dropout=0.1, scan_layers=False),
+        optimizer=OptimizerConfig(name="muon", peak_lr=0.02, warmup_steps=2),
+        sample=SampleConfig(prompts=("The ",), max_new_tokens=8, num_samples=1),
+        checkpoint=CheckpointConfig(save_every=4),
+        num_steps=12, global_batch_size=8, grad_accum_steps=2, ema_decay=0.9, log_every=4, eval_every=6,
+    )
+'''
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("config")
+    text = (REPO / "docs" / "architecture.md").read_text() if (REPO / "docs" / "architecture.md").exists() else ""
+    text += "\n\n".join(path.read_text() for path in sorted((REPO / "jaxlm" / "core").glob("*.py")))
+    (directory / "text.txt").write_text(text)
+    path = directory / "tiny.py"
+    path.write_text(CONFIG.replace("TEXT", str(directory / "text.txt")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def command(config_file, cache_dir, tmp_path):
+    """``command("--flag", ...)`` starts ``jaxlm pretrain`` on the tiny config as a process of its own, on one device."""
+
+    def start(*argv, config=config_file, sub="pretrain", run_dir=tmp_path / "run"):
+        env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAXLM_CACHE_DIR": str(cache_dir)}
+        args = [sys.executable, "-m", "jaxlm", sub, str(config), *argv]
+        if run_dir is not None:
+            args += ["--run-dir", str(run_dir)]
+        return subprocess.Popen(
+            args, cwd=REPO, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+
+    return start
+
+
+def finish(process, timeout=300):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def parameters(run_dir):
+    with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
+        params, meta = checkpointer.restore_params()
+        ema, _ = checkpointer.restore_params(name="ema_params")
+    return {"params": params, "ema": ema}, meta
+
+
+def flat(tree):
+    import jax
+
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@pytest.fixture(scope="session")
+def whole_run(config_file, cache_dir, tmp_path_factory):
+    """One uninterrupted run, and what it printed."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAXLM_CACHE_DIR": str(cache_dir)}
+    args = [sys.executable, "-m", "jaxlm", "pretrain", str(config_file), "--run-dir", str(run_dir)]
+    done = subprocess.run(args, cwd=REPO, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return run_dir, done.stdout, done.stderr
+
+
+def test_the_last_line_holds_the_final_figures(whole_run):
+    _, out, err = whole_run
+    figures = json.loads(out.splitlines()[-1])
+    assert {"eval/loss", "eval/bits_per_byte", "perf/tokens_per_second", "num_params", "step"} <= figures.keys()
+    assert figures["step"] == 12
+    assert 0 < figures["eval/loss"] < np.log(281)
+    assert figures["eval/xz_bits_per_byte"] > 0
+    assert "compiling the train step" in err
+    assert "memory a device" in err
+
+
+def test_a_run_directory_has_what_the_contract_names(whole_run):
+    run_dir, _, _ = whole_run
+    there = {path.name for path in run_dir.iterdir()}
+    assert {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "report.html", "tokenizer"} <= there
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [4, 8, 12]
+    assert [line["step"] for line in lines if "eval/loss" in line] == [6, 12]
+    assert json.loads((run_dir / "config.json").read_text())["config"]["model"]["vocab_size"] == 281
+
+
+def test_a_finished_run_says_so_and_does_nothing(whole_run, command):
+    run_dir, out, _ = whole_run
+    code, again, err = finish(command(run_dir=run_dir))
+    assert code == 0
+    assert "is finished" in err
+    assert json.loads(again.splitlines()[-1]) == json.loads(out.splitlines()[-1])
+
+
+def test_the_handle_scores_and_generates(whole_run):
+    run_dir, out, _ = whole_run
+    model = jaxlm.load(run_dir)
+    text = "Return the number of tokens."
+    (score,) = model.score([text])
+    assert score.num_bytes == score.num_tokens == len(text)
+    assert 0 < score.bits_per_byte < 9
+    assert model.logits([[1, 2, 3]]).shape == (1, 3, 281)
+    (generation,) = model.generate(["Return"], max_new_tokens=5, temperature=0.0, seed=0)
+    assert len(generation.logprobs) == len(generation.tokens) <= 5
+    assert model.tokenizer.decode(model.tokenizer.encode(text)) == text
+    assert model.is_ema
+
+
+def wait_for(condition, process, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on_to_the_same_parameters_bit_for_bit(whole_run, command, tmp_path, signum):
+    whole_dir, _, _ = whole_run
+    run_dir = tmp_path / "run"
+    # A longer log interval than the run keeps the host from waiting, so that the signal lands at any step.
+    process = command()
+    wait_for(lambda: (run_dir / "checkpoints" / "4").exists(), process)
+    process.send_signal(signum)
+    code, out, err = finish(process)
+    if signum != signal.SIGKILL and code != 0:  # 0: it ended before the signal came
+        assert code == 128 + signum, err
+        assert json.loads(out.splitlines()[-1])["stopped_by"] == signum.name
+        assert "Traceback" not in err
+    code, out, err = finish(command())
+    assert code == 0, err
+    ours, meta = parameters(run_dir)
+    theirs, whole_meta = parameters(whole_dir)
+    assert meta["data"] == whole_meta["data"]
+    ours, theirs = flat(ours), flat(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
+def test_dry_run_trains_nothing(command, tmp_path):
+    code, out, err = finish(command("--dry-run"))
+    assert code == 0, err
+    plan = json.loads(out.splitlines()[-1])
+    assert plan["mesh"] == {"data": 1, "fsdp": 1, "model": 1}
+    assert plan["memory_bytes_per_device"] == sum(plan["memory_terms"].values())
+    assert "embed/table" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_inspect_shows_decoded_batches(command):
+    code, out, err = finish(command(sub="inspect", run_dir=None))
+    assert code == 0, err
+    assert "segment" in out
+
+
+def refused(process, *words):
+    """Exit code 2, one clear line, no traceback."""
+    code, out, err = finish(process)
+    assert code == 2, err
+    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+    assert "Traceback" not in err
+    assert not out.strip()
+    for word in words:
+        assert word in line, line
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--model.num-layer", "2"), ("num_layer", "num_layers")),
+        (("--num-steps", "many"), ("num_steps", "many")),
+        (("--mesh.fsdp", "3"), ("mesh", "3")),
+        (("--global-batch-size", "7"), ("global_batch_size=7", "grad_accum_steps=2")),
+        (("--data.seq-len", "128"), ("seq_len=128", "max_seq_len=64")),
+        (("--model.vocab-size", "100"), ("vocab_size=100", "281")),
+        (("--corpus.paths", "/no/such/file.txt"), ("/no/such/file.txt",)),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(command, tmp_path, argv, words):
+    refused(command(*argv), *words)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_unknown_config_is_refused(command):
+    refused(command(config="no_such_config"), "no_such_config")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"), [(b"", "empty"), (b"caf\xe9 " * 40, "UTF-8"), (b"only a few words here", "sequence")]
+)
+def test_bad_text_is_refused_and_named(command, tmp_path, content, word):
+    path = tmp_path / "bad.txt"
+    path.write_bytes(content)
+    argv = ("--corpus.paths", str(path), "--corpus.split", "tail", "--corpus.document", "file")
+    refused(command(*argv), word)
+
+
+def test_a_run_directory_of_another_config_is_refused_with_the_fields(whole_run, command):
+    run_dir, _, _ = whole_run
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    refused(command("--seed", "5", "--optimizer.peak-lr", "0.5", run_dir=run_dir), "seed", "peak_lr")
+    lock = run_dir / "lock"
+    after = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    assert {p: t for p, t in after.items() if p != lock} == {p: t for p, t in before.items() if p != lock}
