@@ -1,7 +1,7 @@
 """``python -m tools.bench [train|decode|data|checkpoint ...]``: one JSON table for whatever device JAX finds.
 
-Times are medians over repeats; the spread is given beside them, since machines are shared. Data are random tokens held in
-memory: nothing is read from disk but what a section measures.
+Times are medians over repeats; the spread is given beside them, since machines are shared. Data are random tokens
+held in memory: nothing is read from disk but what a section measures.
 """
 
 import argparse

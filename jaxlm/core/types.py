@@ -15,8 +15,8 @@ Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]
 Batch = dict[str, Array]
-"""A training batch. Keys (all shaped [b, t]): ``tokens``, ``targets``, ``loss_mask`` (1 = counted), and, where rows hold
-several documents, ``segment_ids`` (1-based, 0 = padding) and ``positions`` (restarting at 0 in each segment)."""
+"""A training batch. Keys (all shaped [b, t]): ``tokens``, ``targets``, ``loss_mask`` (1 = counted), and, where rows
+hold several documents, ``segment_ids`` (1-based, 0 = padding) and ``positions`` (restarting at 0 in each segment)."""
 
 
 class Term(NamedTuple):
@@ -24,7 +24,7 @@ class Term(NamedTuple):
 
     total: Array
     """Summed over the batch, nats unless said otherwise."""
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]  (tuple.count is never wanted here)
     """What it is summed over: tokens, sequences, pairs."""
     weight: float = 1.0
 

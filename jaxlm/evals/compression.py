@@ -10,9 +10,9 @@ _SEPARATOR = b"\0"
 def primed_xz_bits_per_byte(train: Iterable[str], held_out: Iterable[str]) -> float:
     """Bits that ``xz -9e`` spends on each byte of the held-out texts once it has read the training texts.
 
-    ``8 (|xz(train + held_out)| - |xz(train)|) / |held_out|``, the held-out size in UTF-8 bytes without separators, as in
-    the models' bits per byte. xz looks back 64 MiB at most, so longer training texts prime it with their end alone.
-    Raises ValueError for an empty held-out set.
+    ``8 (|xz(train + held_out)| - |xz(train)|) / |held_out|``, the held-out size in UTF-8 bytes without separators,
+    as in the models' bits per byte. xz looks back 64 MiB at most, so longer training texts prime it with their end
+    alone. Raises ValueError for an empty held-out set.
     """
     prefix = b"".join(text.encode() + _SEPARATOR for text in train)
     held_out_bytes = [text.encode() for text in held_out]

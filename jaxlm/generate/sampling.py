@@ -50,8 +50,9 @@ def penalise(logits_bv: Array, seen_bv: Array, penalty: float) -> Array:
 def top_p_mask(probs_bv: Array, top_p: float) -> Array:
     """True on the smallest set of most likely tokens whose mass is at least ``top_p`` (on a tie, the lower ids).
 
-    The threshold is found bit by bit: floats that are not negative order as their bit patterns do, so 30 sums settle all
-    bits of it. A sort of the vocabulary costs ten times as much on a CPU (the way of t5x's ``binary_search``).
+    The threshold is found bit by bit: floats that are not negative order as their bit patterns do, so 30 sums
+    settle all bits of it. A sort of the vocabulary costs ten times as much on a CPU (the way of t5x's
+    ``binary_search``).
     """
     bits_bv = jax.lax.bitcast_convert_type(probs_bv, jnp.int32)
 
@@ -65,8 +66,9 @@ def top_p_mask(probs_bv: Array, top_p: float) -> Array:
     threshold_b1 = jax.lax.fori_loop(0, 30, settle, jnp.zeros_like(bits_bv[:, :1]))
     above_bv, tied_bv = bits_bv > threshold_b1, bits_bv == threshold_b1
     # Of tokens that tie at the threshold, those stay that the mass before them is short of p.
-    tied_before_bv = jnp.cumsum(tied_bv, axis=-1) - tied_bv
-    short_bv = mass_b1(above_bv) + tied_before_bv.astype(jnp.float32) * probs_bv < top_p
+    tied_f32_bv = tied_bv.astype(jnp.float32)
+    tied_before_bv = jnp.cumsum(tied_f32_bv, axis=-1) - tied_f32_bv
+    short_bv = mass_b1(above_bv) + tied_before_bv * probs_bv < top_p
     return above_bv | (tied_bv & short_bv)
 
 

@@ -1,6 +1,6 @@
 """The decoder: embeddings, a stack of blocks (scanned or written out over the same parameters), a norm and a head.
 
-    x = embed(tokens);  x += attn(norm(x));  x += mlp(norm(x));  logits = head(norm(x))
+x = embed(tokens);  x += attn(norm(x));  x += mlp(norm(x));  logits = head(norm(x))
 """
 
 import math
@@ -80,7 +80,7 @@ def make_decoder(config: DecoderConfig) -> Model:
         x = jnp.zeros((1, 1, config.model_dim), compute_dtype)
         tables = rope_tables(jnp.zeros((1,), jnp.int32), config.rope, config.head_width)
         rope = tables if config.position == "rope" else None
-        return block.init(key, x, lambda q, k, v: (q, None), rope, None)["params"]
+        return dict(block.init(key, x, lambda q, k, v: (q, None), rope, None)["params"])
 
     def init(key: Array) -> Params:
         """Fresh parameters; a layer's depend on the key and its number alone."""
@@ -225,7 +225,7 @@ def make_decoder(config: DecoderConfig) -> Model:
             x_btd, stored = checkpointed(params[name], x_btd, group * groups + i, i, cached, None)
             if layers is not None:
                 layers[name] = stored
-        x_btd = final_norm.apply({"params": params.get("final_norm", {})}, x_btd)
+        x_btd: Any = final_norm.apply({"params": params.get("final_norm", {})}, x_btd)
         if new_cache is not None:
             new_cache = new_cache._replace(layers=layers)
         return x_btd, new_cache

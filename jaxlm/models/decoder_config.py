@@ -42,7 +42,8 @@ class DecoderConfig:
     head_dim: int | None = None
     """Width of a head; None = model_dim / num_heads."""
     mlp_dim: int | None = None
-    """Inner width of the MLP; None = 4 model_dim, or 8/3 model_dim rounded up to a multiple of 8 for the gated kinds."""
+    """Inner width of the MLP; None = 4 model_dim, or 8/3 model_dim rounded up to a multiple of 8 for the gated
+    kinds."""
     mlp: MlpKind = "swiglu"
     norm: NormKind = "rmsnorm"
     norm_scale: bool = True
@@ -73,12 +74,13 @@ class DecoderConfig:
     embed_scale: bool = False
     """Embeddings are multiplied by sqrt(model_dim) (Vaswani et al. 2017)."""
     init_std: float | None = 0.02
-    """Deviation of the weights at the start, output projections divided by sqrt(2 num_layers) (GPT-2); None = 1/sqrt(fan
-    in)."""
+    """Deviation of the weights at the start, output projections divided by sqrt(2 num_layers) (GPT-2); None =
+    1/sqrt(fan in)."""
     param_dtype: DType = "float32"
     compute_dtype: DType = "float32"
     scan_layers: bool = True
-    """One compiled layer run num_layers times; False = written out: faster steps for small models, longer compilation."""
+    """One compiled layer run num_layers times; False = written out: faster steps for small models, longer
+    compilation."""
     remat_policy: RematPolicy = "none"
     """What the backward pass recomputes: nothing, all of a layer (full), or all but matrix products (dots)."""
     attention: Implementation = "auto"

@@ -1,7 +1,7 @@
 """Scaled dot-product attention behind one function: XLA anywhere, cuDNN on NVIDIA GPUs, splash on TPUs.
 
-``attend`` is pure and looks at no device: which implementation fits a platform is said by ``choose_implementation``, which
-``run/`` calls once. ``auto`` left unresolved means ``xla``.
+``attend`` is pure and looks at no device: which implementation fits a platform is said by
+``choose_implementation``, which ``run/`` calls once. ``auto`` left unresolved means ``xla``.
 """
 
 import math
@@ -81,12 +81,12 @@ def attend(
     """``softmax(mask(cap(scale q k^T))) v``, [b, t, n, h] in q's dtype; ``cap(x) = c tanh(x / c)``; softmax in f32.
 
     n is a multiple of k: queries in groups of n / k share a key head (GQA, Ainslie et al. 2023; MQA at k = 1), which is
-    never repeated in memory. scale None = 1/sqrt(h). Who sees whom is ``core.masks.attention_mask`` over positions (None =
-    0, 1, 2...) and segments (None = one, unpadded). ``mask_bts`` is that mask made before (once for all layers of a
-    window): then the xla form reads nothing else.
+    never repeated in memory. scale None = 1/sqrt(h). Who sees whom is ``core.masks.attention_mask`` over positions
+    (None = 0, 1, 2...) and segments (None = one, unpadded). ``mask_bts`` is that mask made before (once for all
+    layers of a window): then the xla form reads nothing else.
 
-    cudnn and splash are for whole rows (s = t): they take order from the index, which equals order by position because a
-    packed segment is contiguous. Against a cache, and wherever s is not t, xla serves.
+    cudnn and splash are for whole rows (s = t): they take order from the index, which equals order by position
+    because a packed segment is contiguous. Against a cache, and wherever s is not t, xla serves.
     """
     scale = 1.0 / math.sqrt(q_btnh.shape[-1]) if scale is None else scale
     t, s = q_btnh.shape[1], k_bskh.shape[1]

@@ -28,7 +28,8 @@ _NORMALIZE = {"rmsnorm": rms_normalize, "layernorm": layer_normalize}
 
 
 class Norm(nn.Module):
-    """A norm over the last axis with an optional learned gain, and for LayerNorm an optional bias. Returns ``dtype``."""
+    """A norm over the last axis with an optional learned gain, and for LayerNorm an optional bias. Returns
+    ``dtype``."""
 
     kind: NormKind
     eps: float

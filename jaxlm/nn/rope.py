@@ -66,7 +66,8 @@ def _llama3(inv_freq: np.ndarray, config: RopeConfig) -> np.ndarray:
 
 
 def _yarn(inv_freq: np.ndarray, config: RopeConfig, head_dim: int) -> np.ndarray:
-    """YaRN's NTK-by-parts (Peng et al. 2023, section 3.2), its ramp linear in the pair's index as in the released code."""
+    """YaRN's NTK-by-parts (Peng et al. 2023, section 3.2), its ramp linear in the pair's index as in the released
+    code."""
 
     def index_of(turns: float) -> float:
         """The (fractional) pair that turns so often over the original context."""
@@ -80,7 +81,8 @@ def _yarn(inv_freq: np.ndarray, config: RopeConfig, head_dim: int) -> np.ndarray
 
 
 def rope_frequencies(config: RopeConfig, head_dim: int) -> tuple[np.ndarray, float]:
-    """Radians a position for each pair, float64 [h / 2], and the factor on cosine and sine (YaRN's temperature, else 1).
+    """Radians a position for each pair, float64 [h / 2], and the factor on cosine and sine (YaRN's temperature,
+    else 1).
 
     Queries and keys both carry the factor, so scores are multiplied by its square: 1/sqrt(t) = 0.1 ln(s) + 1
     (Peng et al. 2023, eq. 22).
@@ -102,7 +104,8 @@ def rope_tables(positions: Array, config: RopeConfig, head_dim: int) -> tuple[Ar
 
 
 def apply_rope(x_btnh: Array, tables: tuple[Array, Array]) -> Array:
-    """Rotate each head's pairs (i, i + h/2), in f32, keeping the dtype (the half-split layout of Llama in Hugging Face).
+    """Rotate each head's pairs (i, i + h/2), in f32, keeping the dtype (the half-split layout of Llama in Hugging
+    Face).
 
     ``tables`` are [b, t, h/2], or [t, h/2] where all rows share their positions.
     """

@@ -41,9 +41,7 @@ class SelfAttention(nn.Module):
             return linear(x_btd).reshape(b, t, heads, self.head_dim)
 
         def norm(name: str, x: Array) -> Array:
-            layer = Norm(
-                "rmsnorm", self.norm_eps, self.norm_scale, False, self.dtype, self.param_dtype, name=name
-            )
+            layer = Norm("rmsnorm", self.norm_eps, self.norm_scale, False, self.dtype, self.param_dtype, name=name)
             return layer(x)
 
         q_btnh = project("q", self.num_heads)

@@ -1,6 +1,8 @@
-"""Splash attention: the block-sparse flash kernel for TPUs that ships with JAX, under ``shard_map`` where a mesh is set."""
+"""Splash attention: the block-sparse flash kernel for TPUs that ships with JAX, under ``shard_map`` where a mesh is
+set."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +62,7 @@ def _local(
     )
     q_bnth, k_bkth, v_bkth = (x.swapaxes(1, 2) for x in (q_btnh, k_bskh, v_bskh))
     if segment_ids_bt is None:
-        out_bnth = jax.vmap(kernel)(q_bnth, k_bkth, v_bkth)
+        out_bnth: Any = jax.vmap(kernel)(q_bnth, k_bkth, v_bkth)
     else:
         out_bnth = jax.vmap(kernel)(q_bnth, k_bkth, v_bkth, splash.SegmentIds(segment_ids_bt, segment_ids_bt))
     return out_bnth.swapaxes(1, 2)
@@ -78,10 +80,12 @@ def splash_attention(
     scale: float,
     interpret: bool = False,
 ) -> Array:
-    """Attention of whole rows (s = t), [b, t, n, h]. Padding (segment 0) attends to padding: finite, and read by no one.
+    """Attention of whole rows (s = t), [b, t, n, h]. Padding (segment 0) attends to padding: finite, and read by no
+    one.
 
     Under a mesh (``jax.set_mesh``) rows are split over data and fsdp and heads over model, each where it divides; the
-    kernel then runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for tests.
+    kernel then runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for
+    tests.
     """
     b, t, n, _ = q_btnh.shape
     padding = -t % LANES
@@ -111,7 +115,5 @@ def splash_attention(
     spec = PartitionSpec(batch_axes or None, None, heads, None)
     row_spec = None if segment_ids_bt is None else PartitionSpec(batch_axes or None, None)
     # The kernel's replication is not something shard_map can infer through a custom call.
-    sharded = jax.shard_map(
-        local, mesh=mesh, in_specs=(spec, spec, spec, row_spec), out_specs=spec, check_vma=False
-    )
+    sharded = jax.shard_map(local, mesh=mesh, in_specs=(spec, spec, spec, row_spec), out_specs=spec, check_vma=False)
     return sharded(q_btnh, k_bskh, v_bskh, segment_ids_bt)[:, :t]

@@ -55,7 +55,8 @@ class OptimizerConfig:
     muon_momentum: float = 0.95
     muon_ns_steps: int = 5
     muon_consistent_rms: float | None = None
-    """muon: None scales updates by sqrt(max(1, fan_out / fan_in)); 0.2 matches AdamW's update size (Liu et al. 2025)."""
+    """muon: None scales updates by sqrt(max(1, fan_out / fan_in)); 0.2 matches AdamW's update size (Liu et al.
+    2025)."""
 
     def __post_init__(self) -> None:
         if self.peak_lr < 0:

@@ -1,4 +1,5 @@
-"""Bytes that one device must hold to train: the state exactly, activations by a model of what the backward pass keeps."""
+"""Bytes that one device must hold to train: the state exactly, activations by a model of what the backward pass
+keeps."""
 
 import math
 from typing import NamedTuple

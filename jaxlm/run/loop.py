@@ -74,7 +74,7 @@ class _Interval:
         """(the last value of each metric, but the mean of losses and terms; seconds since the last fetch)."""
         values = jax.device_get(self.metrics)
         seconds = time.perf_counter() - self.start
-        last = {name: float(value) for name, value in values[-1].items()}
+        last: Figures = {name: float(value) for name, value in values[-1].items()}
         for name in last:
             if name == "loss" or name.startswith("term/"):
                 last[name] = float(np.mean([value[name] for value in values]))

@@ -49,12 +49,17 @@ MOST_COMPRESSED_BYTES = 32 * 2**20
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as JSON."""
+    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
+    JSON."""
     config, options = load_config(PretrainConfig, argv)
     if options.dry_run:
         print(json.dumps(plan_run(config, options.run_dir)))
         return 0
-    figures = pretrain(config, options.run_dir, profile_steps=options.profile_steps if options.profile else None)
+    figures = pretrain(
+        config,
+        options.run_dir or f"runs/{config.name}",
+        profile_steps=options.profile_steps if options.profile else None,
+    )
     print(json.dumps(figures))
     stopped_by = figures.get("stopped_by")
     return 0 if stopped_by is None else 128 + signal.Signals[stopped_by]
@@ -295,7 +300,8 @@ def _resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
 
 
 def _check_unresolved(directory: RunDir, config: PretrainConfig) -> None:
-    """Refuses another config's directory before data is prepared; the vocabulary size, not known yet, is taken from it."""
+    """Refuses another config's directory before data is prepared; the vocabulary size, not known yet, is taken from
+    it."""
     if not directory.config_path.exists():
         return
     if config.model.vocab_size is None:

@@ -55,7 +55,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, batch_spec())
 
 
-def abstract_batch(keys: tuple[str, ...], rows: int, seq_len: int, mesh: Mesh) -> Batch:
+def abstract_batch(keys: tuple[str, ...], rows: int, seq_len: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a global batch, sharded over the mesh."""
     sharding = batch_sharding(mesh)
     return {
@@ -75,7 +75,13 @@ def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> N
 
 
 def compile_train_step(
-    train_step: TrainStep, layout: StateLayout, batch: Batch, mesh: Mesh, *, seed: int, frozen: Any = None
+    train_step: TrainStep,
+    layout: StateLayout,
+    batch: dict[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+    *,
+    seed: int,
+    frozen: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The step compiled for its shapes and shardings, its dropout key bound; the state that goes in is donated."""
     key = jax.device_put(purpose_key(seed, Purpose.DROPOUT), NamedSharding(mesh, PartitionSpec()))

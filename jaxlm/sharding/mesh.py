@@ -1,8 +1,10 @@
-"""The mesh: devices in three axes. data: copies of the state; fsdp: copies that split the state; model: split layers."""
+"""The mesh: devices in three axes. data: copies of the state; fsdp: copies that split the state; model: split
+layers."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,7 +46,7 @@ class MeshConfig:
         return {"data": data, "fsdp": self.fsdp, "model": self.model}
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     """A mesh over ``devices`` with Auto axes: XLA places what the rules and constraints leave open.
 
     On accelerators ``jax.make_mesh`` orders the devices so that inner axes are near neighbours.

@@ -22,7 +22,9 @@ def _spec_of(path: str, shape: tuple[int, ...], rules: Rules) -> PartitionSpec:
     for pattern, spec in rules:
         if re.search(pattern, path):
             if len(spec) > len(shape):
-                raise ValueError(f"rule {pattern!r} names {len(spec)} dimensions, '{path}' has shape {shape}: shorten it")
+                raise ValueError(
+                    f"rule {pattern!r} names {len(spec)} dimensions, '{path}' has shape {shape}: shorten it"
+                )
             return PartitionSpec(*(None,) * (len(shape) - len(spec)), *spec) if len(spec) else PartitionSpec()
     raise ValueError(f"parameter '{path}' of shape {shape} matches no sharding rule: add one to its model's table")
 
@@ -73,8 +75,8 @@ def state_specs(state: PyTree, params: PyTree, param_specs: PyTree) -> PyTree:
     """Specs of a tree that holds copies of the parameters' tree: an optimiser state, a whole TrainState.
 
     A leaf whose path ends in a parameter's path lies as that parameter (momenta, averages, the parameters themselves);
-    one that lacks one of its dimensions, as Adafactor's row and column moments do, lies as the dimensions that are left;
-    everything else (counts, placeholders) is replicated. Trees may be of arrays or of ShapeDtypeStructs.
+    one that lacks one of its dimensions, as Adafactor's row and column moments do, lies as the dimensions that are
+    left; everything else (counts, placeholders) is replicated. Trees may be of arrays or of ShapeDtypeStructs.
     """
     shapes = {path: leaf.shape for path, leaf in flatten_with_paths(params).items()}
     specs = dict(zip(shapes, jax.tree.leaves(param_specs, is_leaf=lambda x: isinstance(x, PartitionSpec)), strict=True))

@@ -100,9 +100,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema_params = state.ema_params
         if ema_decay is not None:
-            ema_params = jax.tree.map(
-                lambda e, p: ema_decay * e + (1 - ema_decay) * p.astype(e.dtype), state.ema_params, params
-            )
+            keep = float(ema_decay)
+            ema_params = jax.tree.map(lambda e, p: keep * e + (1 - keep) * p.astype(e.dtype), state.ema_params, params)
         ok = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         old = (state.params, state.opt_state, state.carry, state.ema_params)
         new = (params, opt_state, carry, ema_params)

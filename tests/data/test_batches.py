@@ -35,7 +35,7 @@ def split(rng: np.random.Generator) -> ArraySource:
 def test_each_epoch_holds_every_row_once(num_rows: int, size: int, seed: int, epochs: int, mix: bool) -> None:
     plan = BatchPlan(concatenate(num_rows * 8 + 1, 8), size, seed, mix, epochs)
     assert plan.num_batches == -(-num_rows * epochs // size)
-    batches = [plan.row_ids(i) for i in range(plan.num_batches)]
+    batches = [plan.row_ids(i) for i in range(plan.num_batches or 0)]
     assert {len(ids) for ids in batches} == {size}
     stream = np.concatenate(batches)
     ids, rest = stream[: num_rows * epochs], stream[num_rows * epochs :]
@@ -155,6 +155,6 @@ def test_a_config_is_checked_at_birth() -> None:
         ({"read_threads": 8, "prefetch": 4}, "prefetch=4"),
     ):
         with pytest.raises(ValueError, match=message):
-            DataConfig(**fields)
+            DataConfig(**fields)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="global_batch_size=0"):
         BatchPlan(concatenate(10, 2), 0)

@@ -66,7 +66,9 @@ def library(tmp_path):
     (root / "shared.py").write_text('"""A docstring that two modules share word for word."""\n')
     (root / "_shared.py").write_text('"""A  docstring that two modules share word for Word."""\n')
     (root / "broken.py").write_text("def (:")
-    (root / "latin.py").write_bytes(b'# -*- coding: latin-1 -*-\n"""A docstring in latin-1: caf\xe9 au lait."""\nx = 1\n')
+    (root / "latin.py").write_bytes(
+        b'# -*- coding: latin-1 -*-\n"""A docstring in latin-1: caf\xe9 au lait."""\nx = 1\n'
+    )
     for skipped in ("test/test_x.py", "pkg/tests/y.py", "site-packages/z.py", "_sysconfigdata_linux.py"):
         path = root / skipped
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,14 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
 from jaxlm.io.tokenizers.pieces import sample_chunks
+from jaxlm.io.tokenizers.plain import CharTokenizer
 from jaxlm.text.tokenizer import SPECIALS, Tokenizer, TokenizerConfig
 
 PROSE = [*Path(textwrap.__file__).read_text().split("\n\n"), "床前明月光,疑是地上霜。\n举头望明月,低头思故乡。"]
 EVERY_CHARACTER = "".join(chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000)
 ODD = [
     "", " ", "  two  spaces ", "\t\r\n\n\r", "\x00", "a\x00b\x00" * 5, "▁", "▁ ▁▁ x▁y ", "<bos>", "<|im_start|>system",
-    "<unk><s></s>", "<0x41>", " ⁇ ", "\ufffd", "\ue000\uf8ff", "\u2585", "\ufeffbom", "é e\u0301 ﬁ ①", 
+    "<unk><s></s>", "<0x41>", " ⁇ ", "\ufffd", "\ue000\uf8ff", "\u2585", "\ufeffbom", "é e\u0301 ﬁ ①",
     "😀👩‍👩‍👧🇨🇳", "\u2028\x85\x1c",
     "床前明月光,疑是地上霜。", "def f(x):\n\treturn {'a': x**2}  # 12345\n", "a" * 20_000, "字" * 9_000, " " * 20_000,
     "\n" * 9_000, EVERY_CHARACTER,
@@ -143,6 +144,7 @@ def test_char_tokenizer_is_nanogpts(shared_data):
     text = (shared_data / "text" / "tinyshakespeare" / "input.txt").read_text()
     tokenizer = train_tokenizer(TokenizerConfig(kind="char"), [text[:1_003_854]])
     assert (tokenizer.vocab_size, tokenizer.closed, tokenizer.bos_id, tokenizer.pad_id) == (65, True, None, 0)
+    assert isinstance(tokenizer, CharTokenizer)
     assert tokenizer.characters == "".join(sorted(set(text)))
     assert tokenizer.decode(tokenizer.encode_batch([text])[0]) == text
 

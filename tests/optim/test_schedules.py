@@ -8,7 +8,7 @@ from jaxlm.optim.schedules import make_schedule
 
 def rates(name, **kwargs):
     schedule = make_schedule(name, peak_lr=1.0, num_steps=100, **kwargs)
-    return np.array([float(schedule(step)) for step in range(101)])
+    return np.array([np.asarray(schedule(step)) for step in range(101)], np.float64)
 
 
 @pytest.mark.parametrize("name", ["cosine", "wsd", "linear", "constant"])

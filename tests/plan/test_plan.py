@@ -58,7 +58,9 @@ def test_sharded_bytes_divide_by_the_axes_of_each_spec():
     assert sharded_bytes(shapes, specs, {"data": 2, "fsdp": 2, "model": 4}) == 8 * 4 * 4 // 16 + 12
 
 
-@pytest.mark.parametrize(("change", "term"), [({"remat_policy": "full"}, "activations"), ({"vocab_size": 5025}, "logits")])
+@pytest.mark.parametrize(
+    ("change", "term"), [({"remat_policy": "full"}, "activations"), ({"vocab_size": 5025}, "logits")]
+)
 def test_what_the_advice_names_lowers_its_term(change, term):
     def bytes_of(config):
         estimate = estimate_memory(config, param_bytes=10, state_bytes=30, rows=8, seq_len=1024)

@@ -38,9 +38,9 @@ def test_best_fit_rows_show_segments_positions_and_counts(tokenizer: Tokenizer, 
     assert "<bos>The cat sat.⏎Twice.<eos>" in shown  # A segment runs to its last target.
     assert "<bos>A [red] fox 狐狸<eos>" in shown
     assert "␛[31mno" in shown  # Text cannot steer the terminal.
-    counted, masked, padding = map(
-        int, re.search(r"= (\d+) counted targets \+ (\d+) masked \+ (\d+) pad", shown).groups()
-    )  # type: ignore[union-attr]
+    found = re.search(r"= (\d+) counted targets \+ (\d+) masked \+ (\d+) pad", shown)
+    assert found is not None
+    counted, masked, padding = map(int, found.groups())
     assert counted + masked + padding == 3 * 48
     assert masked == 0
     assert counted == plan.rows.num_predictions

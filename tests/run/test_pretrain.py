@@ -58,7 +58,8 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture
 def command(config_file, cache_dir, tmp_path):
-    """``command("--flag", ...)`` starts ``jaxlm pretrain`` on the tiny config as a process of its own, on one device."""
+    """``command("--flag", ...)`` starts ``jaxlm pretrain`` on the tiny config as a process of its own, on one
+    device."""
 
     def start(*argv, config=config_file, sub="pretrain", run_dir=tmp_path / "run"):
         env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAXLM_CACHE_DIR": str(cache_dir)}
@@ -131,11 +132,12 @@ def test_a_finished_run_says_so_and_does_nothing(whole_run, command):
 
 
 def test_the_handle_scores_and_generates(whole_run):
-    run_dir, out, _ = whole_run
+    run_dir, _, _ = whole_run
     model = jaxlm.load(run_dir)
     text = "Return the number of tokens."
     (score,) = model.score([text])
     assert score.num_bytes == score.num_tokens == len(text)
+    assert score.bits_per_byte is not None
     assert 0 < score.bits_per_byte < 9
     assert model.logits([[1, 2, 3]]).shape == (1, 3, 281)
     (generation,) = model.generate(["Return"], max_new_tokens=5, temperature=0.0, seed=0)

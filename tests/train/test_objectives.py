@@ -1,4 +1,5 @@
-"""The causal objective through a real decoder: packing, accumulation, z-loss and masks change nothing they should not."""
+"""The causal objective through a real decoder: packing, accumulation, z-loss and masks change nothing they should
+not."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def documents(seed=0, lengths=(5, 9, 3, 12, 7)):
 def batch_of(rows, seq_len):
     """Rows of documents, each row a list: packed side by side with segments and positions."""
     fields = ("tokens", "targets", "segment_ids", "positions")
-    out = {name: np.zeros((len(rows), seq_len), np.int32) for name in fields}
+    out: dict[str, np.ndarray] = {name: np.zeros((len(rows), seq_len), np.int32) for name in fields}
     out["loss_mask"] = np.zeros((len(rows), seq_len), np.float32)
     for i, row in enumerate(rows):
         start = 0

@@ -85,7 +85,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(bad, accum):
     good, _ = step(state, None, batch, jax.random.key(0))
     poisoned = dict(batch, x=batch["x"].at[-1, 0].set(bad))
     after, metrics = step(good, None, poisoned, jax.random.key(0))
-    assert int(after.step) == 2 and int(after.skipped) == 1 and int(metrics["skipped"]) == 1
+    assert (int(after.step), int(after.skipped), int(metrics["skipped"])) == (2, 1, 1)
     for name in ("params", "opt_state", "ema_params"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(good, name))
     again, _ = step(after, None, batch, jax.random.key(0))
