@@ -14,7 +14,7 @@ def cache_root() -> Path:
 def use_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that a restarted run does not compile again. A cache set by the user
     stays."""
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 

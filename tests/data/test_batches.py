@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -147,13 +147,14 @@ def test_too_little_text_is_named_with_its_mend() -> None:
 
 
 def test_a_config_is_checked_at_birth() -> None:
-    for fields, message in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"seq_len": 0}, "seq_len=0"),
         ({"packing": "firstfit"}, "packing='firstfit'"),
         ({"num_epochs": 0}, "num_epochs=0"),
         ({"read_threads": -1}, "read_threads=-1"),
         ({"read_threads": 8, "prefetch": 4}, "prefetch=4"),
-    ):
+    )
+    for fields, message in cases:
         with pytest.raises(ValueError, match=message):
             DataConfig(**fields)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="global_batch_size=0"):

@@ -28,7 +28,7 @@ def split(tokenizer: Tokenizer) -> ArraySource:
 
 def test_best_fit_rows_show_segments_positions_and_counts(tokenizer: Tokenizer, split: ArraySource) -> None:
     config = DataConfig(seq_len=48, shuffle=False)
-    plan = train_plan(split, config, global_batch_size=3, seed=0)
+    plan = train_plan(split, config, global_batch_size=4, seed=0)
     shown = inspect_batches(tokenizer, split, plan, config, dataset_key="0123456789abcdef", color=False)
     assert "\x1b" not in shown
     assert "byte, 281 ids, bos 257, eos 258, pad 256" in shown
@@ -40,8 +40,10 @@ def test_best_fit_rows_show_segments_positions_and_counts(tokenizer: Tokenizer, 
     assert "␛[31mno" in shown  # Text cannot steer the terminal.
     found = re.search(r"= (\d+) counted targets \+ (\d+) masked \+ (\d+) pad", shown)
     assert found is not None
+    found = re.search(r"= (\d+) counted targets \+ (\d+) masked \+ (\d+) pad", shown)
+    assert found is not None
     counted, masked, padding = map(int, found.groups())
-    assert counted + masked + padding == 3 * 48
+    assert counted + masked + padding == 4 * 48
     assert masked == 0
     assert counted == plan.rows.num_predictions
     assert "row 1: row 1 of epoch 0" in shown
