@@ -62,7 +62,11 @@ def library(tmp_path):
     for number in range(40):
         folder = root / f"package{number}"
         folder.mkdir(parents=True)
-        (folder / "__init__.py").write_text(SOURCE.replace("long enough", f"number {number} of the modules"))
+        # Each module has code of its own, and one long docstring that differs from the others' in a number alone.
+        own = f"values = [{', '.join(f'name_{number}_{i}' for i in range(60))}]\n"
+        near_copy = " ".join(f"word{i}" for i in range(60))
+        own += f'def near():\n    """{near_copy} {number}."""\n'
+        (folder / "__init__.py").write_text(SOURCE.replace("long enough", f"number {number} of the modules") + own)
     (root / "shared.py").write_text('"""A docstring that two modules share word for word."""\n')
     (root / "_shared.py").write_text('"""A  docstring that two modules share word for Word."""\n')
     (root / "broken.py").write_text("def (:")
