@@ -18,7 +18,7 @@ def config() -> PretrainConfig:
     return PretrainConfig(
         name="Quickstart: docstrings of the standard library",
         corpus=CorpusConfig(source="stdlib", stdlib_part="docstrings"),
-        tokenizer=TokenizerConfig(kind="unigram", vocab_size=4096),
+        tokenizer=TokenizerConfig(kind="bpe", vocab_size=4096),
         data=DataConfig(seq_len=128, packing="best_fit"),
         model=DecoderConfig(
             max_seq_len=256,
