@@ -156,6 +156,6 @@ def test_a_config_is_checked_at_birth() -> None:
     )
     for fields, message in cases:
         with pytest.raises(ValueError, match=message):
-            DataConfig(**fields)  # pyright: ignore[reportArgumentType]
+            DataConfig(**fields)
     with pytest.raises(ValueError, match="global_batch_size=0"):
         BatchPlan(concatenate(10, 2), 0)
