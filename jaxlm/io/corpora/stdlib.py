@@ -24,13 +24,14 @@ from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.io.corpora.report import CorpusReport, count, load_cached, store_cached
 from jaxlm.text.dedup import copied_shares, normal_key, unit_hash
 
-VERSION = 1  # raise when the same sources would give other documents
+VERSION = 2  # raise when the same sources would give other documents
 _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 _MIN_DOCSTRING = 24  # characters; shorter ones ("Return self.") are a tenth of the documents and say nothing
 _MIN_SOURCE = 200
 _MAX_COPIED = 0.5
 # The character tables of the codecs are a tenth of all source and one file in all but their numbers.
-_NO_SOURCES = {"encodings"}
+_NO_SOURCES = {"encodings", "pydoc_data"}
+_TOPICS = "pydoc_data.topics"  # counted with the docstrings: prose on Python; too large to be held out
 _TWINS = {"ntpath": "os", "posixpath": "os", "genericpath": "os", "sre_compile": "re", "sre_parse": "re",
           "sre_constants": "re", "_collections_abc": "collections", "_strptime": "time"}  # fmt: skip
 
@@ -199,11 +200,23 @@ def _parse(path: Path, content: bytes) -> Module | None:
         if cleaned and _is_unicode(cleaned):
             docstrings.append(Document(cleaned, qualified, "docstrings"))
         places.append(body)
+    if name == _TOPICS:
+        docstrings += [Document(value, f"{name}.{key}", "docstrings") for key, value in _topics(tree)]
     group = _group(names[0])
     source = None
     if names[0] not in _NO_SOURCES and _is_unicode(text):
         source = Document(_cut_out(text, places).strip("\n") + "\n", name, "sources")
     return Module(name, group, docstrings, source)
+
+
+def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(topic, text) of what ``help("for")`` prints: the language reference, in a dict of a generated module."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                match key, value:
+                    case ast.Constant(value=str(topic)), ast.Constant(value=str(text)):
+                        yield topic, text.strip("\n") + "\n"
 
 
 def _is_unicode(text: str) -> bool:
