@@ -19,7 +19,7 @@ from jaxlm.models.decoder_block import DecoderBlock, block_norm
 from jaxlm.models.decoder_config import DecoderConfig, resolve_attention
 from jaxlm.nn.attention import attend, static_mask
 from jaxlm.nn.dropout import dropout
-from jaxlm.nn.linear import normal_init
+from jaxlm.nn.linear import matmul, normal_init
 from jaxlm.nn.rope import RopeConfig, rope_tables
 from jaxlm.sharding.constrain import constrain
 
@@ -78,8 +78,7 @@ def make_decoder(config: DecoderConfig) -> Model:
 
     def init_block(key: Array) -> Params:
         x = jnp.zeros((1, 1, config.model_dim), compute_dtype)
-        tables = rope_tables(jnp.zeros((1,), jnp.int32), config.rope, config.head_width)
-        rope = tables if config.position == "rope" else None
+        rope = rope_tables(1, config.rope, config.head_width) if config.position == "rope" else None
         return dict(block.init(key, x, lambda q, k, v: (q, None), rope, None)["params"])
 
     def init(key: Array) -> Params:
@@ -152,7 +151,10 @@ def make_decoder(config: DecoderConfig) -> Model:
                 masks[window] = attention_mask(
                     rows, new_cache.positions_bs, q_segments, new_cache.segment_ids_bs, window=window
                 )
-        rope = rope_tables(index, config.rope, config.head_width) if config.position == "rope" else None
+        static = positions is None and kv_cache is None
+        rope = (
+            rope_tables(t if static else index, config.rope, config.head_width) if config.position == "rope" else None
+        )
 
         def run_block(
             layer_params: Params, x_btd: Array, layer: int | Array, place: int, buffers: PyTree, row: int | Array | None
@@ -234,11 +236,9 @@ def make_decoder(config: DecoderConfig) -> Model:
         """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""
         x = hidden_btd.astype(compute_dtype)
         if config.tie_embeddings:
-            table_vd = params["embed"]["table"].astype(compute_dtype)
-            out = jnp.einsum("...d,vd->...v", x, table_vd, preferred_element_type=jnp.float32)
+            out = matmul(x, params["embed"]["table"].astype(compute_dtype), transpose=True, out_dtype=jnp.float32)
         else:
-            kernel_dv = params["head"]["kernel"].astype(compute_dtype)
-            out = jnp.einsum("...d,dv->...v", x, kernel_dv, preferred_element_type=jnp.float32)
+            out = matmul(x, params["head"]["kernel"].astype(compute_dtype), out_dtype=jnp.float32)
         if padded_vocab_size != config.vocab_size:
             out = out[..., : config.vocab_size]
         if config.logit_softcap is not None:

@@ -12,6 +12,7 @@ from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.mlp import MLP
 from jaxlm.nn.norms import Norm
+from jaxlm.nn.rope import RopeTables
 from jaxlm.nn.self_attention import AttendFn, SelfAttention
 
 
@@ -43,7 +44,7 @@ class DecoderBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_btd: Array, attend: AttendFn, rope: tuple[Array, Array] | None, dropout_key: Array | None
+        self, x_btd: Array, attend: AttendFn, rope: RopeTables | None, dropout_key: Array | None
     ) -> tuple[Array, Any]:
         """The stream after the layer, and what ``attend`` stored. ``dropout_key`` None = no dropout."""
         c = self.config

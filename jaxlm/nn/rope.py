@@ -11,6 +11,12 @@ from jaxlm.core.types import Array
 
 RopeScaling = Literal["none", "llama3", "yarn"]
 
+RopeTables = tuple[Array, Array]
+"""Cosine (twice over) and sine (negated, then as it is), f32 [..., h]: ``x cos + roll(x, h/2) sin`` is the rotation."""
+
+MAX_CONSTANT = 1 << 18
+"""Elements up to which a table is put into the program as a constant (2,048 positions of 128)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeConfig:
@@ -96,20 +102,30 @@ def rope_frequencies(config: RopeConfig, head_dim: int) -> tuple[np.ndarray, flo
     return inv_freq, 1.0
 
 
-def rope_tables(positions: Array, config: RopeConfig, head_dim: int) -> tuple[Array, Array]:
-    """Cosine and sine for integer positions [...], each f32 [..., h / 2]; computed once a forward pass."""
+def rope_tables(positions: Array | int, config: RopeConfig, head_dim: int) -> RopeTables:
+    """The rotation for integer positions [...], or for 0..t-1 where an int t is given; made once a forward pass.
+
+    For a t known at compile time the tables are constants: XLA:CPU would else work out cosines again in every layer,
+    for every head. Angles are f32 products either way, so that both forms agree to rounding.
+    """
     inv_freq, factor = rope_frequencies(config, head_dim)
+    if isinstance(positions, int) and positions * head_dim <= MAX_CONSTANT:
+        angles = np.arange(positions, dtype=np.float32)[:, None] * inv_freq.astype(np.float32)
+        cos, sin = np.cos(angles.astype(np.float64)) * factor, np.sin(angles.astype(np.float64)) * factor
+        cos = jnp.asarray(np.concatenate([cos, cos], axis=-1), jnp.float32)
+        return cos, jnp.asarray(np.concatenate([-sin, sin], axis=-1), jnp.float32)
+    if isinstance(positions, int):
+        positions = jnp.arange(positions, dtype=jnp.int32)
     angles = positions.astype(jnp.float32)[..., None] * jnp.asarray(inv_freq, jnp.float32)
-    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
+    cos, sin = jnp.cos(angles) * factor, jnp.sin(angles) * factor
+    return jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
 
 
-def apply_rope(x_btnh: Array, tables: tuple[Array, Array]) -> Array:
-    """Rotate each head's pairs (i, i + h/2), in f32, keeping the dtype (the half-split layout of Llama in Hugging
-    Face).
+def apply_rope(x_btnh: Array, tables: RopeTables) -> Array:
+    """Rotate each head's pairs (i, i + h/2), in f32, keeping the dtype: the half-split layout of Hugging Face's Llama.
 
-    ``tables`` are [b, t, h/2], or [t, h/2] where all rows share their positions.
+    ``tables`` are [b, t, h], or [t, h] where all rows share their positions.
     """
     cos, sin = (table[..., None, :] for table in tables)
-    first, second = jnp.split(x_btnh.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x_btnh.dtype)
+    x = x_btnh.astype(jnp.float32)
+    return (x * cos + jnp.roll(x, x.shape[-1] // 2, axis=-1) * sin).astype(x_btnh.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlm.core.types import Array
 from jaxlm.nn.linear import Linear
 from jaxlm.nn.norms import Norm
-from jaxlm.nn.rope import apply_rope
+from jaxlm.nn.rope import RopeTables, apply_rope
 
 AttendFn = Callable[[Array, Array, Array], tuple[Array, Any]]
 """``(q_btnh, k_btkh, v_btkh) -> (out_btnh, anything)``: attention proper, and where keys and values are stored."""
@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
     param_dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_btd: Array, attend: AttendFn, rope: tuple[Array, Array] | None) -> tuple[Array, Any]:
+    def __call__(self, x_btd: Array, attend: AttendFn, rope: RopeTables | None) -> tuple[Array, Any]:
         b, t, d = x_btd.shape
 
         def project(name: str, heads: int) -> Array:

@@ -24,7 +24,7 @@ from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.io.corpora.report import CorpusReport, count, load_cached, store_cached
 from jaxlm.text.dedup import copied_shares, normal_key, unit_hash
 
-VERSION = 2  # raise when the same sources would give other documents
+VERSION = 3  # raise when the same sources would give other documents
 _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 _MIN_DOCSTRING = 24  # characters; shorter ones ("Return self.") are a tenth of the documents and say nothing
 _MIN_SOURCE = 200
@@ -125,7 +125,7 @@ def _build(
     for part in parts:
         least = _MIN_DOCSTRING if part == "docstrings" else _MIN_SOURCE
         seen: set[bytes] = set()
-        fresh: dict[bool, list[Document]] = {False: [], True: []}
+        fresh: dict[bool, list[tuple[str, Document]]] = {False: [], True: []}
         for is_validation in (False, True):  # train first: of two copies the training one stays
             for module in modules:
                 if (module.group in held_out) != is_validation:
@@ -138,18 +138,29 @@ def _build(
                     dropped["repeated"] += key in seen
                     if key not in seen:
                         seen.add(key)
-                        fresh[is_validation].append(document)
-        shares = copied_shares((d.text for d in fresh[True]), (d.text for d in fresh[False]))
-        kept = [d for d, share in zip(fresh[True], shares, strict=True) if share <= _MAX_COPIED]
+                        fresh[is_validation].append((module.name, document))
+        shares = copied_shares((d.text for _, d in fresh[True]), (d.text for _, d in fresh[False]))
+        kept = [item for item, share in zip(fresh[True], shares, strict=True) if share <= _MAX_COPIED]
         dropped["copied from train"] += len(fresh[True]) - len(kept)
-        train += fresh[False]
-        validation += kept
+        train += _by_module(fresh[False])
+        validation += _by_module(kept)
     if config.max_documents is not None:
         # The modules are in alphabetical order, so the first ones would be no sample.
         places = sorted(unit_hash(d.origin + d.part) for d in train + validation)
         bar = places[min(config.max_documents, len(places)) - 1]
         train, validation = ([d for d in s if unit_hash(d.origin + d.part) <= bar] for s in (train, validation))
     return (train, validation), dropped
+
+
+def _by_module(items: list[tuple[str, Document]]) -> list[Document]:
+    """One document a module, its texts in their order: what a module says first is the context of the rest."""
+    grouped: dict[str, list[Document]] = {}
+    for name, document in items:
+        grouped.setdefault(name, []).append(document)
+    return [
+        Document("\n\n".join(document.text.strip("\n") for document in documents) + "\n", name, documents[0].part)
+        for name, documents in grouped.items()
+    ]
 
 
 def _validation_groups(modules: list[Module], fraction: float) -> set[str]:

@@ -1,0 +1,141 @@
+"""The mesh changes nothing but rounding: rules, layouts, and loss and gradients on eight simulated devices."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxlm.core.errors import UserError
+from jaxlm.core.tree import flatten_with_paths
+from jaxlm.models.decoder import RULES, DecoderConfig, make_decoder
+from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
+from jaxlm.run.setup import batch_sharding, lay_out_state
+from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from jaxlm.sharding.rules import check_divides, match_rules
+from jaxlm.train.objectives import causal_objective
+
+CONFIG = DecoderConfig(
+    vocab_size=37,
+    vocab_multiple=8,
+    max_seq_len=32,
+    num_layers=2,
+    model_dim=32,
+    num_heads=8,
+    num_kv_heads=2,  # fewer than the model axis of 8
+    mlp_dim=48,
+    init_std=None,
+)
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
+
+
+def mesh_of(sizes):
+    data, fsdp, model = sizes
+    return make_mesh(MeshConfig(data=data, fsdp=fsdp, model=model), jax.devices()[: data * fsdp * model])
+
+
+def batch(packed):
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 37, (8, 17)).astype(np.int32)
+    out = {
+        "tokens": tokens[:, :-1],
+        "targets": tokens[:, 1:],
+        "loss_mask": rng.integers(0, 2, (8, 16)).astype(np.float32),
+    }
+    if packed:
+        out["segment_ids"] = np.repeat(np.array([[1] * 6 + [2] * 10], np.int32), 8, 0)
+        out["positions"] = np.repeat(np.array([[*range(6), *range(10)]], np.int32), 8, 0)
+    return out
+
+
+def loss_and_grads(model, params, rows):
+    objective = causal_objective(model)
+
+    def loss_fn(p):
+        terms, _ = objective.terms(p, None, None, rows, jax.random.key(0))
+        return terms["nll"].total / objective.counts(rows)["nll"]
+
+    return jax.jit(jax.value_and_grad(loss_fn))(params)
+
+
+@pytest.mark.parametrize("sizes", MESHES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_mesh_gives_the_loss_and_gradients_of_one_device(sizes, packed):
+    config = dataclasses.replace(CONFIG, tie_embeddings=packed, scan_layers=packed)
+    model = make_decoder(config)
+    params = model.init(jax.random.key(0))
+    loss, grads = loss_and_grads(model, params, batch(packed))
+    mesh = mesh_of(sizes)
+    specs = match_rules(RULES, params)
+    sharded = jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(mesh, s)), params, specs)
+    with jax.set_mesh(mesh):
+        other, other_grads = loss_and_grads(model, sharded, jax.device_put(batch(packed), batch_sharding(mesh)))
+    np.testing.assert_allclose(other, loss, rtol=1e-5)
+    for path, x in flatten_with_paths(grads).items():
+        difference = np.linalg.norm(np.asarray(flatten_with_paths(other_grads)[path]) - x)
+        assert difference <= 1e-5 * np.linalg.norm(x), path
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon"])
+def test_no_device_holds_the_whole_state(name):
+    mesh = mesh_of((1, 4, 2))
+    config = dataclasses.replace(CONFIG, model_dim=128, mlp_dim=256, vocab_size=512)
+    tx = make_optimizer(OptimizerConfig(name=name), 10)
+    layout = lay_out_state(make_decoder(config), tx, mesh, seed=0, ema=True)
+    state = layout.init()
+    for path, leaf in flatten_with_paths(state).items():
+        share = max(shard.data.size for shard in leaf.addressable_shards)
+        if leaf.size >= 8 * 128 * 16 and "kernel" in path:
+            assert share * 8 == leaf.size, path
+    again = lay_out_state(make_decoder(config), tx, mesh_of((8, 1, 1)), seed=0, ema=True).init()
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), state.params, again.params)
+
+
+def test_every_parameter_of_every_form_has_a_rule():
+    for changes in ({}, {"bias": True, "norm": "layernorm", "position": "learned"}, {"tie_embeddings": False}):
+        for pattern in ((None,), (4, None, 4)):
+            config = dataclasses.replace(CONFIG, window_pattern=pattern, **changes)
+            match_rules(RULES, jax.eval_shape(make_decoder(config).init, jax.random.key(0)))
+
+
+def test_no_rule_is_an_error_and_the_first_match_wins():
+    tree = {"a": {"kernel": jnp.zeros((4, 4))}}
+    assert match_rules(((r"kernel$", P("fsdp", None)), (r"a/", P())), tree)["a"]["kernel"] == P("fsdp", None)
+    with pytest.raises(ValueError, match="'a/kernel' of shape"):
+        match_rules(((r"^b/", P()),), tree)
+
+
+def test_a_leading_axis_of_layers_stays_whole():
+    tree = {"kernel": jnp.zeros((3, 4, 4))}
+    assert match_rules(((r"kernel$", P("fsdp", "model")),), tree)["kernel"] == P(None, "fsdp", "model")
+
+
+def test_a_dimension_that_does_not_divide_is_named():
+    tree = {"head": {"kernel": jnp.zeros((32, 37))}}
+    with pytest.raises(UserError, match=r"dimension 1 of 'head/kernel', 37, .*model=8: set model.vocab_multiple"):
+        check_divides(tree, {"head": {"kernel": P("fsdp", "model")}}, {"data": 1, "fsdp": 1, "model": 8})
+
+
+def test_meshes_that_do_not_fit_the_devices_are_refused():
+    assert dict(make_mesh(MeshConfig(fsdp=2), jax.devices()).shape) == {"data": 4, "fsdp": 2, "model": 1}
+    with pytest.raises(UserError, match=r"mesh\.fsdp=3 .* there are 8"):
+        make_mesh(MeshConfig(fsdp=3), jax.devices())
+    with pytest.raises(UserError, match="needs 16 devices and there are 8"):
+        make_mesh(MeshConfig(data=16), jax.devices())
+    with pytest.raises(ValueError, match=r"mesh\.model=0"):
+        MeshConfig(model=0)
+
+
+def test_adafactors_row_and_column_moments_lie_as_what_is_left_of_the_parameter():
+    mesh = mesh_of((1, 4, 2))
+    config = dataclasses.replace(CONFIG, model_dim=128, mlp_dim=256)
+    layout = lay_out_state(
+        make_decoder(config), make_optimizer(OptimizerConfig(name="adafactor"), 10), mesh, seed=0, ema=False
+    )
+    shapes = flatten_with_paths(layout.abstract.opt_state)
+    rows = [leaf for path, leaf in shapes.items() if "v_row" in path and path.endswith("mlp/up/kernel")]
+    assert rows
+    assert all(leaf.sharding.spec in (P(None, "fsdp"), P(None, "model")) for leaf in rows)
