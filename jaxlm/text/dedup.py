@@ -49,3 +49,17 @@ def copied_shares(texts: Iterable[str], reference: Iterable[str], width: int = 5
         found[found] = known[place[found]] == hashes[found]
         shares.append(found.mean() if len(found) else 0.0)
     return np.array(shares, np.float64)
+
+
+def repeated_shares(texts: Iterable[str], width: int = 5) -> np.ndarray:
+    """For each text the share of its ``width``-word runs that stand in some text before it, float64 [texts].
+
+    A text shorter than ``width`` words has share 0; runs repeated inside one text do not count.
+    """
+    seen: set[int] = set()
+    shares = []
+    for text in texts:
+        hashes = shingle_hashes(text, width).tolist()
+        shares.append(sum(value in seen for value in hashes) / len(hashes) if hashes else 0.0)
+        seen.update(hashes)
+    return np.array(shares, np.float64)

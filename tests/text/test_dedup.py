@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxlm.text.dedup import copied_shares, normal_key, shingle_hashes, unit_hash
+from jaxlm.text.dedup import copied_shares, normal_key, repeated_shares, shingle_hashes, unit_hash
 
 
 def test_unit_hash_is_uniform_and_fixed():
@@ -31,3 +31,10 @@ def test_copied_share_counts_known_runs():
     texts = ["the quick brown fox jumps over the lazy dog", "the quick brown fox jumps high up now", "none of this", ""]
     np.testing.assert_allclose(copied_shares(texts, reference, 5), [1.0, 0.25, 0.0, 0.0])
     np.testing.assert_allclose(copied_shares(texts, [], 5), 0.0)
+
+
+def test_repeated_shares_look_at_earlier_texts_alone():
+    first, second = "one two three four five six seven", "one two three four five six eight"
+    shares = repeated_shares([first, second, "short", first, first + " " + first])
+    np.testing.assert_allclose(shares[:4], [0, 2 / 3, 0, 1])
+    assert repeated_shares([first + " " + first])[0] == 0

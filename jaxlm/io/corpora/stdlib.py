@@ -2,8 +2,9 @@
 
 Nearly every docstring stands verbatim in its source file, so the split is by module: a top-level module or package lies
 wholly in train or wholly in validation, together with its accelerator or fallback twin (``_pyio`` with ``io``). The
-docstrings are cut out of the sources. Copies across modules are dropped, from validation first of all: a validation
-document that equals a training one, or shares more than half of its five-word runs with them, is left out.
+docstrings are cut out of the sources. Copies are dropped: a docstring or source that equals one before it up to case
+and space, or shares more than half of its five-word runs with those before it. Training documents come first, so
+a copy across the split is dropped from validation.
 """
 
 import ast
@@ -22,13 +23,13 @@ from typing import NamedTuple
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.io.corpora.report import CorpusReport, count, load_cached, store_cached
-from jaxlm.text.dedup import copied_shares, normal_key, unit_hash
+from jaxlm.text.dedup import normal_key, repeated_shares, unit_hash
 
-VERSION = 3  # raise when the same sources would give other documents
+VERSION = 4  # raise when the same sources would give other documents
 _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 _MIN_DOCSTRING = 24  # characters; shorter ones ("Return self.") are a tenth of the documents and say nothing
 _MIN_SOURCE = 200
-_MAX_COPIED = 0.5
+_MAX_REPEATED = 0.5  # share of five-word runs that stood in a document before
 # The character tables of the codecs are a tenth of all source and one file in all but their numbers.
 _NO_SOURCES = {"encodings", "pydoc_data"}
 _TOPICS = "pydoc_data.topics"  # counted with the docstrings: prose on Python; too large to be held out
@@ -104,7 +105,7 @@ def _source_files(root: Path) -> list[Path]:
 def _build(
     root: Path, files: dict[Path, bytes], config: CorpusConfig
 ) -> tuple[tuple[list[Document], list[Document]], dict[str, int]]:
-    dropped = {"unparsable": 0, "short": 0, "repeated": 0, "copied from train": 0}
+    dropped = {"unparsable": 0, "short": 0, "repeated": 0, "near copy": 0}
     modules = []
     collecting = gc.isenabled()
     gc.disable()  # the parser makes millions of small objects: with collection on it takes five times as long
@@ -139,11 +140,12 @@ def _build(
                     if key not in seen:
                         seen.add(key)
                         fresh[is_validation].append((module.name, document))
-        shares = copied_shares((d.text for _, d in fresh[True]), (d.text for _, d in fresh[False]))
-        kept = [item for item, share in zip(fresh[True], shares, strict=True) if share <= _MAX_COPIED]
-        dropped["copied from train"] += len(fresh[True]) - len(kept)
-        train += _by_module(fresh[False])
-        validation += _by_module(kept)
+        both = [*fresh[False], *fresh[True]]
+        near = iter(repeated_shares(document.text for _, document in both) > _MAX_REPEATED)
+        original = [[item for item in fresh[side] if not next(near)] for side in (False, True)]
+        dropped["near copy"] += len(both) - sum(map(len, original))
+        train += _by_module(original[0])
+        validation += _by_module(original[1])
     if config.max_documents is not None:
         # The modules are in alphabetical order, so the first ones would be no sample.
         places = sorted(unit_hash(d.origin + d.part) for d in train + validation)
