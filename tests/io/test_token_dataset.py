@@ -35,8 +35,8 @@ def tokenizer():
     return train_tokenizer(TokenizerConfig(kind="byte"), [])
 
 
-def build(corpus, tokenizer, cache, **flags):
-    return build_token_dataset(corpus, tokenizer, cache_dir=cache, **({"add_bos": True, "add_eos": True} | flags))
+def build(corpus, tokenizer, cache, *, add_bos=True, add_eos=True):
+    return build_token_dataset(corpus, tokenizer, cache_dir=cache, add_bos=add_bos, add_eos=add_eos)
 
 
 @pytest.mark.parametrize("resident", [True, False])
