@@ -72,7 +72,7 @@ class DecoderLM(LanguageModel):
         self.step, self.is_ema = step, is_ema
         self.vocab_size: int = model.config.vocab_size
         self.context = min(model.config.max_seq_len, data.get("seq_len", model.config.max_seq_len))
-        self.start_id = _start_id(tokenizer, data)
+        self.start_id = start_symbol(tokenizer, data)
         self.stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
         self._programs = programs(model.config)
 
@@ -242,7 +242,7 @@ def check_seed(seed: int) -> int:
     return seed
 
 
-def _start_id(tokenizer: Tokenizer, data: dict[str, Any]) -> int | None:
+def start_symbol(tokenizer: Tokenizer, data: dict[str, Any]) -> int | None:
     """What stands before a text: <bos>; or, in a plain stream of documents, the <eos> of the one before; or nothing."""
     if data.get("add_bos", True) and tokenizer.bos_id is not None:
         return tokenizer.bos_id

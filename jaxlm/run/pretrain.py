@@ -36,7 +36,7 @@ from jaxlm.run.devices import use_compilation_cache
 from jaxlm.run.loop import Cadence, Figures, Job, run_loop
 from jaxlm.run.memory import check_memory, estimate_run_memory
 from jaxlm.run.prepare import PreparedData, prepare_data, resolve_model
-from jaxlm.run.samples import make_sampler, sample_figures
+from jaxlm.run.samples import check_prompts, make_sampler, sample_figures
 from jaxlm.run.setup import StateLayout, abstract_batch, batch_sharding, check_rows, compile_train_step, lay_out_state
 from jaxlm.run.signals import StopRequest
 from jaxlm.sharding.mesh import make_mesh
@@ -296,6 +296,7 @@ def _mesh_of(config: PretrainConfig) -> Mesh:
 
 
 def _resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
+    check_prompts(config, data.tokenizer)
     return dataclasses.replace(config, model=resolve_model(config.model, data.tokenizer))
 
 

@@ -1,20 +1,34 @@
 """Texts that a run writes while it trains, and what they say: are the words real, and is it written or copied?"""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.evals.text import known_words, longest_copy, vocabulary
 from jaxlm.io.corpora.corpus import Corpus
 from jaxlm.models.api import Model
 from jaxlm.run.config import PretrainConfig
-from jaxlm.run.decoder_lm import DecoderLM
+from jaxlm.run.decoder_lm import DecoderLM, start_symbol
 from jaxlm.text.tokenizer import Tokenizer
 
 Sample = dict[str, Any]
 
 MOST_COMPARED_BYTES = 64 * 2**20
 """Training text beyond this is not compared with the samples: it would take longer than writing them."""
+
+
+def check_prompts(config: PretrainConfig, tokenizer: Tokenizer) -> None:
+    """Raises UserError for sample prompts that could not be completed at the end of a long run: empty without a start
+    symbol, or with characters that a closed vocabulary lacks."""
+    start = start_symbol(tokenizer, dataclasses.asdict(config.data))
+    for prompt in config.sample.prompts:
+        if not tokenizer.encode(prompt) and start is None:
+            raise UserError(
+                f"sample.prompts holds {prompt!r}, and this run's documents have no start symbol: "
+                "give prompts with text, or sample.prompts=() for no samples"
+            )
 
 
 def make_sampler(
