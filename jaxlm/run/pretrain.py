@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params, flatten_with_paths
 from jaxlm.core.types import Params
 from jaxlm.data.batches import DataState, eval_plan, train_plan
@@ -140,6 +141,11 @@ class _Run:
         self.plan = train_plan(
             self.train_split, config.data, global_batch_size=config.global_batch_size, seed=config.seed
         )
+        if self.plan.num_batches is not None and self.plan.num_batches < config.num_steps:
+            raise UserError(
+                f"data.num_epochs={config.data.num_epochs} gives {self.plan.num_batches} batches, fewer than num_steps="
+                f"{config.num_steps}: lower num_steps, raise num_epochs, or set it to None to repeat"
+            )
         self.eval_plan = eval_plan(self.validation_split, config.data, batch_size=self.eval_rows)
         self.tx = make_optimizer(config.optimizer, config.num_steps)
         self.layout: StateLayout = lay_out_state(

@@ -215,6 +215,7 @@ def refused(process, *words):
         (("--data.seq-len", "128"), ("seq_len=128", "max_seq_len=64")),
         (("--model.vocab-size", "100"), ("vocab_size=100", "281")),
         (("--corpus.paths", "/no/such/file.txt"), ("/no/such/file.txt",)),
+        (("--data.num-epochs", "1", "--num-steps", "5000"), ("num_epochs=1", "num_steps=5000")),
     ],
 )
 def test_bad_values_are_refused_in_one_line(command, tmp_path, argv, words):
