@@ -162,5 +162,5 @@ def _check_splits(corpus: Corpus, config: CorpusConfig) -> None:
     if not validation.documents and (named or config.validation_fraction > 0):
         raise UserError(
             f"corpus {where!r} has no validation document among {train.documents}: set corpus.split=tail, a finer "
-            "corpus.document, corpus.validation_paths, or corpus.validation_fraction=0"
+            "corpus.document, or corpus.validation_paths"
         )
