@@ -28,11 +28,10 @@ class PreparedData(NamedTuple):
     dataset: TokenDataset
 
 
-def prepare_data(config: PretrainConfig, run_dir: Path | None, say: Say) -> PreparedData:
+def prepare_data(config: PretrainConfig, say: Say) -> PreparedData:
     """Opens or builds the corpus, the tokenizer and the token data set of a run.
 
-    The tokenizer of a started run is the one in its directory. Raises UserError for unreadable input, an empty corpus,
-    or a tokenizer in the run directory that is not the one that the run was trained with.
+    Raises UserError for unreadable input or an empty corpus.
     """
     corpus = open_corpus(config.corpus, data_dir=cache_root())
     counts = [("to train on", corpus.report.train), ("held out", corpus.report.validation)]
@@ -40,8 +39,6 @@ def prepare_data(config: PretrainConfig, run_dir: Path | None, say: Say) -> Prep
     for line in corpus.report.skipped:
         say(f"  skipped {line}")
     tokenizer = find_tokenizer(config.tokenizer, corpus, say)
-    if run_dir is not None:
-        _keep_tokenizer(tokenizer, run_dir / "tokenizer")
     dataset = build_token_dataset(
         corpus,
         tokenizer,
@@ -73,7 +70,8 @@ def find_tokenizer(config: TokenizerConfig, corpus: Corpus, say: Say) -> Tokeniz
     return tokenizer
 
 
-def _keep_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+def keep_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    """Saves the tokenizer with a run. Raises UserError where a started run has another."""
     if not directory.exists():
         tokenizer.save(directory)
         return

@@ -36,7 +36,7 @@ from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import use_compilation_cache
 from jaxlm.run.loop import Cadence, Figures, Job, run_loop
 from jaxlm.run.memory import check_memory, estimate_run_memory
-from jaxlm.run.prepare import PreparedData, prepare_data, resolve_model
+from jaxlm.run.prepare import PreparedData, keep_tokenizer, prepare_data, resolve_model
 from jaxlm.run.samples import check_prompts, make_sampler, sample_figures
 from jaxlm.run.setup import StateLayout, abstract_batch, batch_sharding, check_rows, compile_train_step, lay_out_state
 from jaxlm.run.signals import StopRequest
@@ -71,7 +71,7 @@ def inspect_main(argv: list[str]) -> int:
     from jaxlm.run.inspect import inspect_batches
 
     config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect")
-    data = prepare_data(config, None, _say)
+    data = prepare_data(config, _say)
     split = data.dataset.splits["train"]
     plan = train_plan(split, config.data, global_batch_size=config.global_batch_size, seed=config.seed)
     print(inspect_batches(data.tokenizer, split, plan, config.data, dataset_key=data.dataset.key))
@@ -84,7 +84,7 @@ def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, A
     mesh = _mesh_of(config)
     if run_dir is not None:
         _check_unresolved(RunDir(run_dir), config)
-    data = prepare_data(config, None, _say)
+    data = prepare_data(config, _say)
     config = _resolve(config, data)
     run = _Run(config, data, mesh)
     _say(run.describe())
@@ -121,11 +121,13 @@ def pretrain(
             _say(f"{directory.path} is finished: pass another --run-dir to train again")
             return final
         use_compilation_cache()
-        data = prepare_data(config, directory.path, _say)
+        data = prepare_data(config, _say)
         config = _resolve(config, data)
+        run = _Run(config, data, mesh)  # refuses what cannot run, before the directory is this config's
+        keep_tokenizer(data.tokenizer, directory.path / "tokenizer")
         directory.write_config(config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind)
         directory.require(dataset_key=data.dataset.key)
-        figures = _train(_Run(config, data, mesh), directory, profile_steps)
+        figures = _train(run, directory, profile_steps)
         write_report(directory.path)
         _say(f"report: {directory.report_path}")
         return figures
