@@ -3,7 +3,8 @@
     python -m experiments.pretrain shakespeare_char
 
 Reads ../shared/data/text/tinyshakespeare/input.txt, the first 90 % to train on and the rest to validate, as nanoGPT
-does; ``--corpus.paths FILE`` names another place. Measured: see docs/pretraining.md.
+does; ``--corpus.paths FILE`` names another place. Measured on 2 shared
+CPU cores: 154 s, validation loss 1.5420 (seed 0).
 """
 
 from jaxlm.data.batches import DataConfig

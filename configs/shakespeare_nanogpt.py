@@ -2,7 +2,8 @@
 
     python -m experiments.pretrain shakespeare_nanogpt
 
-Published validation loss: 1.88 nats a character (nanoGPT's README). Measured: see docs/pretraining.md.
+Published validation loss: 1.88 nats a character (nanoGPT's README). Measured on 2 shared CPU cores:
+149 s, 1.9148, 1.8956 and 1.9018 (seeds 0, 1, 2; 1.886 is nanoGPT's own run on such a machine).
 """
 
 import dataclasses
