@@ -1,13 +1,18 @@
 """The causal objective through a real decoder: packing, accumulation, z-loss and masks change nothing they should
 not."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.train.objectives import causal_objective
+from jaxlm.train.state import create_state
+from jaxlm.train.step import make_train_step
 
 VOCAB = 31
 CONFIG = DecoderConfig(
@@ -68,6 +73,30 @@ def test_packed_rows_give_the_loss_and_gradient_of_single_documents(position, wi
     single = batch_of([[doc] for doc in docs], 14)
     packed = batch_of([docs[:3], docs[3:]], 20)
     assert_same(loss_and_grads(model, params, single), loss_and_grads(model, params, packed))
+
+
+@pytest.mark.parametrize("accum", [2, 4])
+def test_accumulation_with_unequal_masks_gives_the_loss_and_gradient_of_one_pass(accum):
+    model = make_decoder(CONFIG)
+    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
+
+    def keep(grads, state, params=None):
+        del state, params
+        return zeros(grads), grads
+
+    keeps_grads = optax.GradientTransformation(zeros, keep)
+    # Microbatches of 5 to 16 counted targets: dividing each by its own count would show.
+    batch = batch_of([[doc] for doc in documents(lengths=(5, 9, 3, 12, 7, 1, 4, 14))], 14)
+    state = create_state(model.init(jax.random.key(1)), keeps_grads)
+
+    def first_step(parts):
+        step = make_train_step(
+            causal_objective(model), keeps_grads, schedule=optax.constant_schedule(1.0), grad_accum_steps=parts
+        )
+        after, metrics = jax.jit(step)(state, None, batch, jax.random.key(0))
+        return metrics["loss"], after.opt_state
+
+    assert_same(first_step(1), first_step(accum))
 
 
 def test_z_loss_is_its_weighted_mean():
