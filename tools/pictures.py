@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     args = parser.parse_args()
     if not (args.run_dir / "done.json").exists():
-        raise SystemExit(f"{args.run_dir} is no finished run: give the directory of a quickstart run that has ended")
+        parser.error(f"{args.run_dir} is no finished run: give the directory of a quickstart run that has ended")
     jax.config.update("jax_num_cpu_devices", 8)
     args.out.mkdir(parents=True, exist_ok=True)
     panels = {"batches": 2, "model": 3, "generation": 4, "pretraining": 2}

@@ -1,8 +1,6 @@
 """The causal objective through a real decoder: packing, accumulation, z-loss and masks change nothing they should
 not."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,11 +76,13 @@ def test_packed_rows_give_the_loss_and_gradient_of_single_documents(position, wi
 @pytest.mark.parametrize("accum", [2, 4])
 def test_accumulation_with_unequal_masks_gives_the_loss_and_gradient_of_one_pass(accum):
     model = make_decoder(CONFIG)
-    zeros = functools.partial(jax.tree.map, jnp.zeros_like)
 
-    def keep(grads, state, params=None):
+    def zeros(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def keep(updates, state, params=None):
         del state, params
-        return zeros(grads), grads
+        return zeros(updates), updates
 
     keeps_grads = optax.GradientTransformation(zeros, keep)
     # Microbatches of 5 to 16 counted targets: dividing each by its own count would show.
