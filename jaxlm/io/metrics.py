@@ -81,6 +81,22 @@ class MetricsWriter:
         self.close()
 
 
+class SilentWriter(MetricsWriter):
+    """Writes nothing: what every process but the first is given."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        pass
+
+    def write_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a metrics.jsonl or samples.jsonl, in order; a line cut short by a crash is passed over."""
     if not path.exists():

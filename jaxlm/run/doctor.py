@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 def examine() -> Report:
     """Runs every check; one that fails in an unforeseen way is a finding, not a crash."""
     report = Report()
-    checks: tuple[Callable[[Report], None], ...] = (_system, _packages, _extras, _storage, _devices)
+    checks: tuple[Callable[[Report], None], ...] = (_system, _packages, _extras, _storage, _processes, _devices)
     for check in checks:
         try:
             check(report)
@@ -138,6 +138,26 @@ def _storage(report: Report) -> None:
         elif free < _GIB:
             report.warnings.append((f"only {free / _GIB:.1f} GiB are free at {path}", "free some disk space"))
     facts["compiled programs"] = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_root() / "xla")
+
+
+def _processes(report: Report) -> None:
+    """What a training command started here would take itself for; joins nothing."""
+    from jaxlm.core.errors import UserError
+    from jaxlm.run.processes import detect_processes
+
+    facts = report.facts["processes"] = {}
+    try:
+        launch = detect_processes()
+    except UserError as error:
+        what, _, mend = str(error).rpartition(": ")
+        report.warnings.append((what, mend))
+        return
+    facts["a run started here"] = "a single process" if launch is None else launch.describe()
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    if launch is None and tasks != "1":
+        report.warnings.append(
+            (f"Slurm gave this job {tasks} tasks, and this command is not one of them", "start the training with srun")
+        )
 
 
 def _devices(report: Report) -> None:

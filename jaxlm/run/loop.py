@@ -14,6 +14,9 @@ from jaxlm.data.batches import DataState
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.metrics import MetricsWriter
 from jaxlm.io.progress import Progress
+from jaxlm.run.agree import on_first_process
+from jaxlm.run.incidents import Incidents
+from jaxlm.run.processes import num_processes
 from jaxlm.run.signals import StopRequest
 from jaxlm.train.state import TrainState
 
@@ -27,6 +30,9 @@ class Cadence:
     log_every: int
     eval_every: int | None
     save_every: int | None
+    save_minutes: float | None = None
+    """Minutes since the last save after which there is another one, wherever the run stands. One process looks at the
+    clock at every step; of several the first looks at every log step, and tells the others."""
 
 
 @dataclasses.dataclass
@@ -49,6 +55,9 @@ class Job:
     checkpointer: Checkpointer
     writer: MetricsWriter
     progress: Progress
+    incidents: Incidents
+    saved_step: int | None = None
+    """The step that the state was restored from."""
     profile_dir: Path | None = None
     profile_steps: tuple[int, int] | None = None
 
@@ -66,21 +75,37 @@ class Outcome:
 class _Interval:
     """Metrics since the last log step. They stay on the device until then: a fetch waits for the step to end."""
 
-    def __init__(self) -> None:
-        self.metrics: list[dict[str, Array]] = []
+    def __init__(self, incidents: Incidents) -> None:
+        self._incidents = incidents
+        self._on_device: list[tuple[int, int, dict[str, Array]]] = []
+        self._fetched: list[dict[str, np.ndarray]] = []
         self.start = time.perf_counter()
 
-    def fetch(self) -> tuple[Figures, float]:
-        """(the last value of each metric, but the mean of losses and terms; seconds since the last fetch)."""
-        values = jax.device_get(self.metrics)
+    def add(self, step: int, batch_id: int, metrics: dict[str, Array]) -> None:
+        """The metrics of the step that is now number ``step``, still being computed."""
+        self._on_device.append((step, batch_id, metrics))
+
+    def look(self) -> None:
+        """Waits for the steps so far, and adds what went wrong in them to the incidents."""
+        values = jax.device_get([metrics for _, _, metrics in self._on_device])
+        steps = zip(self._on_device, values, strict=True)
+        found = [self._incidents.look(step, batch_id, value) for (step, batch_id, _), value in steps]
+        self._on_device.clear()
+        self._fetched += values
+        self._incidents.add([incident for incident in found if incident is not None])
+
+    def fetch(self) -> tuple[Figures, int, float]:
+        """(the last value of each metric, but the mean of losses and terms; steps; seconds) since the last fetch."""
+        self.look()
         seconds = time.perf_counter() - self.start
-        last: Figures = {name: float(value) for name, value in values[-1].items()}
+        values, steps = self._fetched, len(self._fetched)
+        last: Figures = {name: float(value) for name, value in values[-1].items()} if values else {}
         for name in last:
             if name == "loss" or name.startswith("term/"):
                 last[name] = float(np.mean([value[name] for value in values]))
-        self.metrics.clear()
+        self._fetched = []
         self.start = time.perf_counter()
-        return last, seconds
+        return last, steps, seconds
 
 
 class _Profiler:
@@ -109,17 +134,39 @@ class _Profiler:
             self.active = False
 
 
+class _SaveTimer:
+    """When the clock asks for a save: ``save_minutes`` after the last."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._seconds = None if minutes is None else 60 * minutes
+        self._alone = num_processes() == 1
+        self.restart()
+
+    def restart(self) -> None:
+        self._last = time.monotonic()
+
+    def is_due(self, *, at_log_step: bool) -> bool:
+        """The same in all processes, whose clocks and delays differ: the first decides."""
+        if self._seconds is None or not (self._alone or at_log_step):
+            return False
+        return on_first_process("save by the clock", self._is_over)
+
+    def _is_over(self) -> bool:
+        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
+
+
 def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
     """Train from ``state`` to ``job.num_steps`` or until ``stop`` is asked for; saves at the end either way.
 
     The host waits for the device at log, evaluation and save steps only. ``perf/`` figures leave out the time of
-    evaluations, samples and saves.
+    evaluations, samples and saves. Several processes take the same steps, and evaluate, save and stop at the same ones.
     """
     step, data_state = int(state.step), job.data_state
-    figures: Figures = {}
-    interval = _Interval()
+    figures: Figures = {"train/skipped": float(state.skipped)}
+    interval = _Interval(job.incidents)
     trained_seconds, trained_steps = 0.0, 0
-    saved_step: int | None = step if step in job.checkpointer.steps() else None
+    saved_step = job.saved_step
+    timer = _SaveTimer(job.cadence.save_minutes)
     profiler = _Profiler(job, step)
 
     def due(every: int | None) -> bool:
@@ -127,10 +174,9 @@ def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
 
     def log() -> None:
         nonlocal trained_seconds, trained_steps
-        steps = len(interval.metrics)
+        values, steps, seconds = interval.fetch()
         if not steps:
             return
-        values, seconds = interval.fetch()
         trained_seconds += seconds
         trained_steps += steps
         figures.update({f"train/{name}": value for name, value in values.items()})
@@ -155,24 +201,28 @@ def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
     def save() -> None:
         nonlocal saved_step
         if saved_step != step:
-            job.checkpointer.save(step, state, {"data": data_state.to_json()})
+            interval.look()
+            meta = {"data": data_state.to_json(), "incidents": list(job.incidents.entries)}
+            job.checkpointer.save(step, state, meta)
             saved_step = step
+        timer.restart()
 
     evaluated_step: int | None = None
     with contextlib.closing(profiler):
-        while step < job.num_steps and stop.signum is None:
+        while not (stopped := stop.requested(step)) and step < job.num_steps:
             profiler.before(step)
             batch_id, batch = next(job.batches)
             state, metrics = job.step_fn(state, batch)
-            interval.metrics.append(metrics)
             data_state = data_state.after(batch_id)
             profiler.after(step, state, job.progress)
             step += 1
+            interval.add(step, batch_id, metrics)
             job.progress.advance(step)
-            if due(job.cadence.log_every) or step == job.num_steps:
+            logs = due(job.cadence.log_every) or step == job.num_steps
+            if logs:
                 log()
             evaluates = due(job.cadence.eval_every) and step < job.num_steps
-            saves = due(job.cadence.save_every)
+            saves = due(job.cadence.save_every) or timer.is_due(at_log_step=logs)
             if evaluates or saves:
                 jax.block_until_ready(state.step)  # steps still in flight belong to the interval, what follows does not
                 aside = time.perf_counter()
@@ -184,12 +234,12 @@ def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
                 interval.start += time.perf_counter() - aside
     log()
     save()
-    if stop.signum is None and evaluated_step != step:
+    if not stopped and evaluated_step != step:
         evaluate()
     if trained_steps:
         figures.update(_speed(job, trained_seconds / trained_steps))
     job.checkpointer.wait()
-    return Outcome(state, step, figures, stop.name)
+    return Outcome(state, step, figures, stop.agreed_name() if stopped else None)
 
 
 def _speed(job: Job, step_seconds: float) -> Figures:

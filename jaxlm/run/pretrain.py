@@ -1,67 +1,68 @@
-"""``jaxlm pretrain CONFIG``: from text to a trained decoder. The same command resumes it."""
+"""``jaxlm pretrain CONFIG``: from text to a trained decoder. The same command resumes it.
+
+Started once a host, it is one run over all of them (`jaxlm.run.processes`): the first process writes and prints, and
+what ends one ends all (`jaxlm.run.agree`).
+"""
 
 import contextlib
 import dataclasses
 import json
-import math
 import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from jaxlm.core.errors import UserError
-from jaxlm.core.tree import count_params, flatten_with_paths
+from jaxlm.core.tree import flatten_with_paths
 from jaxlm.core.types import Params
-from jaxlm.data.batches import DataState, eval_plan, train_plan
+from jaxlm.data.batches import DataState, train_plan
 from jaxlm.evals.compression import primed_xz_bits_per_byte
-from jaxlm.evals.perplexity import make_eval_step
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
-from jaxlm.io.loader import eval_batches, train_batches
-from jaxlm.io.metrics import MetricsWriter
+from jaxlm.io.loader import train_batches
+from jaxlm.io.metrics import MetricsWriter, SilentWriter
 from jaxlm.io.progress import Progress, notice
 from jaxlm.io.report import write_report
-from jaxlm.io.run_dir import RunDir
-from jaxlm.models.api import Model
-from jaxlm.models.decoder import make_decoder, resolve_attention
-from jaxlm.optim.optimizers import make_optimizer
-from jaxlm.plan.flops import peak_flops, train_flops_per_token
+from jaxlm.io.run_dir import RunDir, environment, write_json
+from jaxlm.run.agree import check_same, first_then_others, on_every_process, on_first_process, one_fate
+from jaxlm.run.assembly import Assembly
 from jaxlm.run.config import MAY_CHANGE, PretrainConfig
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import use_compilation_cache
-from jaxlm.run.loop import Cadence, Figures, Job, run_loop
+from jaxlm.run.incidents import Incident, Incidents, describe
+from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
 from jaxlm.run.memory import check_memory, estimate_run_memory
 from jaxlm.run.prepare import PreparedData, keep_tokenizer, prepare_data, resolve_model
+from jaxlm.run.processes import first_stderr, is_first, say, start_processes
 from jaxlm.run.samples import check_prompts, make_sampler, sample_figures
-from jaxlm.run.setup import StateLayout, abstract_batch, batch_sharding, check_rows, compile_train_step, lay_out_state
+from jaxlm.run.setup import batch_sharding, check_rows
 from jaxlm.run.signals import StopRequest
 from jaxlm.sharding.mesh import make_mesh
-from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import TrainState
-from jaxlm.train.step import make_train_step
 
 MOST_COMPRESSED_BYTES = 32 * 2**20
 """Text beyond this is not given to xz for comparison: half of what it looks back on, and a minute's work."""
 
 
+_INFINITE = (float("inf"), float("-inf"))  # like NaN no JSON: null
+
+
 def main(argv: list[str]) -> int:
     """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
     JSON."""
-    config, options = load_config(PretrainConfig, argv)
-    if options.dry_run:
-        print(json.dumps(plan_run(config, options.run_dir)))
-        return 0
-    figures = pretrain(
-        config,
-        options.run_dir or f"runs/{config.name}",
-        profile_steps=options.profile_steps if options.profile else None,
-    )
-    print(json.dumps(figures))
+    start_processes()
+    with one_fate():
+        config, options = on_every_process("command line", lambda: load_config(PretrainConfig, argv))
+        if options.dry_run:
+            _print_figures(plan_run(config, options.run_dir))
+            return 0
+        figures = pretrain(
+            config,
+            options.run_dir or f"runs/{config.name}",
+            profile_steps=options.profile_steps if options.profile else None,
+        )
+        _print_figures(figures)
     stopped_by = figures.get("stopped_by")
     return 0 if stopped_by is None else 128 + signal.Signals[stopped_by]
 
@@ -71,7 +72,7 @@ def inspect_main(argv: list[str]) -> int:
     from jaxlm.run.inspect import inspect_batches
 
     config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect")
-    data = prepare_data(config, _say)
+    data = prepare_data(config, say)
     split = data.dataset.splits["train"]
     plan = train_plan(split, config.data, global_batch_size=config.global_batch_size, seed=config.seed)
     print(inspect_batches(data.tokenizer, split, plan, config.data, dataset_key=data.dataset.key))
@@ -81,17 +82,15 @@ def inspect_main(argv: list[str]) -> int:
 def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, Any]:
     """What ``--dry-run`` shows: mesh, shapes, parameters and memory of a run, nothing compiled and nothing written but
     the data caches. Raises UserError for whatever would stop the run."""
-    mesh = _mesh_of(config)
+    mesh = on_every_process("mesh", lambda: _mesh_of(config))
     if run_dir is not None:
-        _check_unresolved(RunDir(run_dir), config)
-    data = prepare_data(config, _say)
-    config = _resolve(config, data)
-    run = _Run(config, data, mesh)
-    _say(run.describe())
+        on_first_process("run directory", lambda: _check_unresolved(RunDir(run_dir), config))
+    run, memory = _assemble(config, mesh)
+    say(run.describe())
     for path, leaf in flatten_with_paths(run.layout.abstract.params).items():
-        _say(f"  {path}  {leaf.dtype}{list(leaf.shape)}  {leaf.sharding.spec}")
-    estimate = estimate_run_memory(config, run.layout, mesh)
-    _say(check_memory(estimate))
+        say(f"  {path}  {leaf.dtype}{list(leaf.shape)}  {leaf.sharding.spec}")
+    say(memory)
+    estimate = estimate_run_memory(run.config, run.layout, mesh)
     return {
         "num_params": run.num_params,
         "mesh": dict(mesh.shape),
@@ -110,129 +109,71 @@ def pretrain(
     Returns at least ``eval/loss``, ``eval/bits_per_byte`` (None under a closed vocabulary), ``perf/tokens_per_second``,
     ``num_params`` and ``step``; with ``stopped_by`` where a signal ended it early. Progress goes to stderr.
 
+    Where the environment names several processes, it joins them: each calls this with the same arguments, and all
+    return the same. A process that fails alone ends there and then.
+
     Raises UserError for bad input, before anything expensive has run.
     """
-    mesh = _mesh_of(config)
+    start_processes()
     directory = RunDir(run_dir)
-    _check_unresolved(directory, config)
-    with directory:
-        final = directory.final_figures()
-        if final is not None:
-            _say(f"{directory.path} is finished: pass another --run-dir to train again")
-            return final
-        use_compilation_cache()
-        data = prepare_data(config, _say)
-        config = _resolve(config, data)
-        run = _Run(config, data, mesh)  # refuses what cannot run, before the directory is this config's
-        keep_tokenizer(data.tokenizer, directory.path / "tokenizer")
-        directory.write_config(config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind)
-        directory.require(dataset_key=data.dataset.key)
-        figures = _train(run, directory, profile_steps)
-        write_report(directory.path)
-        _say(f"report: {directory.report_path}")
-        return figures
+    with one_fate():
+        check_same("start", lambda: _identity(config, directory))
+        mesh = on_every_process("mesh", lambda: _mesh_of(config))
+        try:
+            final = on_first_process("run directory", lambda: _open(directory, config))
+            if final is not None:
+                say(f"{directory.path} is finished: pass another --run-dir to train again")
+                return final
+            use_compilation_cache()
+            run, memory = _assemble(config, mesh)  # refuses what cannot run, before the directory is this config's
+            on_first_process("config", lambda: _write_config(directory, run))
+            say(run.describe())
+            say(memory)
+            outcome, samples = _train(run, directory, profile_steps)
+            return on_first_process("final figures", lambda: _finish(run, directory, outcome, samples))
+        finally:
+            directory.unlock()
 
 
-class _Run:
-    """What a resolved config and its data make: model, plans, optimiser, the layout of the state on the mesh."""
+def _assemble(config: PretrainConfig, mesh: Mesh) -> tuple[Assembly, str]:
+    """The parts of the run, its data prepared, and its memory estimate as a line."""
+    data = first_then_others("data", lambda: prepare_data(config, say))
+    check_same("data", lambda: {"dataset_key": data.dataset.key})
 
-    def __init__(self, config: PretrainConfig, data: PreparedData, mesh: Mesh):
-        self.config, self.data, self.mesh = config, data, mesh
-        self.model: Model = make_decoder(resolve_attention(config.model, mesh.devices.flat[0].platform))
-        self.train_split, self.validation_split = data.dataset.splits["train"], data.dataset.splits["validation"]
-        self.plan = train_plan(
-            self.train_split, config.data, global_batch_size=config.global_batch_size, seed=config.seed
-        )
-        if self.plan.num_batches is not None and self.plan.num_batches < config.num_steps:
-            raise UserError(
-                f"data.num_epochs={config.data.num_epochs} gives {self.plan.num_batches} batches, fewer than num_steps="
-                f"{config.num_steps}: lower num_steps, raise num_epochs, or set it to None to repeat"
-            )
-        self.eval_plan = eval_plan(self.validation_split, config.data, batch_size=self.eval_rows)
-        self.tx = make_optimizer(config.optimizer, config.num_steps)
-        self.layout: StateLayout = lay_out_state(
-            self.model, self.tx, mesh, seed=config.seed, ema=config.ema_decay is not None
-        )
-        self.num_params = count_params(self.layout.abstract.params)
-        self.flops_per_step = config.tokens_per_step * train_flops_per_token(config.model, config.data.seq_len)
+    def assemble() -> tuple[Assembly, str]:
+        run = Assembly(_resolve(config, data), data, mesh)
+        return run, check_memory(estimate_run_memory(run.config, run.layout, mesh))
 
-    @property
-    def eval_rows(self) -> int:
-        """Rows of an evaluation batch: what was asked for, rounded up to a multiple of the devices that share it."""
-        ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        return -(-self.config.eval_batch_size // ways) * ways
-
-    def describe(self) -> str:
-        config = self.config
-        axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-        epochs = config.num_steps / self.plan.batches_per_epoch
-        return (
-            f"model: {self.num_params:,} parameters; mesh {axes} on {self.mesh.devices.flat[0].device_kind}; "
-            f"{config.num_steps} steps of {config.tokens_per_step:,} tokens ({epochs:.2f} epochs), "
-            f"{config.num_steps * self.flops_per_step:.2e} FLOPs"
-        )
-
-    def compile_step(self) -> Callable[..., Any]:
-        config = self.config
-        step = make_train_step(
-            causal_objective(self.model, z_loss_coef=config.z_loss_coef),
-            self.tx,
-            schedule=config.optimizer.schedule_fn(config.num_steps),
-            grad_accum_steps=config.grad_accum_steps,
-            ema_decay=config.ema_decay,
-        )
-        keys = ("tokens", "targets", "loss_mask") + (("segment_ids", "positions") if self.plan.rows.segmented else ())
-        batch = abstract_batch(keys, config.global_batch_size, config.data.seq_len, self.mesh)
-        return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
-
-    def evaluator(self) -> Callable[[Params], Figures]:
-        """Loss over the whole validation split, every target once, and bits per byte where the tokenizer allows it."""
-        eval_step = jax.jit(make_eval_step(self.model))
-        sharding, tokenizer = batch_sharding(self.mesh), self.data.tokenizer
-
-        def evaluate(params: Params) -> Figures:
-            sums: dict[str, float] = {"nats": 0.0, "tokens": 0.0, "correct": 0.0}
-            with jax.set_mesh(self.mesh):
-                batches = eval_batches(self.validation_split, self.eval_plan, sharding, pad_id=tokenizer.pad_id)
-                found = jax.device_get([eval_step(params, batch) for batch in batches])
-            for name in sums:
-                sums[name] = float(np.sum([batch[name] for batch in found], dtype=np.float64))
-            loss = sums["nats"] / sums["tokens"]
-            num_bytes = self.validation_split.num_bytes
-            return {
-                "eval/loss": loss,
-                "eval/perplexity": math.exp(min(loss, 700.0)),
-                "eval/accuracy": sums["correct"] / sums["tokens"],
-                "eval/bits_per_byte": None if tokenizer.closed else sums["nats"] / (math.log(2) * num_bytes),
-            }
-
-        return evaluate
+    return on_every_process("model", assemble)
 
 
-def _train(run: _Run, directory: RunDir, profile_steps: tuple[int, int] | None) -> dict[str, Any]:
+def _train(
+    run: Assembly, directory: RunDir, profile_steps: tuple[int, int] | None
+) -> tuple[Outcome, list[dict[str, Any]]]:
+    """Trains to the end or to a signal; also returns the last samples."""
     config, data = run.config, run.data
-    _say(run.describe())
-    _say(check_memory(estimate_run_memory(config, run.layout, run.mesh)))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         checkpointer = stack.enter_context(Checkpointer(directory.checkpoints_path, config.checkpoint))
-        state, data_state = _start(run, checkpointer)
-        first_step = int(state.step)
-        with notice("compiling the train step; the first step follows"):
+        start = _start(run, checkpointer)
+        first_step = int(start.state.step)
+        with notice("compiling the train step; the first step follows", first_stderr()):
             step_fn = run.compile_step()
         batches = stack.enter_context(
             train_batches(
                 run.train_split,
                 run.plan,
-                data_state,
+                start.data_state,
                 batch_sharding(run.mesh),
                 pad_id=data.tokenizer.pad_id,
                 read_threads=config.data.read_threads,
                 prefetch=config.data.prefetch,
             )
         )
-        writer = stack.enter_context(MetricsWriter(directory.path, resume_step=first_step))
-        progress = stack.enter_context(Progress(config.num_steps, first_step))
+        writer = stack.enter_context(
+            MetricsWriter(directory.path, resume_step=first_step) if is_first() else SilentWriter()
+        )
+        progress = stack.enter_context(Progress(config.num_steps, first_step, stream=first_stderr()))
         evaluate, sample = run.evaluator(), make_sampler(run.model, data.tokenizer, config, config_to_dict(config))
         samples: list[dict[str, Any]] = []
 
@@ -245,31 +186,76 @@ def _train(run: _Run, directory: RunDir, profile_steps: tuple[int, int] | None) 
             for one in samples:
                 progress.note(f"  | {one['prompt']}{one['completion']}".replace("\n", "\n  | "))
 
+        def write_incidents(entries: list[Incident], new: list[Incident]) -> None:
+            if is_first() and (entries or directory.incidents_path.exists()):
+                write_json(directory.incidents_path, entries)
+            for incident in new:
+                progress.note(describe(incident))
+
+        write_incidents(start.incidents, [])  # a killed run may have noted some past its last save
         job = Job(
             num_steps=config.num_steps,
             step_fn=step_fn,
             batches=batches,
-            data_state=data_state,
+            data_state=start.data_state,
             evaluate=lambda state: evaluate(judged(state)),
             sample=write_samples,
-            cadence=Cadence(config.log_every, config.eval_every, config.checkpoint.save_every),
+            cadence=Cadence(
+                config.log_every,
+                config.eval_every,
+                config.checkpoint.save_every,
+                getattr(config.checkpoint, "save_minutes", None),
+            ),
             tokens_per_step=config.tokens_per_step,
             flops_per_step=run.flops_per_step,
-            peak_flops=_total_peak(run.mesh),
+            peak_flops=run.peak_flops,
             checkpointer=checkpointer,
             writer=writer,
             progress=progress,
+            incidents=Incidents(start.incidents, skipped=int(start.state.skipped), changed=write_incidents),
+            saved_step=start.saved_step,
             profile_dir=directory.profile_path,
-            profile_steps=profile_steps,
+            profile_steps=profile_steps if is_first() else None,
         )
-        outcome = run_loop(job, state, stop)
+        stack.enter_context(one_fate())  # innermost: the checkpointer would wait for processes that are gone
+        return run_loop(job, start.state, stop), samples
+
+
+class _Start(NamedTuple):
+    """What training goes on from."""
+
+    state: TrainState
+    data_state: DataState
+    incidents: list[Incident]
+    saved_step: int | None
+
+
+def _start(run: Assembly, checkpointer: Checkpointer) -> _Start:
+    """The newest checkpoint, or a fresh state."""
+    newest = getattr(checkpointer, "newest_intact", checkpointer.latest_step)
+    step = on_first_process("newest checkpoint", newest)
+    if step is None:
+        with notice("initialising", first_stderr()):
+            return _Start(run.layout.init(), DataState(), [], None)
+    say(f"resuming from step {step}")
+    state, meta = on_every_process("restoring", lambda: checkpointer.restore(run.layout.abstract, step))
+    return _Start(state, DataState.from_json(meta["data"]), list(meta.get("incidents", [])), step)
+
+
+def _finish(run: Assembly, directory: RunDir, outcome: Outcome, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The final figures, and what the run directory holds of a finished run: its mark and its report."""
     figures: dict[str, Any] = {"step": outcome.step, "num_params": run.num_params, "run_dir": str(directory.path)}
     figures |= outcome.figures
     if outcome.stopped_by is not None:
-        _say(f"stopped by {outcome.stopped_by} at step {outcome.step}, saved: the same command goes on from here")
-        return figures | {"stopped_by": outcome.stopped_by}
-    figures |= _judge(samples, data)
-    directory.mark_done(figures)
+        say(f"stopped by {outcome.stopped_by} at step {outcome.step}, saved: the same command goes on from here")
+        figures["stopped_by"] = outcome.stopped_by
+    else:
+        figures |= _judge(samples, run.data)
+    figures = {name: None if value != value or value in _INFINITE else value for name, value in figures.items()}
+    if outcome.stopped_by is None:
+        directory.mark_done(figures)
+    write_report(directory.path)
+    say(f"report: {directory.report_path}")
     return figures
 
 
@@ -282,19 +268,32 @@ def _judge(samples: list[dict[str, Any]], data: PreparedData) -> Figures:
         held_out = (document.text for document in data.corpus.validation())
         figures["eval/xz_bits_per_byte"] = primed_xz_bits_per_byte(texts, held_out)
     for name, value in figures.items():
-        _say(f"{name}: {value}")
+        say(f"{name}: {value}")
     return figures
 
 
-def _start(run: _Run, checkpointer: Checkpointer) -> tuple[TrainState, DataState]:
-    """The newest checkpoint, or a fresh state."""
-    step = checkpointer.latest_step()
-    if step is None:
-        with notice("initialising"):
-            return run.layout.init(), DataState()
-    _say(f"resuming from step {step}")
-    state, meta = checkpointer.restore(run.layout.abstract, step)
-    return state, DataState.from_json(meta["data"])
+def _identity(config: PretrainConfig, directory: RunDir) -> dict[str, Any]:
+    """What must be the same in all processes of a run."""
+    here = environment()
+    return config_to_dict(config) | {
+        "run_dir": str(directory.path.absolute()),
+        "versions": here["versions"],
+        "git_commit": here["git_commit"],
+    }
+
+
+def _open(directory: RunDir, config: PretrainConfig) -> dict[str, Any] | None:
+    """Takes the run directory for this command. Returns the final figures of a finished run."""
+    _check_unresolved(directory, config)
+    directory.lock()
+    return directory.final_figures()
+
+
+def _write_config(directory: RunDir, run: Assembly) -> None:
+    keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)
+    processes = {"num_processes": jax.process_count(), "num_devices": jax.device_count()}
+    directory.write_config(run.config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind, **processes)
+    directory.require(dataset_key=run.data.dataset.key)
 
 
 def _mesh_of(config: PretrainConfig) -> Mesh:
@@ -319,11 +318,6 @@ def _check_unresolved(directory: RunDir, config: PretrainConfig) -> None:
     directory.check_config(config, may_change=MAY_CHANGE)
 
 
-def _total_peak(mesh: Mesh) -> float | None:
-    peak = peak_flops(mesh.devices.flat[0].device_kind)
-    return None if peak is None else peak * mesh.devices.size
-
-
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
-        print(text, file=sys.stderr, flush=True)
+def _print_figures(figures: dict[str, Any]) -> None:
+    if is_first():
+        print(json.dumps(figures), flush=True)

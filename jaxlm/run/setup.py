@@ -84,13 +84,11 @@ def compile_train_step(
     frozen: Any = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The step compiled for its shapes and shardings, its dropout key bound; the state that goes in is donated."""
-    key = jax.device_put(purpose_key(seed, Purpose.DROPOUT), NamedSharding(mesh, PartitionSpec()))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    # Computed where it will lie: nothing can be put on the devices of other processes.
+    key = jax.jit(lambda: purpose_key(seed, Purpose.DROPOUT), out_shardings=everywhere)()
     state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
-    jitted = jax.jit(
-        train_step,
-        donate_argnums=0,
-        out_shardings=(state_shardings, NamedSharding(mesh, PartitionSpec())),
-    )
+    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere))
     with jax.set_mesh(mesh):
         compiled = jitted.lower(layout.abstract, frozen, batch, key).compile()
     return lambda state, batch: compiled(state, frozen, batch, key)

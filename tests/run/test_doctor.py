@@ -112,3 +112,23 @@ def test_settings_that_change_jax_are_shown(monkeypatch, name):
     report = doctor.Report()
     doctor._system(report)
     assert report.facts["system"][name] == "something"
+
+
+def test_what_a_run_would_take_itself_for_is_shown(monkeypatch):
+    report = doctor.Report()
+    doctor._processes(report)
+    assert report.facts["processes"] == {"a run started here": "a single process"}
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    doctor._processes(report)
+    assert "JAX_NUM_PROCESSES" in report.warnings[0][0]
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
+    monkeypatch.setenv("JAX_PROCESS_ID", "3")
+    doctor._processes(report)
+    assert report.facts["processes"]["a run started here"].startswith("process 3 of 4, coordinator host:1")
+
+
+def test_slurm_without_srun_has_a_mend(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    report = doctor.Report()
+    doctor._processes(report)
+    assert [mend for _, mend in report.warnings] == ["start the training with srun"]

@@ -178,6 +178,32 @@ def test_a_stopped_run_goes_on_to_the_same_parameters_bit_for_bit(whole_run, com
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
 
 
+def test_dropped_updates_are_written_down(command, tmp_path):
+    argv = (
+        "--optimizer.name",
+        "adamw",
+        "--optimizer.peak-lr",
+        "1e25",
+        "--num-steps",
+        "6",
+        "--checkpoint.save-every",
+        "3",
+    )
+    code, out, err = finish(command(*argv))
+    assert code == 0, err
+
+    def no_nan(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    figures = json.loads(out.splitlines()[-1], parse_constant=no_nan)
+    incidents = json.loads((tmp_path / "run" / "incidents.json").read_text())
+    assert figures["train/skipped"] == len(incidents) > 0
+    assert f"step {incidents[0]['step']}: loss or gradient not finite" in err
+    _, meta = parameters(tmp_path / "run")
+    assert meta["incidents"] == incidents
+    assert all(incident["batch_id"] == incident["step"] - 1 for incident in incidents)
+
+
 def test_dry_run_trains_nothing(command, tmp_path):
     code, out, err = finish(command("--dry-run"))
     assert code == 0, err

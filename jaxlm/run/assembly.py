@@ -1,0 +1,115 @@
+"""What a resolved config and its data make: model, plans, optimiser, the layout of the state, the compiled step."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlm.core.errors import UserError
+from jaxlm.core.tree import count_params
+from jaxlm.core.types import Params
+from jaxlm.data.batches import eval_plan, train_plan
+from jaxlm.evals.perplexity import make_eval_step
+from jaxlm.io.loader import eval_batches
+from jaxlm.models.api import Model
+from jaxlm.models.decoder import make_decoder, resolve_attention
+from jaxlm.optim.optimizers import make_optimizer
+from jaxlm.plan.flops import peak_flops, train_flops_per_token
+from jaxlm.run.config import PretrainConfig
+from jaxlm.run.loop import Figures
+from jaxlm.run.prepare import PreparedData
+from jaxlm.run.setup import StateLayout, abstract_batch, batch_sharding, compile_train_step, lay_out_state
+from jaxlm.sharding.mesh import batch_ways
+from jaxlm.train.objectives import causal_objective
+from jaxlm.train.step import make_train_step
+
+
+class Assembly:
+    """The parts of one pretraining run. Making it compiles nothing.
+
+    Raises UserError for what cannot run: too little text, dimensions that do not divide over the mesh.
+    """
+
+    def __init__(self, config: PretrainConfig, data: PreparedData, mesh: Mesh):
+        self.config, self.data, self.mesh = config, data, mesh
+        self.model: Model = make_decoder(resolve_attention(config.model, mesh.devices.flat[0].platform))
+        self.train_split, self.validation_split = data.dataset.splits["train"], data.dataset.splits["validation"]
+        self.plan = train_plan(
+            self.train_split, config.data, global_batch_size=config.global_batch_size, seed=config.seed
+        )
+        if self.plan.num_batches is not None and self.plan.num_batches < config.num_steps:
+            raise UserError(
+                f"data.num_epochs={config.data.num_epochs} gives {self.plan.num_batches} batches, fewer than num_steps="
+                f"{config.num_steps}: lower num_steps, raise num_epochs, or set it to None to repeat"
+            )
+        self.eval_plan = eval_plan(self.validation_split, config.data, batch_size=self.eval_rows)
+        self.tx = make_optimizer(config.optimizer, config.num_steps)
+        self.layout: StateLayout = lay_out_state(
+            self.model, self.tx, mesh, seed=config.seed, ema=config.ema_decay is not None
+        )
+        self.num_params = count_params(self.layout.abstract.params)
+        self.flops_per_step = config.tokens_per_step * train_flops_per_token(config.model, config.data.seq_len)
+
+    @property
+    def eval_rows(self) -> int:
+        """Rows of an evaluation batch: what was asked for, rounded up to a multiple of the devices that share it."""
+        ways = batch_ways(self.mesh)
+        return -(-self.config.eval_batch_size // ways) * ways
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Dense bf16 peak of all devices together, FLOP/s; None where unknown."""
+        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
+        return None if peak is None else peak * self.mesh.devices.size
+
+    def describe(self) -> str:
+        """One line: parameters, mesh, steps, FLOPs."""
+        config = self.config
+        axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
+        epochs = config.num_steps / self.plan.batches_per_epoch
+        return (
+            f"model: {self.num_params:,} parameters; mesh {axes} on {self.mesh.devices.flat[0].device_kind}; "
+            f"{config.num_steps} steps of {config.tokens_per_step:,} tokens ({epochs:.2f} epochs), "
+            f"{config.num_steps * self.flops_per_step:.2e} FLOPs"
+        )
+
+    def compile_step(self) -> Callable[..., Any]:
+        """The train step of this run, compiled for its mesh."""
+        config = self.config
+        step = make_train_step(
+            causal_objective(self.model, z_loss_coef=config.z_loss_coef),
+            self.tx,
+            schedule=config.optimizer.schedule_fn(config.num_steps),
+            grad_accum_steps=config.grad_accum_steps,
+            ema_decay=config.ema_decay,
+        )
+        keys = ("tokens", "targets", "loss_mask") + (("segment_ids", "positions") if self.plan.rows.segmented else ())
+        batch = abstract_batch(keys, config.global_batch_size, config.data.seq_len, self.mesh)
+        return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
+
+    def evaluator(self) -> Callable[[Params], Figures]:
+        """Loss over the whole validation split, every target once, and bits per byte where the tokenizer allows it."""
+        # Whole on every device: each process reads all the sums.
+        eval_step = jax.jit(make_eval_step(self.model), out_shardings=NamedSharding(self.mesh, PartitionSpec()))
+        sharding, tokenizer = batch_sharding(self.mesh), self.data.tokenizer
+
+        def evaluate(params: Params) -> Figures:
+            sums: dict[str, float] = {"nats": 0.0, "tokens": 0.0, "correct": 0.0}
+            with jax.set_mesh(self.mesh):
+                batches = eval_batches(self.validation_split, self.eval_plan, sharding, pad_id=tokenizer.pad_id)
+                found = jax.device_get([eval_step(params, batch) for batch in batches])
+            for name in sums:
+                sums[name] = float(np.sum([batch[name] for batch in found], dtype=np.float64))
+            loss = sums["nats"] / sums["tokens"]
+            num_bytes = self.validation_split.num_bytes
+            return {
+                "eval/loss": loss,
+                "eval/perplexity": math.exp(min(loss, 700.0)),
+                "eval/accuracy": sums["correct"] / sums["tokens"],
+                "eval/bits_per_byte": None if tokenizer.closed else sums["nats"] / (math.log(2) * num_bytes),
+            }
+
+        return evaluate
