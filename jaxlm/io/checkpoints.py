@@ -1,31 +1,34 @@
 """Checkpoints: one Orbax step holds the state and a JSON record of where the run stood.
 
 Saving is asynchronous: `Checkpointer.save` returns once the arrays stand in host memory (the device buffers may then be
-donated), and a thread writes them. A step is written under a temporary name and renamed when whole, so a process killed
-while saving leaves nothing that is taken for a step. Deleting an old step goes the same way round: it is renamed out of
-the list first.
+donated), and threads do the rest: Orbax writes the step under a temporary name and renames it when whole, then its
+files are hashed and the checksums written beside them. A step counts from then on. Older ones go after that, so a
+process killed at any moment leaves what counted before, or more. Every file is verified before it is restored.
 """
 
 import logging
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from jaxlm.core.errors import UserError
-from jaxlm.core.tree import flatten_with_paths
 from jaxlm.core.types import Params, PyTree
-from jaxlm.io.checkpoint_format import FORMAT_VERSION, pack_meta, unpack_meta, upgrade_state
+from jaxlm.io import checkpoint_steps as files
+from jaxlm.io.checkpoint_format import pack_meta
+from jaxlm.io.checkpoint_processes import everywhere, from_first
+from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree
+from jaxlm.io.checkpoint_sealing import Sealing, is_full_disk
+from jaxlm.io.checkpoint_steps import META, STATE
+from jaxlm.io.checksums import find_damage, is_sealed
 
-_STATE, _META, _TRASH = "state", "meta", ".deleted"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,21 @@ class CheckpointConfig:
     """When to save and what to keep."""
 
     save_every: int | None = 500
-    """Steps between saves; None = at the end only. The last step is always saved."""
+    """Steps between saves; None = by the clock or at the end only. The last step is always saved."""
+    save_minutes: float | None = None
+    """Minutes between temporary saves, at whatever step the run is at. None = by steps only."""
     keep_last: int = 3
-    """How many of the newest steps stay."""
+    """How many of the newest temporary steps (all that are not permanent) stay."""
     keep_every: int | None = None
-    """Steps that are multiples of this stay for good. None = none."""
+    """Steps that are multiples of this are permanent: they stay for good. None = none."""
 
     def __post_init__(self):
         for name in ("save_every", "keep_last", "keep_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"checkpoint.{name}={value} must be at least 1")
+        if self.save_minutes is not None and not self.save_minutes > 0:
+            raise ValueError(f"checkpoint.save_minutes={self.save_minutes} must be more than 0")
         if self.keep_every is not None and (self.save_every is None or self.keep_every % self.save_every):
             raise ValueError(
                 f"checkpoint.keep_every={self.keep_every} is not a multiple of save_every={self.save_every}, "
@@ -51,135 +58,161 @@ class CheckpointConfig:
             )
 
 
+class Restored(NamedTuple):
+    """A state, the meta saved with it, and the step that they are from."""
+
+    step: int
+    state: PyTree
+    meta: dict[str, Any]
+
+
 class Checkpointer:
     """Saves and restores the steps of one directory.
 
+    With several processes each of them calls every method, in the same order; `steps`, `latest_step` and `close` alone
+    are each one's own. The first decides and speaks.
+
     Args:
-      directory: local path or ``gs://`` address; made when missing, unless read-only.
+      directory: local path or ``gs://`` address, shared by all processes; made when missing, unless read-only.
       config: what to keep. The caller decides when to save.
-      read_only: opens another process's checkpoints: nothing is made, cleaned or deleted.
+      read_only: opens another process's checkpoints: nothing is made, cleaned, renamed or deleted.
+      say: hears, a line each, of what was damaged and what was used instead. None = standard error.
     """
 
     def __init__(
-        self, directory: str | Path, config: CheckpointConfig = CheckpointConfig(), *, read_only: bool = False
+        self,
+        directory: str | Path,
+        config: CheckpointConfig = CheckpointConfig(),
+        *,
+        read_only: bool = False,
+        say: Callable[[str], None] | None = None,
     ):
         path = epath.Path(directory)
         self.directory = path if "://" in str(directory) else epath.Path(Path(directory).absolute())
-        self._read_only = read_only
-        policies = ocp.checkpoint_managers
-        kept: list[Any] = [policies.LatestN(config.keep_last)]
-        if config.keep_every is not None:
-            kept.append(policies.EveryNSteps(config.keep_every))
-        with _quiet():
-            self._manager = ocp.CheckpointManager(
-                self.directory,
-                item_names=(_STATE, _META),
-                options=ocp.CheckpointManagerOptions(
-                    create=not read_only,
-                    read_only=read_only,
-                    cleanup_tmp_directories=not read_only,
-                    preservation_policy=policies.AnyPreservationPolicy(kept),
-                    todelete_subdir=_TRASH,
-                ),
-            )
+        self._config, self._read_only, self._say = config, read_only, say or _to_stderr
+        self._faults: dict[int, list[str]] = {}
+        """What verifying a step found, here; in the first process only."""
+        self._sealing: Sealing | None = None
+        self._failed = False
+        """Whether the last save did not succeed: it left files, and Orbax's manager an error."""
+        logging.getLogger("absl").addFilter(_not_from_orbax)
+        self._writes = not read_only and jax.process_index() == 0
+        if self._writes:  # before the manager: in making one the others wait for the first process
+            files.clear_unsealed(self.directory, self._say)
+        self._manager = self._open_manager()
         self._purge()
 
     def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> bool:
         """Starts saving `state` (a pytree of arrays) and `meta` (JSON values; tuples come back as lists) as `step`.
 
-        Waits for the save before it, if that is still under way, and raises what went wrong in it. The arrays may be
-        donated as soon as this returns. Returns False, having done nothing, where `step` is already saved.
+        Waits for the save before it, if that is still under way, and raises what went wrong in it: UserError where the
+        disk is full. The arrays may be donated as soon as this returns. Returns False, having done nothing, where
+        `step` is already saved.
         """
-        with _quiet():
-            if step in self._manager.all_steps():
-                return False
-            args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(pack_meta(step, meta)))
+        record = pack_meta(step, meta)
+        self.wait()
+        if not self._make_way(step):
+            return False
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
+        try:
             self._manager.save(step, args=args, force=True)
-        self._purge()
+        except Exception as error:
+            self._failed = True
+            self._raise(step, error)
+        self._sealing = Sealing(self._manager, self._path(step), step)
         return True
 
+    def wait(self) -> None:
+        """Blocks until the save under way is committed; raises what went wrong in it. Then removes what may go."""
+        if (sealing := self._sealing) is None:
+            return
+        error = sealing.join()
+        self._sealing = None
+        if not everywhere(error is None):
+            self._failed = True
+            self._raise(sealing.step, error or UserError(f"saving step {sealing.step} failed in another process"))
+        if jax.process_count() > 1:
+            from_first(lambda: self._check_shares(sealing.step))
+        if self._writes:
+            self._retire(sealing.step)
+
+    def resume(self, abstract_state: PyTree) -> Restored | None:
+        """The newest intact step, laid out as `abstract_state` says (see `restore`); None where there is none at all.
+
+        Damaged newer steps are named and, unless read-only, renamed to ``<step>.damaged``, so that they can be saved
+        again. Raises UserError where all steps are damaged; then nothing is renamed.
+        """
+        if not from_first(self.steps):
+            return None
+        step, (state, meta) = self._read(None, lambda path: read_state(path, abstract_state))
+        return Restored(step, state, meta)
+
     def restore(self, abstract_state: PyTree, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
-        """The state of a step (None = the newest), laid out as `abstract_state` says, and the meta saved with it.
+        """The state of a step (None = the newest intact one, as `resume`), laid out as asked, and its meta.
 
         `abstract_state` holds ShapeDtypeStructs with shardings; the mesh may differ from the one that saved. Raises
-        UserError where there is no such step, a newer jaxlm wrote it, or its arrays are not those asked for.
+        UserError where there is no such step, it is damaged, a newer jaxlm wrote it, or its arrays are not those asked
+        for.
         """
-        step = self._resolve(step)
-        version, meta = self._read_meta(step)
-        with _quiet():
-            if version != FORMAT_VERSION:
-                arrays = upgrade_state(version, flatten_with_paths(self._restore_host(step)))
-                _check_fit(f"checkpoint {step} of {self.directory}", arrays, abstract_state, same_dtype=True)
-                return _lay_out(arrays, abstract_state), meta
-            saved = flatten_with_paths(self.shapes(step))
-            _check_fit(f"checkpoint {step} of {self.directory}", saved, abstract_state, same_dtype=True)
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-            return self._manager.restore(step, args=args)[_STATE], meta
+        return self._read(step, lambda path: read_state(path, abstract_state))[1]
 
     def restore_params(
         self, abstract_params: Params | None = None, step: int | None = None, *, name: str = "params"
     ) -> tuple[Params, dict[str, Any]]:
-        """One sub-tree of the state (``params``, ``ema``) and the meta; nothing else of the state is read.
+        """One sub-tree of the state (``params``, ``ema``) and the meta; nothing else of the state is restored.
 
         `abstract_params` may ask for other dtypes than were saved (weights to serve in bfloat16). None gives what was
-        saved, whole on the first device.
+        saved, whole on the first device. The step is chosen, and refused, as in `restore`.
         """
-        step = self._resolve(step)
-        version, meta = self._read_meta(step)
-        if version != FORMAT_VERSION:
-            arrays = upgrade_state(version, flatten_with_paths(self._restore_host(step)))
-            tree = _subtree(_nest(arrays), name, step)
-        else:
-            tree = _subtree(self.shapes(step), name, step)
-        if abstract_params is None:
-            here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            abstract_params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
-        flat = flatten_with_paths(tree)
-        _check_fit(f"{name} of checkpoint {step} of {self.directory}", flat, abstract_params, same_dtype=False)
-        if version != FORMAT_VERSION:
-            return _lay_out(flat, abstract_params), meta
-        with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            args = ocp.args.PyTreeRestore(
-                item={name: abstract_params},
-                restore_args=ocp.checkpoint_utils.construct_restore_args({name: abstract_params}),
-                partial_restore=True,
-            )
-            return reader.restore(self._step_path(step) / _STATE, args=args)[name], meta
+        return self._read(step, lambda path: read_subtree(path, name, abstract_params))[1]
 
     def shapes(self, step: int | None = None) -> dict[str, Any]:
         """What a step holds, as nested dicts (tuples as lists, empty nodes as None) of ShapeDtypeStructs."""
-        with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            tree = reader.metadata(self._step_path(self._resolve(step)) / _STATE).item_metadata.tree
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+        return self._read(step, read_shapes)[1]
 
     def read_meta(self, step: int | None = None) -> dict[str, Any]:
-        """The meta saved with a step (None = the newest)."""
-        return self._read_meta(self._resolve(step))[1]
+        """The meta saved with a step (None = the newest intact one)."""
+        return self._read(step, read_meta)[1].meta
+
+    def newest_intact(self) -> int | None:
+        """The newest step whose files are all as they were saved; None where there is no step at all.
+
+        Verifies from the newest on, each step once in this process, and treats damaged ones as `resume` does.
+        """
+        if not from_first(self.steps):
+            return None
+        step = from_first(self._first_intact)
+        self._leave_behind(step)
+        return step
+
+    def set_aside(self, step: int) -> None:
+        """Renames a step to ``<step>.damaged`` (numbered where that is taken): it is no step any more."""
+        if self._writes:
+            files.set_aside(self.directory, step)
+        self._faults.pop(step, None)
+        everywhere(True)
 
     def steps(self) -> list[int]:
         """The committed steps, ascending, read from the directory: a save under way is not among them."""
-        if not self.directory.exists():
-            return []
-        return sorted(step for step in ocp.path.step.checkpoint_steps(self.directory) if self._is_committed(step))
+        return files.committed_steps(self.directory)
 
     def latest_step(self) -> int | None:
-        """The newest committed step, or None."""
-        steps = self.steps()
-        return steps[-1] if steps else None
-
-    def wait(self) -> None:
-        """Blocks until the save under way is committed; raises what went wrong in it."""
-        with _quiet():
-            self._manager.wait_until_finished()
-        self._purge()
+        """The newest committed step, or None. It is not verified: see `newest_intact`."""
+        return max(self.steps(), default=None)
 
     def close(self) -> None:
-        """Waits, then releases the threads."""
-        with _quiet():
-            self._manager.close()
-        self._purge()
-        for thread in self._purging():
-            thread.join()
+        """Waits, then releases the threads. Several processes do not wait for each other here: one may have failed."""
+        try:
+            if jax.process_count() == 1:
+                self.wait()
+            elif self._sealing is not None and (error := self._sealing.join()) is not None:
+                self._raise(self._sealing.step, error)
+        finally:
+            self._sealing = None
+            self._close_manager()
+            self._purge()
+            for thread in list(files.purging(self.directory)):
+                thread.join()
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -187,92 +220,145 @@ class Checkpointer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _step_path(self, step: int) -> epath.Path:
+    def _path(self, step: int) -> epath.Path:
         return self.directory / str(step)
 
-    def _is_committed(self, step: int) -> bool:
-        """A step that is all there: the one place to ask for more (checksums) before trusting it."""
-        path = self._step_path(step)
-        return all((path / name).exists() for name in ("_CHECKPOINT_METADATA", _STATE, _META))
+    def _open_manager(self) -> ocp.CheckpointManager:
+        # No preservation policy: Orbax keeps all. What goes is decided here, once the newest step is sealed.
+        options = ocp.CheckpointManagerOptions(
+            create=not self._read_only,
+            read_only=self._read_only,
+            cleanup_tmp_directories=not self._read_only,
+            lightweight_initialize=True,
+        )
+        return ocp.CheckpointManager(self.directory, item_names=(STATE, META), options=options)
 
-    def _resolve(self, step: int | None) -> int:
-        steps = self.steps()
-        if not steps:
-            raise UserError(f"no checkpoint in {self.directory}: train first, or name another run directory")
-        if step is not None and step not in steps:
-            raise UserError(f"no checkpoint for step {step} in {self.directory}: there are {_listing(steps)}")
-        return steps[-1] if step is None else step
+    def _close_manager(self) -> None:
+        with suppress(Exception):  # the sealing thread had it too, and it has been raised
+            self._manager.wait_until_finished()
+        self._manager.close()
 
-    def _read_meta(self, step: int) -> tuple[int, dict[str, Any]]:
-        with _quiet(), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            record = reader.restore(self._step_path(step) / _META, args=ocp.args.JsonRestore())
-        return unpack_meta(record, f"checkpoint {step} of {self.directory}")
+    def _make_way(self, step: int) -> bool:
+        """Whether `step` is to be saved: then nothing of that name is left, on disk or in the manager's own list."""
+        damaged = from_first(lambda: bool(self._faults.get(step)) and step in self.steps())
+        if damaged:
+            self.set_aside(step)
+        if from_first(lambda: step in self.steps()):
+            return False
+        if from_first(lambda: self._failed or self._path(step).exists() or step in self._manager.all_steps()):
+            self._close_manager()
+            if self._writes:
+                files.clear_unsealed(self.directory, self._say)
+            self._manager, self._failed = self._open_manager(), False
+        self._faults.pop(step, None)
+        return True
 
-    def _restore_host(self, step: int) -> PyTree:
-        """The whole state as NumPy arrays: the way in for older formats, whose layout has no shardings."""
-        with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), self.shapes(step))
-            return reader.restore(self._step_path(step) / _STATE, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+    def _retire(self, saved: int) -> None:
+        """Deletes what is out of policy. Only ever called when step `saved` is sealed."""
+        for step in files.out_of_policy(self.steps(), self._config.keep_last, self._config.keep_every):
+            if step != saved:  # older than others where an older step was resumed from
+                files.discard(self.directory, step)
+                self._faults.pop(step, None)
+        self._purge()
 
     def _purge(self) -> None:
-        """Removes, in a thread (unlinking gigabytes takes time), the steps that Orbax has renamed out of the list."""
-        trash = self.directory / _TRASH
-        if self._read_only or jax.process_index() != 0 or not trash.exists():
-            return
-        # Children only: Orbax may be moving the next step into the directory.
-        for child in trash.iterdir():
-            threading.Thread(
-                target=shutil.rmtree, args=(child, True), name=f"{_TRASH}-{self.directory}", daemon=True
-            ).start()
+        if self._writes:
+            files.purge(self.directory)
 
-    def _purging(self) -> Iterator[threading.Thread]:
-        return (thread for thread in threading.enumerate() if thread.name == f"{_TRASH}-{self.directory}")
+    def _check_shares(self, step: int) -> None:
+        """Each process hashed its share of the files that it saw: together that must be all that there are."""
+        if faults := find_damage(self._path(step), contents=False):
+            raise UserError(
+                f"the processes do not see the same files in {self._path(step)} ({_brief(faults)}): "
+                "give them one shared directory"
+            )
+
+    def _raise(self, step: int, error: BaseException) -> NoReturn:
+        """The error of a save, as the user's business where the disk was full."""
+        if not is_full_disk(error):
+            raise error
+        steps = self.steps()
+        kept = f"steps {_listing(steps)} are intact, " if steps else "no step was saved yet, "
+        raise UserError(
+            f"no space left for step {step} in {self.directory}: free space; {kept}the same command goes on from there"
+        ) from error
+
+    def _read(self, step: int | None, read: Callable[[epath.Path], T]) -> tuple[int, T]:
+        """(the step, ``read`` of its directory): of that step, or else of the newest that is intact and can be read."""
+        while True:
+            chosen = from_first(lambda: self._first_intact() if step is None else self._check(step))
+            done: list[T] = []
+            fault = "in another process"
+            try:
+                done.append(read(self._path(chosen)))
+            except (UserError, MemoryError, jax.errors.JaxRuntimeError):  # of the device, not of the files
+                raise
+            except Exception as error:
+                fault = _first_line(error)
+            if everywhere(bool(done)):
+                if step is None:
+                    self._leave_behind(chosen)
+                return chosen, done[0]
+            self._faults[chosen] = [f"Orbax cannot read it: {fault}"]
+
+    def _verify(self, step: int) -> list[str]:
+        if step not in self._faults:
+            if is_sealed(self._path(step)):
+                self._faults[step] = find_damage(self._path(step))
+            else:
+                self._say(
+                    f"checkpoint {step} of {self.directory} is of an older format without checksums: not verified"
+                )
+                self._faults[step] = []
+        return self._faults[step]
+
+    def _check(self, step: int) -> int:
+        steps = self.steps()
+        if not steps:
+            self._refuse_empty()
+        if step not in steps:
+            raise UserError(f"no checkpoint for step {step} in {self.directory}: there are {_listing(steps)}")
+        if faults := self._verify(step):
+            intact = [other for other in steps if not self._verify(other)]
+            mend = f", or name another step: intact are {_listing(intact)}" if intact else "; no other step is intact"
+            raise UserError(
+                f"checkpoint {step} of {self.directory} is damaged ({_brief(faults)}): remove {self._path(step)}{mend}"
+            )
+        return step
+
+    def _first_intact(self) -> int:
+        steps = self.steps()
+        if not steps:
+            self._refuse_empty()
+        for step in reversed(steps):
+            if not self._verify(step):
+                return step
+        found = ", ".join(f"{step} ({_brief(self._faults[step])})" for step in reversed(steps))
+        raise UserError(
+            f"all checkpoints of {self.directory} are damaged: {found}: bring them back from a copy, or train in "
+            "another run directory; nothing was removed"
+        )
+
+    def _refuse_empty(self) -> NoReturn:
+        raise UserError(f"no checkpoint in {self.directory}: train first, or name another run directory")
+
+    def _leave_behind(self, used: int) -> None:
+        """Names the damaged steps newer than the one used and, where this process trains on, clears their places."""
+        damaged = [step for step in self.steps() if step > used and self._faults.get(step)] if self._faults else []
+        for step in from_first(lambda: damaged):
+            if jax.process_index() == 0:
+                what = f"checkpoint {step} of {self.directory} is damaged ({_brief(self._faults[step])})"
+                self._say(f"{what}: step {used} is used instead")
+            if not self._read_only:
+                self.set_aside(step)
 
 
-def _check_fit(what: str, saved: dict[str, Any], asked: PyTree, *, same_dtype: bool) -> None:
-    """Orbax would cast another dtype silently, and reports another shape or path over many lines."""
-    wanted = flatten_with_paths(asked)
-    wrong = [f"has no {path}" for path in wanted if path not in saved]
-    wrong += [f"holds {path}, which is not asked for" for path in saved if path not in wanted]
-    for path in wanted.keys() & saved.keys():
-        have, want = saved[path], wanted[path]
-        if tuple(have.shape) != tuple(want.shape):
-            wrong.append(f"holds {path} of shape {tuple(have.shape)}, not {tuple(want.shape)}")
-        elif same_dtype and np.dtype(have.dtype) != np.dtype(want.dtype):
-            wrong.append(f"holds {path} in {have.dtype}, not {want.dtype}")
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise UserError(f"{what} {wrong[0]}{more}: use the config that it was saved with")
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-def _lay_out(arrays: dict[str, np.ndarray], abstract: PyTree) -> PyTree:
-    """Host arrays by path -> the abstract tree filled with them, each under its sharding."""
-
-    def place(path: str, want: jax.ShapeDtypeStruct) -> jax.Array:
-        array = np.asarray(arrays[path]).astype(want.dtype)
-        return jax.make_array_from_callback(want.shape, want.sharding, lambda index: array[index])
-
-    leaves = [place(path, want) for path, want in flatten_with_paths(abstract).items()]
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
-
-
-def _nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """``{'a/b': x}`` -> ``{'a': {'b': x}}``."""
-    tree: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
-
-
-def _subtree(tree: dict[str, Any], name: str, step: int) -> dict[str, Any]:
-    if tree.get(name) is None:
-        there = ", ".join(key for key, value in tree.items() if value is not None)
-        raise UserError(f"checkpoint {step} holds no {name!r}: it holds {there}")
-    return tree[name]
+def _brief(faults: list[str]) -> str:
+    return faults[0] if len(faults) == 1 else f"{faults[0]}, and {len(faults) - 1} more"
 
 
 def _listing(steps: list[int], most: int = 8) -> str:
@@ -280,13 +366,10 @@ def _listing(steps: list[int], most: int = 8) -> str:
     return text if len(steps) <= most else f"..., {text}"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax speaks through absl's logger on every call; only its errors are the user's business."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0][:200]}"
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    """Orbax speaks through absl's logger on every call; and what fails it both logs, at length, and raises."""
+    return "/orbax/" not in record.pathname.replace("\\", "/")

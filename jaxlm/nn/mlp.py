@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array
-from jaxlm.nn.linear import Linear
+from jaxlm.nn.linear import Linear, apply_together
 
 MlpKind = Literal["swiglu", "geglu", "gelu", "relu2"]
 GATED: tuple[MlpKind, ...] = ("swiglu", "geglu")
@@ -43,9 +43,7 @@ class MLP(nn.Module):
             return Linear(features, std, self.use_bias, self.dtype, self.param_dtype, name=name)
 
         act = _ACTIVATIONS[self.kind]
-        up_btf = linear("up", self.width, self.init_std)(x_btd)
-        if self.kind in GATED:
-            inner_btf = act(linear("gate", self.width, self.init_std)(x_btd)) * up_btf
-        else:
-            inner_btf = act(up_btf)
+        names = ("up", "gate") if self.kind in GATED else ("up",)
+        up_btf, *gates = apply_together([linear(name, self.width, self.init_std) for name in names], x_btd)
+        inner_btf = act(gates[0]) * up_btf if gates else act(up_btf)
         return linear("down", x_btd.shape[-1], self.down_init_std)(inner_btf)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array
-from jaxlm.nn.linear import Linear
+from jaxlm.nn.linear import Linear, apply_together
 from jaxlm.nn.norms import Norm
 from jaxlm.nn.rope import RopeTables, apply_rope
 
@@ -35,18 +35,17 @@ class SelfAttention(nn.Module):
     def __call__(self, x_btd: Array, attend: AttendFn, rope: RopeTables | None) -> tuple[Array, Any]:
         b, t, d = x_btd.shape
 
-        def project(name: str, heads: int) -> Array:
+        def linear(name: str, heads: int) -> Linear:
             width = heads * self.head_dim
-            linear = Linear(width, self.init_std, self.use_bias, self.dtype, self.param_dtype, name=name)
-            return linear(x_btd).reshape(b, t, heads, self.head_dim)
+            return Linear(width, self.init_std, self.use_bias, self.dtype, self.param_dtype, name=name)
 
         def norm(name: str, x: Array) -> Array:
             layer = Norm("rmsnorm", self.norm_eps, self.norm_scale, False, self.dtype, self.param_dtype, name=name)
             return layer(x)
 
-        q_btnh = project("q", self.num_heads)
-        k_btkh = project("k", self.num_kv_heads)
-        v_btkh = project("v", self.num_kv_heads)
+        heads = {"q": self.num_heads, "k": self.num_kv_heads, "v": self.num_kv_heads}
+        projected = apply_together([linear(name, count) for name, count in heads.items()], x_btd)
+        q_btnh, k_btkh, v_btkh = (y.reshape(b, t, -1, self.head_dim) for y in projected)
         if self.qk_norm:
             q_btnh, k_btkh = norm("q_norm", q_btnh), norm("k_norm", k_btkh)
         if rope is not None:

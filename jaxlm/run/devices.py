@@ -1,5 +1,6 @@
 """What the machine offers: caches on disk, devices, memory."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -31,3 +32,24 @@ def device_memory_bytes() -> int | None:
     except (ValueError, OSError):
         return None
     return free // jax.local_device_count()
+
+
+# Numbers of glibc's <malloc.h>.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Lets a CPU run keep the memory that it frees; True where that was done (glibc, CPU backend).
+
+    XLA:CPU allocates a step's temporaries anew each step. glibc maps large blocks from the kernel and gives them back,
+    so every step would fault in zeroed pages: a quarter of a small model's step (experiments/LOG.md). The price: memory
+    freed stays with the process until it ends.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
+    return all([mallopt(name, value) == 1 for name, value in settings])

@@ -29,7 +29,7 @@ from jaxlm.run.agree import check_same, first_then_others, on_every_process, on_
 from jaxlm.run.assembly import Assembly
 from jaxlm.run.config import MAY_CHANGE, PretrainConfig
 from jaxlm.run.config_files import load_config
-from jaxlm.run.devices import use_compilation_cache
+from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.incidents import Incident, Incidents, describe
 from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
 from jaxlm.run.memory import check_memory, estimate_run_memory
@@ -125,6 +125,7 @@ def pretrain(
                 say(f"{directory.path} is finished: pass another --run-dir to train again")
                 return final
             use_compilation_cache()
+            keep_freed_memory()
             run, memory = _assemble(config, mesh)  # refuses what cannot run, before the directory is this config's
             on_first_process("config", lambda: _write_config(directory, run))
             say(run.describe())

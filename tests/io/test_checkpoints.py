@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -159,15 +160,15 @@ def test_newer_format_is_refused_and_older_is_migrated(tmp_path, monkeypatch):
     with Checkpointer(tmp_path) as checkpointer:
         checkpointer.save(1, state, {"cursor": 1})
         checkpointer.wait()
-        monkeypatch.setattr("jaxlm.io.checkpoints.FORMAT_VERSION", 2)
-        monkeypatch.setattr(checkpoint_format, "FORMAT_VERSION", 2)
-        with pytest.raises(UserError, match="format version 1, too old"):
+        present = checkpoint_format.FORMAT_VERSION
+        monkeypatch.setattr(checkpoint_format, "FORMAT_VERSION", present + 1)
+        with pytest.raises(UserError, match=f"format version {present}, too old"):
             checkpointer.restore(_on_one_device(state))
         rename = checkpoint_format.Migration(
             meta=lambda meta: {"data": meta},
             state=lambda arrays: {path.replace("/w", "/kernel"): array for path, array in arrays.items()},
         )
-        monkeypatch.setitem(checkpoint_format.MIGRATIONS, 1, rename)
+        monkeypatch.setitem(checkpoint_format.MIGRATIONS, present, rename)
         renamed = {"params": {"kernel": state["params"]["w"]}, "step": state["step"]}
         restored, meta = checkpointer.restore(_on_one_device(renamed))
         assert_same(restored, renamed)
@@ -176,8 +177,59 @@ def test_newer_format_is_refused_and_older_is_migrated(tmp_path, monkeypatch):
         checkpointer.save(2, renamed, {})
         checkpointer.wait()
         monkeypatch.undo()
-        with pytest.raises(UserError, match=r"format version 2, .*install a newer jaxlm"):
+        with pytest.raises(UserError, match=rf"format version {present + 1}, .*install a newer jaxlm"):
             checkpointer.restore(_on_one_device(renamed), step=2)
+
+
+def write_version_1(directory, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """A step as the first version of the format wrote it: Orbax alone, no checksums."""
+    record = {"format_version": 1, "jaxlm_version": "0.1.0", "step": step, "meta": meta}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
+    with ocp.CheckpointManager(directory, item_names=("state", "meta")) as manager:
+        manager.save(step, args=args, force=True)
+        manager.wait_until_finished()
+
+
+def test_version_1_is_restored_and_said_to_carry_no_checksums(tmp_path):
+    state = place(make_state(), abstract(make_state(), (2, 4)))
+    for step in (5, 10):
+        write_version_1(tmp_path, step, state, {"data": {"cursor": step}})
+    said: list[str] = []
+    with Checkpointer(tmp_path, CheckpointConfig(keep_last=2), say=said.append) as checkpointer:
+        assert checkpointer.steps() == [5, 10]
+        step, restored, meta = checkpointer.resume(abstract(state, (1, 8)))
+        assert_same(state, restored)
+        assert (step, meta) == (10, {"data": {"cursor": 10}, "incidents": []})
+        assert_same(checkpointer.restore_params()[0], make_state().params)
+        assert len(said) == 1
+        assert "checkpoint 10" in said[0]
+        assert "without checksums" in said[0]
+        checkpointer.save(15, state, META)
+        checkpointer.wait()
+        assert checkpointer.steps() == [10, 15]
+    # What Orbax itself cannot read is damage here too.
+    next((tmp_path / "10" / "state" / "ocdbt.process_0" / "d").iterdir()).unlink()
+    (tmp_path / "15" / "meta" / "metadata").unlink()
+    with Checkpointer(tmp_path, read_only=True) as reader, pytest.raises(UserError, match="15 .*missing.*10 .*Orbax"):
+        reader.restore(abstract(state, (1, 8)))
+
+
+def test_damaged_records_are_no_version_1_and_crash_nothing(tmp_path):
+    for step in (5, 10, 15, 20):
+        write_version_1(tmp_path, step, {"w": jnp.ones(3)}, {})
+    record = tmp_path / "10" / "meta" / "metadata"
+    record.write_bytes(record.read_bytes()[:-3])
+    (tmp_path / "15" / "meta" / "metadata").write_bytes(b"\xff[1]")
+    (tmp_path / "20" / "meta" / "metadata").write_text('{"format_version": 2}')
+    with Checkpointer(tmp_path, read_only=True) as reader:
+        assert reader.steps() == [5]
+    assert (tmp_path / "10").exists()
+    said: list[str] = []
+    with Checkpointer(tmp_path, say=said.append) as checkpointer:
+        assert checkpointer.steps() == [5]
+    # Nobody knows what 10 and 15 were; 20 is what a killed process leaves.
+    assert {path.name for path in tmp_path.iterdir()} == {"5", "10.damaged", "15.damaged", ".deleted"}
+    assert [line.split()[1] for line in said] == ["10", "15", "20"]
 
 
 def test_killed_save_is_no_step_and_is_cleaned(tmp_path):
@@ -213,11 +265,25 @@ def test_read_only_makes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"save_every": 0}, {"keep_last": 0}, {"keep_every": -1}, {"save_every": 3, "keep_every": 4}]
+    "kwargs",
+    [
+        {"save_every": 0},
+        {"keep_last": 0},
+        {"keep_every": -1},
+        {"save_every": 3, "keep_every": 4},
+        {"save_minutes": 0},
+        {"save_minutes": -1.5},
+        {"save_minutes": float("nan")},
+        {"save_every": None, "save_minutes": 5.0, "keep_every": 4},
+    ],
 )
 def test_config_refuses(kwargs):
     with pytest.raises(ValueError, match=r"checkpoint\."):
         CheckpointConfig(**kwargs)
+
+
+def test_saving_by_the_clock_alone_is_allowed():
+    assert CheckpointConfig(save_every=None, save_minutes=0.5).save_minutes == 0.5
 
 
 def test_meta_file_is_plain_json(tmp_path):

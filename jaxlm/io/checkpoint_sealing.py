@@ -1,0 +1,49 @@
+"""The thread that seals a step, and the errors of saving."""
+
+import errno
+import threading
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from jaxlm.io.checksums import write_manifest
+
+
+class Sealing:
+    """Hashes a step in a thread, once Orbax has committed it.
+
+    With several processes each hashes its share, and needs no barrier of its own: Orbax's thread holds every process at
+    ``async_commit_complete`` (``_background_wait_for_commit_futures`` in its async_checkpointer.py) until the first has
+    merged, renamed and thereby finished the step, and ``wait_until_finished`` joins that thread. Whether the others'
+    shares are there too is known to the main thread only, after its next collective.
+    """
+
+    def __init__(self, manager: ocp.CheckpointManager, path: epath.Path, step: int):
+        self.step = step
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._seal, args=(manager, path), name=f"seal-{step}")
+        self._thread.start()
+
+    def join(self) -> BaseException | None:
+        """Waits for the end; returns what went wrong in saving or sealing."""
+        self._thread.join()
+        return self._error
+
+    def _seal(self, manager: ocp.CheckpointManager, path: epath.Path) -> None:
+        try:
+            manager.wait_until_finished()
+            write_manifest(path, jax.process_index(), jax.process_count())
+        except BaseException as error:
+            self._error = error
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether this, or what it came from, is a full disk or quota. TensorStore has it as a ValueError with a text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(error) for text in ("No space left on device", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,110 @@
+"""The step directories of a checkpoint directory: which of them count, which go, and how they go."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import orbax.checkpoint as ocp
+from etils import epath
+
+from jaxlm.io.checkpoint_format import UNSEALED_VERSION
+from jaxlm.io.checksums import is_sealed, unseal
+
+STATE, META, TRASH = "state", "meta", ".deleted"
+
+
+def committed_steps(directory: epath.Path) -> list[int]:
+    """The steps that count, ascending: those with checksums, and whole ones of a version that wrote none."""
+    numbered = _numbered(directory)
+    sealed = [step for step in numbered if is_sealed(directory / str(step))]
+    rest = [step for step in numbered if step not in sealed and saved_version(directory / str(step)) is not None]
+    return sorted(sealed + [step for step in rest if _is_whole_old_step(directory, step)])
+
+
+def saved_version(path: epath.Path) -> int | None:
+    """The format version that a step's record names; None where the record is missing or cannot be read."""
+    try:
+        version = json.loads((path / META / "metadata").read_bytes())["format_version"]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return version if isinstance(version, int) else None
+
+
+def out_of_policy(steps: list[int], keep_last: int, keep_every: int | None) -> list[int]:
+    """The steps that may go: neither a multiple of ``keep_every`` nor among the newest ``keep_last`` of the others."""
+    temporary = [step for step in sorted(steps) if keep_every is None or step % keep_every]
+    return temporary[:-keep_last]
+
+
+def clear_unsealed(directory: epath.Path, say: Callable[[str], None]) -> None:
+    """Takes what Orbax committed and nothing sealed out of the list, so that its step can be saved again.
+
+    What a killed process left stands behind all that counts, with a readable record: it goes to the trash. Anything
+    else has lost its checksums some other way, and is only renamed.
+    """
+    committed = committed_steps(directory)
+    for step in sorted(_numbered(directory) - set(committed)):
+        version = saved_version(directory / str(step))
+        if version is not None and version > UNSEALED_VERSION and committed and step > committed[-1]:
+            discard(directory, step)
+            say(f"checkpoint {step} of {directory} was not finished when its process ended: removed")
+        else:
+            name = set_aside(directory, step)
+            say(f"checkpoint {step} of {directory} is not whole, or its checksums are missing: renamed to {name}")
+
+
+def set_aside(directory: epath.Path, step: int) -> str:
+    """Renames a step to ``<step>.damaged``, numbered where that is taken, and returns the name. Deletes nothing."""
+    name, number = f"{step}.damaged", 1
+    while (directory / name).exists():
+        number += 1
+        name = f"{step}.damaged.{number}"
+    (directory / str(step)).rename(directory / name)
+    return name
+
+
+def discard(directory: epath.Path, step: int) -> None:
+    """Takes a step out of the list for good. Killed at any moment, it leaves the step whole or not listed."""
+    path, trash = directory / str(step), directory / TRASH
+    if "://" in os.fspath(directory):  # object stores cannot rename a directory at once
+        unseal(path)
+        path.rmtree()
+    else:
+        trash.mkdir(exist_ok=True)
+        path.rename(trash / f"{step}-{time.time_ns()}")
+
+
+def purge(directory: epath.Path) -> None:
+    """Empties the trash in threads: unlinking gigabytes takes time."""
+    trash = directory / TRASH
+    if not trash.exists():
+        return
+    busy = {thread.name for thread in purging(directory)}
+    for child in trash.iterdir():
+        name = f"{trash}/{child.name}"
+        if name not in busy:
+            threading.Thread(target=shutil.rmtree, args=(child, True), name=name, daemon=True).start()
+
+
+def purging(directory: epath.Path) -> Iterator[threading.Thread]:
+    """The threads that empty the trash."""
+    return (thread for thread in threading.enumerate() if thread.name.startswith(f"{directory / TRASH}/"))
+
+
+def _numbered(directory: epath.Path) -> set[int]:
+    if not directory.exists():
+        return set()
+    names = [path.name for path in directory.iterdir()]
+    return {int(name) for name in names if name.isascii() and name.isdecimal() and str(int(name)) == name}
+
+
+def _is_whole_old_step(directory: epath.Path, step: int) -> bool:
+    path = directory / str(step)
+    version = saved_version(path)
+    if version is None or version > UNSEALED_VERSION:
+        return False
+    parts = all((path / name).exists() for name in ("_CHECKPOINT_METADATA", STATE, META))
+    return parts and step in ocp.path.step.checkpoint_steps(directory)
