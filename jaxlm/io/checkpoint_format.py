@@ -9,8 +9,12 @@ import numpy as np
 import jaxlm
 from jaxlm.core.errors import UserError
 
-FORMAT_VERSION = 1
-"""1: state as a pytree named by its fields; meta = {format_version, jaxlm_version, step, meta: the caller's own}."""
+FORMAT_VERSION = 2
+"""1: state as a pytree named by its fields; meta = {format_version, jaxlm_version, step, meta: the caller's own}.
+2: the caller's meta has ``incidents`` beside ``data``, and every step carries checksums."""
+
+UNSEALED_VERSION = 1
+"""The last version whose steps carry no checksums."""
 
 Arrays = dict[str, np.ndarray]
 """The leaves of a state by path, ``{'params/embed/table': ...}``, whole on the host."""
@@ -20,11 +24,14 @@ class Migration(NamedTuple):
     """From one version to the next: pure functions over the caller's meta and over the arrays."""
 
     meta: Callable[[dict[str, Any]], dict[str, Any]]
-    state: Callable[[Arrays], Arrays]
+    state: Callable[[Arrays], Arrays] | None = None
+    """None = the arrays are the same: they can be restored as they lie, without passing through the host whole."""
 
 
-MIGRATIONS: dict[int, Migration] = {}
-"""Version -> the step to version + 1. Version 1 is the first, so there is none yet."""
+MIGRATIONS: dict[int, Migration] = {
+    1: Migration(meta=lambda meta: {"incidents": []} | meta),
+}
+"""Version -> the step to version + 1."""
 
 
 def pack_meta(step: int, meta: dict[str, Any]) -> dict[str, Any]:
@@ -53,10 +60,16 @@ def unpack_meta(record: dict[str, Any], what: str) -> tuple[int, dict[str, Any]]
     return version, meta
 
 
+def changes_state(version: int) -> bool:
+    """Whether the arrays of that version are others than those of the present one."""
+    return any(migration.state is not None for migration in _way_up(version, "the checkpoint"))
+
+
 def upgrade_state(version: int, arrays: Arrays) -> Arrays:
     """The arrays of an older version as the present one has them."""
     for migration in _way_up(version, "the checkpoint"):
-        arrays = migration.state(arrays)
+        if migration.state is not None:
+            arrays = migration.state(arrays)
     return arrays
 
 

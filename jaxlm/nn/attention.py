@@ -124,8 +124,8 @@ def xla_attention(
 ) -> Array:
     """Attention as two batched products; scores and softmax in f32.
 
-    Heads are brought before time first: on a CPU, products over the [b, t, n, h] layout copy every operand head by head,
-    a third of attention's time forward and backward.
+    Heads are brought before time first: on a CPU, products over the [b, t, n, h] layout copy every operand head by
+    head, a third of attention's time forward and backward.
     """
     b, t, n, h = q_btnh.shape
     num_kv_heads = k_bskh.shape[2]

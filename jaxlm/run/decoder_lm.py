@@ -37,7 +37,7 @@ def open_decoder(
             "the run directory's tokenizer is not the one it was trained with"
         )
     if step is None:
-        step = checkpointer.latest_step()
+        step = checkpointer.newest_intact()
     kept = step in checkpointer.steps() and checkpointer.shapes(step).get("ema_params") is not None
     if ema and not kept:
         raise UserError(f"checkpoint {step} holds no averaged parameters: load with ema=False, or train with ema_decay")

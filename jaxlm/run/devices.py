@@ -52,4 +52,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    results = [mallopt(name, value) for name, value in settings]  # all of them, whatever the first says
+    return all(result == 1 for result in results)

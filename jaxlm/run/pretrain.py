@@ -205,7 +205,7 @@ def _train(
                 config.log_every,
                 config.eval_every,
                 config.checkpoint.save_every,
-                getattr(config.checkpoint, "save_minutes", None),
+                config.checkpoint.save_minutes,
             ),
             tokens_per_step=config.tokens_per_step,
             flops_per_step=run.flops_per_step,
@@ -233,14 +233,13 @@ class _Start(NamedTuple):
 
 def _start(run: Assembly, checkpointer: Checkpointer) -> _Start:
     """The newest checkpoint, or a fresh state."""
-    newest = getattr(checkpointer, "newest_intact", checkpointer.latest_step)
-    step = on_first_process("newest checkpoint", newest)
-    if step is None:
+    restored = checkpointer.resume(run.layout.abstract)
+    if restored is None:
         with notice("initialising", first_stderr()):
             return _Start(run.layout.init(), DataState(), [], None)
-    say(f"resuming from step {step}")
-    state, meta = on_every_process("restoring", lambda: checkpointer.restore(run.layout.abstract, step))
-    return _Start(state, DataState.from_json(meta["data"]), list(meta.get("incidents", [])), step)
+    say(f"resuming from step {restored.step}")
+    data_state, incidents = DataState.from_json(restored.meta["data"]), list(restored.meta["incidents"])
+    return _Start(restored.state, data_state, incidents, restored.step)
 
 
 def _finish(run: Assembly, directory: RunDir, outcome: Outcome, samples: list[dict[str, Any]]) -> dict[str, Any]:

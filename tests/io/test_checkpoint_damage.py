@@ -1,4 +1,4 @@
-"""Laws of damaged checkpoints: every change to a file is found, an older intact step is used, and nothing is deleted."""
+"""Laws of damaged checkpoints: every change to a file is found, an older intact step is used, nothing is deleted."""
 
 import shutil
 from pathlib import Path
