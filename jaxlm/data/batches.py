@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose
-from jaxlm.data.packing import EMPTY_ROW, PackedRows, Rows, WindowRows, concatenate, pack_best_fit
+from jaxlm.data.packing import EMPTY_ROW, PackedRows, Rows, WindowRows, concatenate, one_a_row, pack_best_fit
 from jaxlm.data.permutation import mix_key, permute
 from jaxlm.data.rows import TokenSource, make_rows
 
@@ -24,8 +24,9 @@ class DataConfig:
 
     seq_len: int = 256
     """Predictions a row."""
-    packing: Literal["best_fit", "concat"] = "best_fit"
-    """best_fit: whole documents side by side, attention kept inside each. concat: windows over the plain stream."""
+    packing: Literal["best_fit", "concat", "none"] = "best_fit"
+    """best_fit: whole documents side by side, attention kept inside each. concat: windows over the plain stream.
+    none: one document (or piece of a long one) to a row, the rest padding."""
     shuffle: bool = True
     """A new order (and, with concat, new cuts) in every epoch. False: the order of the corpus, every epoch."""
     add_bos: bool = True
@@ -42,8 +43,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.seq_len < 1:
             raise ValueError(f"seq_len={self.seq_len} must be at least 1")
-        if self.packing not in ("best_fit", "concat"):
-            raise ValueError(f"packing={self.packing!r} is not one of 'best_fit', 'concat'")
+        if self.packing not in ("best_fit", "concat", "none"):
+            raise ValueError(f"packing={self.packing!r} is not one of 'best_fit', 'concat', 'none'")
         if self.num_epochs is not None and self.num_epochs < 1:
             raise ValueError(f"num_epochs={self.num_epochs} must be at least 1, or None to repeat without end")
         if self.read_threads < 0:
@@ -150,6 +151,8 @@ def pack_rows(split: TokenSource, config: DataConfig, *, offset_seed: int | None
     """The index map that ``config.packing`` names, over one split."""
     if config.packing == "best_fit":
         return pack_best_fit(split.doc_offsets, config.seq_len)
+    if config.packing == "none":
+        return one_a_row(split.doc_offsets, config.seq_len)
     return concatenate(split.num_tokens, config.seq_len, offset_seed=offset_seed)
 
 
@@ -199,9 +202,9 @@ def eval_batches(
 
 
 def _check_predictable(split: TokenSource, config: DataConfig, name: str) -> None:
-    """A document's first token is never a target under best-fit packing; the stream's never is."""
+    """A document's first token is never a target where documents stay apart; the stream's never is."""
     longest = split.num_tokens
-    if config.packing == "best_fit":
+    if config.packing != "concat":
         longest = int(np.diff(split.doc_offsets).max(initial=0))
     if longest < 2:
         raise UserError(

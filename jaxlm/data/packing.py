@@ -1,6 +1,6 @@
-"""Which tokens stand in which row: best-fit packing of documents, or windows over the plain stream.
+"""Which tokens stand in which row: documents packed by best fit, one to a row, or windows over the plain stream.
 
-Both cut the flat token stream of a split into pieces of p predictions: a piece reads the p + 1 tokens start..start+p
+All cut the flat token stream of a split into pieces of p predictions: a piece reads the p + 1 tokens start..start+p
 and gives p inputs and p targets. Neighbouring pieces of a document share one token, so every target is counted exactly
 once. Rows are counted on without end: row id e * num_rows + i is row i of epoch e, so an id alone says what to read.
 """
@@ -174,33 +174,46 @@ def pack_best_fit(doc_offsets: np.ndarray, seq_len: int) -> PackedRows:
     Raises:
       UserError: no document has two tokens, so there is nothing to predict.
     """
-    _check_seq_len(seq_len)
-    offsets = np.asarray(doc_offsets, np.int64)
-    predictions = np.maximum(np.diff(offsets) - 1, 0)
-    full, rest = np.divmod(predictions, seq_len)
-    total = int(predictions.sum())
-    if not total:
-        raise UserError(f"none of {len(predictions)} documents has two tokens: there is nothing to predict, add text")
-
-    full_doc = np.repeat(np.arange(len(full)), full)
-    within = np.arange(len(full_doc)) - np.repeat(np.cumsum(full) - full, full)
-    full_start = offsets[full_doc] + within * seq_len
-    del full_doc, within
-
-    rest_doc = np.flatnonzero(rest)
-    rest_length = rest[rest_doc]
-    rest_start = offsets[rest_doc] + full[rest_doc] * seq_len
+    start, length, num_full = _cut(doc_offsets, seq_len)
+    rest_length = length[num_full:]
     order = np.argsort(-rest_length, kind="stable")
     bins = np.empty(len(order), np.int64)
     bins[order] = _best_fit_decreasing(rest_length[order], seq_len)
 
+    row = np.concatenate([np.arange(num_full), bins + num_full])
+    return _in_order(start, length, row, seq_len)
+
+
+def one_a_row(doc_offsets: np.ndarray, seq_len: int) -> PackedRows:
+    """No packing: the pieces of `pack_best_fit`, each in a row of its own, padded. No row needs segments then.
+
+    Raises:
+      UserError: no document has two tokens, so there is nothing to predict.
+    """
+    start, length, _ = _cut(doc_offsets, seq_len)
+    rows = _in_order(start, length, np.arange(len(start)), seq_len)
+    return dataclasses.replace(rows, segmented=False)
+
+
+def _cut(doc_offsets: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """(start, int64; length, int32; how many of them are full) of the pieces: the full ones first, then the rests."""
+    _check_seq_len(seq_len)
+    offsets = np.asarray(doc_offsets, np.int64)
+    predictions = np.maximum(np.diff(offsets) - 1, 0)
+    full, rest = np.divmod(predictions, seq_len)
+    if not predictions.any():
+        raise UserError(f"none of {len(predictions)} documents has two tokens: there is nothing to predict, add text")
+    full_doc = np.repeat(np.arange(len(full)), full)
+    within = np.arange(len(full_doc)) - np.repeat(np.cumsum(full) - full, full)
+    full_start = offsets[full_doc] + within * seq_len
+    rest_doc = np.flatnonzero(rest)
+    rest_start = offsets[rest_doc] + full[rest_doc] * seq_len
     start = np.concatenate([full_start, rest_start])
-    length = np.concatenate([np.full(len(full_start), seq_len, np.int32), rest_length.astype(np.int32)])
-    row = np.concatenate([np.arange(len(full_start)), bins + len(full_start)])
-    return _in_order(start, length, row, seq_len, total)
+    length = np.concatenate([np.full(len(full_start), seq_len, np.int32), rest[rest_doc].astype(np.int32)])
+    return start, length, len(full_start)
 
 
-def _in_order(start: np.ndarray, length: np.ndarray, row: np.ndarray, seq_len: int, total: int) -> PackedRows:
+def _in_order(start: np.ndarray, length: np.ndarray, row: np.ndarray, seq_len: int) -> PackedRows:
     """Number the rows by the first token that they hold, and lay out their pieces in the order of the stream."""
     order = np.lexsort((start, row))
     count = np.bincount(row)
@@ -210,7 +223,7 @@ def _in_order(start: np.ndarray, length: np.ndarray, row: np.ndarray, seq_len: i
     order = np.lexsort((start, rank[row]))
     row_offsets = np.zeros(len(count) + 1, np.int64)
     np.cumsum(np.bincount(rank[row]), out=row_offsets[1:])
-    return PackedRows(seq_len, start[order], length[order], row_offsets, total)
+    return PackedRows(seq_len, start[order], length[order], row_offsets, int(length.sum(dtype=np.int64)))
 
 
 def _best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:

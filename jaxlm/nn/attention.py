@@ -15,8 +15,9 @@ from jaxlm.core.masks import attention_mask
 from jaxlm.core.types import Array
 from jaxlm.nn.splash import splash_attention
 
-Implementation = Literal["auto", "xla", "cudnn", "splash"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "xla", "cudnn", "splash")
+Implementation = Literal["auto", "xla", "cudnn", "splash", "splash_interpret"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "xla", "cudnn", "splash", "splash_interpret")
+"""``splash_interpret`` is the TPU kernel in Pallas's interpreter: slow, on any platform, to check it without a TPU."""
 
 MASKED = -1e30
 """Score of a hidden key. Finite, so that a row that sees nothing (padding) averages values instead of giving NaN."""
@@ -90,9 +91,17 @@ def attend(
     """
     scale = 1.0 / math.sqrt(q_btnh.shape[-1]) if scale is None else scale
     t, s = q_btnh.shape[1], k_bskh.shape[1]
-    if implementation == "splash" and s == t:
+    if implementation in ("splash", "splash_interpret") and s == t:
         return splash_attention(
-            q_btnh, k_bskh, v_bskh, q_segment_ids, causal=causal, window=window, softcap=softcap, scale=scale
+            q_btnh,
+            k_bskh,
+            v_bskh,
+            q_segment_ids,
+            causal=causal,
+            window=window,
+            softcap=softcap,
+            scale=scale,
+            interpret=implementation == "splash_interpret",
         )
     if mask_bts is None:
         if q_positions is None and k_positions is None and q_segment_ids is None and s == t:

@@ -14,8 +14,8 @@ from jaxlm.data.batches import BatchPlan, DataConfig, DataState, eval_batches, e
 from jaxlm.data.packing import EMPTY_ROW, concatenate
 from jaxlm.data.rows import ArraySource
 
-Packing = Literal["best_fit", "concat"]
-packings = pytest.mark.parametrize("packing", ["best_fit", "concat"])
+Packing = Literal["best_fit", "concat", "none"]
+packings = pytest.mark.parametrize("packing", ["best_fit", "concat", "none"])
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_evaluation_counts_each_target_once(split: ArraySource, packing: Packing
     assert {batch["tokens"].shape for batch in batches} == {(batch_size, 16)}
     counted = np.concatenate([batch["targets"][batch["loss_mask"] == 1] for batch in batches])
     inside = [np.arange(a + 1, b) for a, b in itertools.pairwise(split.doc_offsets)]
-    expected = np.concatenate(inside) if packing == "best_fit" else np.arange(1, split.num_tokens)
+    expected = np.concatenate(inside) if packing != "concat" else np.arange(1, split.num_tokens)
     assert np.array_equal(np.sort(counted), expected)
     if packing == "concat":
         assert np.array_equal(counted, expected)  # Non-overlapping windows in the order of the text.

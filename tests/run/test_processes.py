@@ -9,163 +9,40 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.run.processes import VARIABLES, detect_processes
+from tests.run.commands import (
+    END_SECONDS,
+    REPO,
+    assert_same_run,
+    environment,
+    finish,
+    free_port,
+    losses,
+    refused,
+    saved,
+    start,
+    start_pair,
+    succeed,
+    wait_for,
+    write_config,
+)
 
-REPO = Path(__file__).parents[2]
-CONFIG = '''
-"""A tiny run for the tests."""
-from jaxlm.data.batches import DataConfig
-from jaxlm.data.corpus import CorpusConfig
-from jaxlm.io.checkpoints import CheckpointConfig
-from jaxlm.models.decoder import DecoderConfig
-from jaxlm.optim.optimizers import OptimizerConfig
-from jaxlm.run.config import PretrainConfig, SampleConfig
-from jaxlm.text.tokenizer import TokenizerConfig
-
-
-def config():
-    return PretrainConfig(
-        corpus=CorpusConfig(source="text", paths=("TEXT",), document="paragraph"),
-        tokenizer=TokenizerConfig(kind="byte"),
+FIELDS = """
         data=DataConfig(seq_len=32),
         model=DecoderConfig(max_seq_len=32, num_layers=1, model_dim=32, num_heads=2, dropout=0.1, scan_layers=False),
         optimizer=OptimizerConfig(name="adamw", peak_lr=0.003, warmup_steps=2),
-        sample=SampleConfig(prompts=("The ",), max_new_tokens=8, num_samples=1),
         checkpoint=CheckpointConfig(save_every=10, keep_last=10),
         num_steps=40, global_batch_size=8, ema_decay=0.9, log_every=1,
-    )
-'''
-END_SECONDS = 60
-"""How soon the second process must have ended after the first."""
+"""
 
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("config")
-    text = "\n\n".join(path.read_text() for path in sorted((REPO / "jaxlm" / "core").glob("*.py")))
-    (directory / "text.txt").write_text(text)
-    path = directory / "tiny.py"
-    path.write_text(CONFIG.replace("TEXT", str(directory / "text.txt")))
-    return path
-
-
-def environment(num_devices, **variables):
-    """The caches' and the tests' own variables, and those given; nothing of an outer cluster."""
-    kept = {k: v for k, v in os.environ.items() if k not in VARIABLES and not k.startswith("SLURM_")}
-    return kept | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"} | variables
-
-
-def start(config, run_dir, *argv, num_devices=1, **variables):
-    """``jaxlm pretrain`` as a process of its own."""
-    args = [sys.executable, "-m", "jaxlm", "pretrain", str(config), *argv, "--run-dir", str(run_dir)]
-    return subprocess.Popen(
-        args,
-        cwd=REPO,
-        env=environment(num_devices, **variables),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-    )
-
-
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
-
-
-def start_pair(config, run_dir, *argv, more=((), ()), **variables):
-    """The same command twice, as process 0 and 1; ``more`` are arguments of one alone."""
-    address = f"localhost:{free_port()}"
-    return [
-        start(
-            config,
-            run_dir,
-            *argv,
-            *more[index],
-            num_devices=2,
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
-            **variables,
-        )
-        for index in range(2)
-    ]
-
-
-def finish(processes, timeout=300):
-    """(exit code, stdout, stderr) of each. None is left running."""
-    found = []
-    try:
-        for process in processes:
-            out, err = process.communicate(timeout=timeout)
-            found.append((process.returncode, out, err))
-            timeout = END_SECONDS
-    finally:
-        for process in processes:
-            if process.returncode is None:
-                process.kill()
-                print("killed:", *process.communicate())
-    return found
-
-
-def succeed(processes):
-    """The figures that the first prints; the others print nothing."""
-    found = finish(processes)
-    for code, _, err in found:
-        assert code == 0, err
-    assert [out for _, out, _ in found[1:]] == [""] * (len(found) - 1)
-    (line,) = found[0][1].splitlines()
-    return json.loads(line)
-
-
-def refused(processes, *words):
-    """Exit code 2 and one clear line in all."""
-    for code, out, err in finish(processes):
-        assert code == 2, err
-        assert out == ""
-        assert "Traceback" not in err
-        (line,) = [line for line in err.splitlines() if line.startswith("error:")]
-        for word in words:
-            assert word in line, line
-
-
-def wait_for(path, processes, seconds=240):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        for process in processes:
-            assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def losses(run_dir):
-    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
-
-
-def parameters(run_dir):
-    with Checkpointer(run_dir / "checkpoints", read_only=True) as checkpointer:
-        params, meta = checkpointer.restore_params()
-    import jax
-
-    named = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in named}, meta
-
-
-def assert_same_run(run_dir, whole_dir):
-    (ours, meta), (theirs, whole_meta) = parameters(run_dir), parameters(whole_dir)
-    assert meta["data"] == whole_meta["data"]
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    return write_config(tmp_path_factory.mktemp("config"), FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +96,7 @@ def test_a_directory_in_use_ends_both(config_file, tmp_path):
 def test_a_signal_stops_both_at_one_step_and_the_run_goes_on(pair_run, config_file, tmp_path, sent, signum):
     run_dir = tmp_path / "run"
     processes = start_pair(config_file, run_dir)
-    wait_for(run_dir / "checkpoints" / "10", processes)
+    wait_for((run_dir / "checkpoints" / "10").exists, processes)
     for index in sent:
         processes[index].send_signal(signum)
     (code, out, err), (other_code, other_out, _) = finish(processes)
@@ -238,7 +115,7 @@ def test_a_signal_stops_both_at_one_step_and_the_run_goes_on(pair_run, config_fi
 def test_a_killed_process_ends_the_other_and_the_run_goes_on(pair_run, config_file, tmp_path, victim):
     run_dir = tmp_path / "run"
     processes = start_pair(config_file, run_dir, JAXLM_HEARTBEAT_SECONDS="10")
-    wait_for(run_dir / "checkpoints" / "10", processes)
+    wait_for((run_dir / "checkpoints" / "10").exists, processes)
     processes[victim].kill()
     (code, out, _), _ = finish([processes[1 - victim], processes[victim]], timeout=END_SECONDS)
     assert code not in (0, 2)
@@ -265,7 +142,7 @@ def test_a_run_goes_on_with_another_number_of_processes(pair_run, config_file, t
         assert list(ours) == list(range(1, 41))
         for step in range(11, 21):
             assert ours[step] == pytest.approx(theirs[step], rel=1e-4), (name, step)
-        assert parameters(run_dir)[1]["data"] == parameters(whole_dir)[1]["data"]
+        assert saved(run_dir)[1]["data"] == saved(whole_dir)[1]["data"]
 
 
 ALONE = """
