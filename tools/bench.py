@@ -1,10 +1,11 @@
-"""``python -m tools.bench [train|decode|data|checkpoint ...]``: one JSON table for whatever device JAX finds.
+"""``python -m tools.bench [train|loop|decode|data|loader|checkpoint ...]``: one JSON table for the device JAX finds.
 
 Times are medians over repeats; the spread is given beside them, since machines are shared. Data are random tokens
 held in memory: nothing is read from disk but what a section measures.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -18,13 +19,16 @@ import numpy as np
 
 from jaxlm.core.keys import Purpose, fold_key, purpose_key
 from jaxlm.core.tree import count_bytes, count_params
-from jaxlm.data.batches import DataConfig, make_batch, train_plan
+from jaxlm.data.batches import DataConfig, DataState, make_batch, train_plan
 from jaxlm.data.rows import ArraySource
 from jaxlm.generate.decode import generate_tokens, left_pad
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.flops import peak_flops, train_flops_per_token
+from jaxlm.run.devices import keep_freed_memory
+from jaxlm.run.setup import batch_sharding
+from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import TrainState, create_state
 from jaxlm.train.step import make_train_step
@@ -175,6 +179,91 @@ def bench_data(repeats: int) -> list[Row]:
     return rows
 
 
+def bench_loader(repeats: int) -> list[Row]:
+    """The whole pipeline of a run, read ahead by its threads, its arrays on the device: as many tokens as it can give.
+
+    ``taskset -c 0`` around the command says what one core can.
+    """
+    from jaxlm.io.loader import train_batches
+
+    rows = []
+    for packing in ("concat", "best_fit"):
+        source = ArraySource(random_tokens(4096, 1_000_000), np.arange(0, 1_000_001, 250))
+        plan = train_plan(source, DataConfig(seq_len=64, packing=packing), global_batch_size=12, seed=0)
+        sharding = batch_sharding(make_mesh(MeshConfig(), jax.devices()[:1]))
+        with train_batches(source, plan, DataState(), sharding, pad_id=0) as batches:
+
+            def read(batches: Any = batches) -> None:
+                for _ in range(100):
+                    jax.block_until_ready(next(batches)[1]["tokens"])
+
+            seconds = measure(read, repeats=repeats)
+        rows.append(timed(f"loader {packing} 12x64, 100 batches", seconds, tokens_per_second=76800 / seconds[0]))
+    return rows
+
+
+def bench_loop(repeats: int) -> list[Row]:
+    """What the training loop adds to its steps: the same step bare, and under the loop with its data, logs, progress
+    and a checkpoint every 500 steps, in turns of 500. ``repeats`` / 4 turns, at least 3."""
+    from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
+    from jaxlm.io.loader import train_batches
+    from jaxlm.io.metrics import MetricsWriter
+    from jaxlm.io.progress import Progress
+    from jaxlm.run.incidents import Incidents
+    from jaxlm.run.loop import Cadence, Job, run_loop
+    from jaxlm.run.signals import StopRequest
+
+    rows, turn = [], 500
+    turns = max(3, repeats // 4)
+    for name, config, batch_size, seq_len in cases():
+        opt = OptimizerConfig()
+        model, tx, state = fresh_state(config, opt)
+        source = ArraySource(random_tokens(config.padded_vocab_size, 1_000_000))
+        plan = train_plan(source, DataConfig(seq_len=seq_len, packing="concat"), global_batch_size=batch_size, seed=0)
+        sharding = batch_sharding(make_mesh(MeshConfig(), jax.devices()[:1]))
+        key = purpose_key(0, Purpose.DROPOUT)
+        jitted = jax.jit(make_train_step(causal_objective(model), tx, schedule=opt.schedule_fn(1000)), donate_argnums=0)
+        bare, looped = [], []
+        with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+            batches = stack.enter_context(train_batches(source, plan, DataState(), sharding, pad_id=0))
+            checkpointer = stack.enter_context(Checkpointer(f"{directory}/checkpoints", CheckpointConfig()))
+            writer = stack.enter_context(MetricsWriter(directory))
+            progress = stack.enter_context(Progress(turns * 3 * turn, 0))
+            stop = stack.enter_context(StopRequest())
+            _, batch = next(batches)
+            compiled = jitted.lower(state, None, batch, key).compile()
+            for _ in range(turns):
+                start = time.perf_counter()
+                for _ in range(turn):
+                    state, _ = compiled(state, None, batch, key)
+                jax.block_until_ready(state.step)
+                bare.append((time.perf_counter() - start) / turn)
+                first = int(state.step)
+                job = Job(
+                    num_steps=first + turn,
+                    step_fn=lambda state, batch, step=compiled, key=key: step(state, None, batch, key),
+                    batches=batches,
+                    data_state=batches.state,
+                    evaluate=lambda _: {},
+                    sample=lambda *_: None,
+                    cadence=Cadence(50, None, turn),
+                    tokens_per_step=batch_size * seq_len,
+                    flops_per_step=1.0,
+                    peak_flops=None,
+                    checkpointer=checkpointer,
+                    writer=writer,
+                    progress=progress,
+                    incidents=Incidents([], skipped=0, changed=lambda *_: None),
+                )
+                start = time.perf_counter()
+                state = run_loop(job, state, stop).state
+                looped.append((time.perf_counter() - start) / turn)
+        overhead = statistics.median(with_loop / alone for with_loop, alone in zip(looped, bare, strict=True)) - 1
+        figures = {"step_ms": 1e3 * statistics.median(bare), "overhead": overhead}
+        rows.append(timed(f"loop {name}", (statistics.median(looped), min(looped), max(looped)), **figures))
+    return rows
+
+
 def bench_checkpoint(repeats: int) -> list[Row]:
     """An asynchronous save as the loop sees it, until it is committed, and a restore."""
     from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
@@ -201,7 +290,14 @@ def bench_checkpoint(repeats: int) -> list[Row]:
     return rows
 
 
-SECTIONS = {"train": bench_train, "decode": bench_decode, "data": bench_data, "checkpoint": bench_checkpoint}
+SECTIONS = {
+    "train": bench_train,
+    "loop": bench_loop,
+    "decode": bench_decode,
+    "data": bench_data,
+    "loader": bench_loader,
+    "checkpoint": bench_checkpoint,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -210,6 +306,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="all unless named")
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args(argv)
+    keep_freed_memory()
     table = []
     for name in args.sections or SECTIONS:
         for row in SECTIONS[name](args.repeats):
