@@ -21,14 +21,15 @@ from etils import epath
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params, PyTree
 from jaxlm.io import checkpoint_steps as files
+from jaxlm.io.agree import all_agree, num_processes, on_first_process, process_id
 from jaxlm.io.checkpoint_format import pack_meta
-from jaxlm.io.checkpoint_processes import everywhere, from_first
 from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree
 from jaxlm.io.checkpoint_sealing import Sealing, is_full_disk
 from jaxlm.io.checkpoint_steps import META, STATE
 from jaxlm.io.checksums import find_damage, is_sealed
 
 T = TypeVar("T")
+TOPIC = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Checkpointer:
         self._failed = False
         """Whether the last save did not succeed: it left files, and Orbax's manager an error."""
         logging.getLogger("absl").addFilter(_not_from_orbax)
-        self._writes = not read_only and jax.process_index() == 0
+        self._writes = not read_only and process_id() == 0
         if self._writes:  # before the manager: in making one the others wait for the first process
             files.clear_unsealed(self.directory, self._say)
         self._manager = self._open_manager()
@@ -128,11 +129,11 @@ class Checkpointer:
             return
         error = sealing.join()
         self._sealing = None
-        if not everywhere(error is None):
+        if not all_agree(TOPIC, error is None):
             self._failed = True
             self._raise(sealing.step, error or UserError(f"saving step {sealing.step} failed in another process"))
-        if jax.process_count() > 1:
-            from_first(lambda: self._check_shares(sealing.step))
+        if num_processes() > 1:
+            on_first_process(TOPIC, lambda: self._check_shares(sealing.step))
         if self._writes:
             self._retire(sealing.step)
 
@@ -142,7 +143,7 @@ class Checkpointer:
         Damaged newer steps are named and, unless read-only, renamed to ``<step>.damaged``, so that they can be saved
         again. Raises UserError where all steps are damaged; then nothing is renamed.
         """
-        if not from_first(self.steps):
+        if not on_first_process(TOPIC, self.steps):
             return None
         step, (state, meta) = self._read(None, lambda path: read_state(path, abstract_state))
         return Restored(step, state, meta)
@@ -179,9 +180,9 @@ class Checkpointer:
 
         Verifies from the newest on, each step once in this process, and treats damaged ones as `resume` does.
         """
-        if not from_first(self.steps):
+        if not on_first_process(TOPIC, self.steps):
             return None
-        step = from_first(self._first_intact)
+        step = on_first_process(TOPIC, self._first_intact)
         self._leave_behind(step)
         return step
 
@@ -190,7 +191,7 @@ class Checkpointer:
         if self._writes:
             files.set_aside(self.directory, step)
         self._faults.pop(step, None)
-        everywhere(True)
+        all_agree(TOPIC, True)
 
     def steps(self) -> list[int]:
         """The committed steps, ascending, read from the directory: a save under way is not among them."""
@@ -203,7 +204,7 @@ class Checkpointer:
     def close(self) -> None:
         """Waits, then releases the threads. Several processes do not wait for each other here: one may have failed."""
         try:
-            if jax.process_count() == 1:
+            if num_processes() == 1:
                 self.wait()
             elif self._sealing is not None and (error := self._sealing.join()) is not None:
                 self._raise(self._sealing.step, error)
@@ -240,18 +241,22 @@ class Checkpointer:
 
     def _make_way(self, step: int) -> bool:
         """Whether `step` is to be saved: then nothing of that name is left, on disk or in the manager's own list."""
-        damaged = from_first(lambda: bool(self._faults.get(step)) and step in self.steps())
+        damaged = on_first_process(TOPIC, lambda: bool(self._faults.get(step)) and step in self.steps())
         if damaged:
             self.set_aside(step)
-        if from_first(lambda: step in self.steps()):
+        if on_first_process(TOPIC, lambda: step in self.steps()):
             return False
-        if from_first(lambda: self._failed or self._path(step).exists() or step in self._manager.all_steps()):
+        if on_first_process(TOPIC, lambda: self._failed or self._is_taken(step)):
             self._close_manager()
             if self._writes:
                 files.clear_unsealed(self.directory, self._say)
             self._manager, self._failed = self._open_manager(), False
         self._faults.pop(step, None)
         return True
+
+    def _is_taken(self, step: int) -> bool:
+        """Whether something of that name is on disk, or in the manager's own list."""
+        return self._path(step).exists() or step in self._manager.all_steps()
 
     def _retire(self, saved: int) -> None:
         """Deletes what is out of policy. Only ever called when step `saved` is sealed."""
@@ -286,7 +291,7 @@ class Checkpointer:
     def _read(self, step: int | None, read: Callable[[epath.Path], T]) -> tuple[int, T]:
         """(the step, ``read`` of its directory): of that step, or else of the newest that is intact and can be read."""
         while True:
-            chosen = from_first(lambda: self._first_intact() if step is None else self._check(step))
+            chosen = on_first_process(TOPIC, lambda: self._first_intact() if step is None else self._check(step))
             done: list[T] = []
             fault = "in another process"
             try:
@@ -295,7 +300,7 @@ class Checkpointer:
                 raise
             except Exception as error:
                 fault = _first_line(error)
-            if everywhere(bool(done)):
+            if all_agree(TOPIC, bool(done)):
                 if step is None:
                     self._leave_behind(chosen)
                 return chosen, done[0]
@@ -345,8 +350,8 @@ class Checkpointer:
     def _leave_behind(self, used: int) -> None:
         """Names the damaged steps newer than the one used and, where this process trains on, clears their places."""
         damaged = [step for step in self.steps() if step > used and self._faults.get(step)] if self._faults else []
-        for step in from_first(lambda: damaged):
-            if jax.process_index() == 0:
+        for step in on_first_process(TOPIC, lambda: damaged):
+            if process_id() == 0:
                 what = f"checkpoint {step} of {self.directory} is damaged ({_brief(self._faults[step])})"
                 self._say(f"{what}: step {used} is used instead")
             if not self._read_only:

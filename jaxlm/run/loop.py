@@ -11,12 +11,11 @@ import numpy as np
 
 from jaxlm.core.types import Array, Batch
 from jaxlm.data.batches import DataState
+from jaxlm.io.agree import num_processes, on_first_process
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.metrics import MetricsWriter
 from jaxlm.io.progress import Progress
-from jaxlm.run.agree import on_first_process
 from jaxlm.run.incidents import Incidents
-from jaxlm.run.processes import num_processes
 from jaxlm.run.signals import StopRequest
 from jaxlm.train.state import TrainState
 

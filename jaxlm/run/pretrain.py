@@ -1,7 +1,7 @@
 """``jaxlm pretrain CONFIG``: from text to a trained decoder. The same command resumes it.
 
 Started once a host, it is one run over all of them (`jaxlm.run.processes`): the first process writes and prints, and
-what ends one ends all (`jaxlm.run.agree`).
+what ends one ends all (`jaxlm.io.agree`).
 """
 
 import contextlib
@@ -18,6 +18,16 @@ from jaxlm.core.tree import flatten_with_paths
 from jaxlm.core.types import Params
 from jaxlm.data.batches import DataState, train_plan
 from jaxlm.evals.compression import primed_xz_bits_per_byte
+from jaxlm.io.agree import (
+    check_same,
+    first_stderr,
+    first_then_others,
+    is_first,
+    on_every_process,
+    on_first_process,
+    one_fate,
+    say,
+)
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.loader import train_batches
@@ -25,7 +35,6 @@ from jaxlm.io.metrics import MetricsWriter, SilentWriter
 from jaxlm.io.progress import Progress, notice
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
-from jaxlm.run.agree import check_same, first_then_others, on_every_process, on_first_process, one_fate
 from jaxlm.run.assembly import Assembly
 from jaxlm.run.config import MAY_CHANGE, PretrainConfig
 from jaxlm.run.config_files import load_config
@@ -34,7 +43,7 @@ from jaxlm.run.incidents import Incident, Incidents, describe
 from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
 from jaxlm.run.memory import check_memory, estimate_run_memory
 from jaxlm.run.prepare import PreparedData, keep_tokenizer, prepare_data, resolve_model
-from jaxlm.run.processes import first_stderr, is_first, say, start_processes
+from jaxlm.run.processes import start_processes
 from jaxlm.run.samples import check_prompts, make_sampler, sample_figures
 from jaxlm.run.setup import batch_sharding, check_rows
 from jaxlm.run.signals import StopRequest

@@ -11,12 +11,12 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple
 
 import jax
-from jax._src import distributed  # the key-value store of jax.distributed has no public name; Orbax uses this one too
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.agree import say
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Of these jax itself reads the first; the others are named as its launchers name them."""
@@ -81,46 +81,6 @@ def start_processes() -> None:
     _keep_stdout()
     _connect(launch, _seconds("JAXLM_CONNECT_SECONDS", CONNECT_SECONDS))
     say(f"{launch.num_processes} processes, found by {launch.found_by}")
-
-
-def num_processes() -> int:
-    """How many processes run this command; starts no device."""
-    return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
-
-
-def process_id() -> int:
-    """Which of them this is; starts no device."""
-    return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
-
-
-def is_first() -> bool:
-    """True in the process that writes and prints."""
-    return process_id() == 0
-
-
-def client() -> Any:
-    """The key-value store that the processes share."""
-    return distributed.global_state.client
-
-
-def say(text: str) -> None:
-    """A line on stderr, from the first process only."""
-    print(text, file=first_stderr(), flush=True)
-
-
-def first_stderr() -> TextIO:
-    """stderr in the first process, and in the others a place where nothing is seen."""
-    return sys.stderr if is_first() else _nowhere()
-
-
-def _nowhere() -> TextIO:
-    global _NOWHERE
-    if _NOWHERE is None:
-        _NOWHERE = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
-    return _NOWHERE
-
-
-_NOWHERE: TextIO | None = None
 
 
 def _from_variables(environ: Mapping[str, str]) -> Launch:

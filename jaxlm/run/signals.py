@@ -12,8 +12,7 @@ from typing import Self
 
 from jax.experimental.multihost_utils import reached_preemption_sync_point
 
-from jaxlm.run.agree import exchange
-from jaxlm.run.processes import num_processes
+from jaxlm.io.agree import exchange, num_processes
 
 
 class StopRequest:

@@ -147,8 +147,9 @@ def test_a_run_goes_on_with_another_number_of_processes(pair_run, config_file, t
 
 ALONE = """
 import sys
-from jaxlm.run.agree import on_every_process, one_fate
-from jaxlm.run.processes import process_id, start_processes
+from jaxlm.io.agree import on_every_process, one_fate
+from jaxlm.run.processes import start_processes
+from jaxlm.io.agree import process_id
 
 start_processes()
 with one_fate():

@@ -15,13 +15,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import jax
+from jax._src import distributed  # the key-value store of jax.distributed has no public name; Orbax uses this one too
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.config_json import diff_fields
-from jaxlm.run.processes import client, is_first, num_processes, process_id
 
 T = TypeVar("T")
 
@@ -37,6 +37,46 @@ class AgreedError(UserError):
 
 class ProcessLost(Exception):
     """Another process has left; the message says which, and why if it could."""
+
+
+def num_processes() -> int:
+    """How many processes run this command; starts no device."""
+    return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
+
+
+def process_id() -> int:
+    """Which of them this is; starts no device."""
+    return distributed.global_state.process_id if jax.distributed.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """True in the process that writes and prints."""
+    return process_id() == 0
+
+
+def client() -> Any:
+    """The key-value store that the processes share."""
+    return distributed.global_state.client
+
+
+def say(text: str) -> None:
+    """A line on stderr, from the first process only."""
+    print(text, file=first_stderr(), flush=True)
+
+
+def first_stderr() -> TextIO:
+    """stderr in the first process, and in the others a place where nothing is seen."""
+    return sys.stderr if is_first() else _nowhere()
+
+
+def _nowhere() -> TextIO:
+    global _NOWHERE
+    if _NOWHERE is None:
+        _NOWHERE = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as the process)
+    return _NOWHERE
+
+
+_NOWHERE: TextIO | None = None
 
 
 def on_first_process(topic: str, fn: Callable[[], T]) -> T:
@@ -97,6 +137,11 @@ def check_same(topic: str, record: Callable[[], dict[str, Any]]) -> None:
     found = list(itertools.chain.from_iterable(exchange(topic, lines)))
     more = f" (and {len(found) - 6} more)" if len(found) > 6 else ""
     raise AgreedError(f"the processes differ: {', '.join(found[:6])}{more}: start the same command on all hosts")
+
+
+def all_agree(topic: str, ok: bool) -> bool:
+    """Whether ``ok`` holds in all processes; none goes on before all have come."""
+    return all(exchange(topic, ok))
 
 
 def exchange(topic: str, value: Any) -> list[Any]:
