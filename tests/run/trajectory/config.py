@@ -16,7 +16,7 @@ def config() -> PretrainConfig:
         corpus=CorpusConfig(source="text", paths=(str(Path(__file__).parent / "text.txt"),), document="paragraph"),
         tokenizer=TokenizerConfig(kind="byte"),
         data=DataConfig(seq_len=64),
-        model=DecoderConfig(max_seq_len=64, num_layers=2, model_dim=64, num_heads=8, mlp_dim=192),
+        model=DecoderConfig(max_seq_len=64, num_layers=2, model_dim=64, num_heads=8, mlp_dim=192, vocab_multiple=64),
         optimizer=OptimizerConfig(name="adamw", peak_lr=3e-3, warmup_steps=10),
         sample=SampleConfig(prompts=(), max_new_tokens=8),
         checkpoint=CheckpointConfig(save_every=20),
