@@ -1,13 +1,14 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """Norms, MLPs, linear maps and dropout against their formulas in float64."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxlm.nn.dropout import dropout
-from jaxlm.nn.linear import Linear, matmul
+from jaxlm.nn.linear import Linear, apply_together, matmul
 from jaxlm.nn.mlp import MLP
 from jaxlm.nn.norms import Norm
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
@@ -70,3 +71,23 @@ def test_dropout_keeps_the_mean_and_needs_a_key() -> None:
     assert set(np.unique(out)) == {0.0, np.float32(1 / 0.75)}
     assert out.mean() == pytest.approx(1.0, abs=0.01)
     np.testing.assert_array_equal(out, dropout(x, 0.25, jax.random.key(0)))
+
+
+def test_linears_applied_together_are_each_one_alone(rng: np.random.Generator) -> None:
+    class Pair(nn.Module):
+        together: bool
+
+        @nn.compact
+        def __call__(self, x):
+            linears = [Linear(6, 0.5, True, F32, F32, name="a"), Linear(4, 0.5, True, F32, F32, name="b")]
+            return apply_together(linears, x) if self.together else [linear(x) for linear in linears]
+
+    x = jnp.asarray(rng.normal(size=(8, 3, 4)), F32)
+    params = Pair(False).init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, Pair(True).init(jax.random.key(0), x))
+    expected = Pair(False).apply(params, x)
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.devices())):
+        on_mesh = jax.jit(Pair(True).apply)(params, x)
+    for found in (Pair(True).apply(params, x), on_mesh):
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
