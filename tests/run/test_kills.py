@@ -18,7 +18,7 @@ FIELDS = """
         checkpoint=CheckpointConfig(save_every=4, keep_last=2),
         num_steps=60, global_batch_size=8, grad_accum_steps=2, ema_decay=0.9, log_every=1, eval_every=20,
 """
-RANDOM, WHILE_SAVING, ONE_OF_TWO = 18, 12, 10
+LAST_STEP = 60
 LEAST_IN_FLIGHT = 8
 
 
@@ -53,11 +53,12 @@ class Kill:
         return max(steps, default=0)
 
 
-def kill(processes, victim, run_dir, *, delay=None, at_save=None):
-    """SIGKILL after the first step: ``delay`` seconds on, or while save number ``at_save`` from there is under way."""
+def kill(processes, victim, run_dir, *, at_step=None, delay=0.0, at_save=None):
+    """SIGKILL ``delay`` seconds after step ``at_step``, or while the save number ``at_save`` is under way."""
     one = Kill(run_dir)
     wait_for(one.first_step_taken, processes)
-    if at_save is None:
+    if at_step is not None:
+        wait_for(lambda: one.last_step() >= at_step, processes)
         time.sleep(delay)
     else:
         for _ in range(at_save):
@@ -71,42 +72,38 @@ def kill(processes, victim, run_dir, *, delay=None, at_save=None):
 
 @pytest.fixture(scope="module")
 def whole(config_file, tmp_path_factory):
-    """(the uninterrupted run, seconds from its first step to its end) alone, and of two processes."""
-    found = {}
-    for name, begin in (("alone", lambda d: [start(config_file, d)]), ("pair", lambda d: start_pair(config_file, d))):
-        succeed(begin(tmp_path_factory.mktemp(name) / "first"))  # programs and data are in the cache from here on
-        run_dir = tmp_path_factory.mktemp(name) / "run"
-        processes = begin(run_dir)
-        wait_for(Kill(run_dir).first_step_taken, processes)
-        began = time.monotonic()
-        succeed(processes)
-        found[name] = run_dir, time.monotonic() - began
-    return found
+    """The uninterrupted run, alone and of two processes."""
+    alone, pair = (tmp_path_factory.mktemp(name) / "run" for name in ("alone", "pair"))
+    succeed([start(config_file, alone)])
+    succeed(start_pair(config_file, pair))
+    return alone, pair
+
+
+def moments(rng, count, while_saving):
+    """When to strike: after a random step and a random part of the next, or in a random one of the saves."""
+    at_random = [{"at_step": rng.randrange(1, LAST_STEP - 1), "delay": rng.uniform(0, 0.05)} for _ in range(count)]
+    return at_random + [{"at_save": rng.randrange(1, 12)} for _ in range(while_saving)]
 
 
 def test_forty_kills_change_no_bit(whole, config_file, tmp_path):
     rng = random.Random(0)
-    alone_dir, alone_seconds = whole["alone"]
-    pair_dir, pair_seconds = whole["pair"]
+    alone_dir, pair_dir = whole
     kills = []
-    for index in range(RANDOM + WHILE_SAVING):
+    for index, when in enumerate(moments(rng, 18, 12)):
         run_dir = tmp_path / f"alone{index}"
         processes = [start(config_file, run_dir)]
-        when = {"delay": rng.uniform(0, 0.8 * alone_seconds)} if index < RANDOM else {"at_save": rng.randrange(1, 8)}
         kills.append(kill(processes, 0, run_dir, **when))
         finish(processes)
         succeed([start(config_file, run_dir)])
         assert_same_run(run_dir, alone_dir)
-    for index in range(ONE_OF_TWO):
-        run_dir = tmp_path / f"pair{index}"
+    for index, when in enumerate(moments(rng, 6, 4)):
+        run_dir, victim = tmp_path / f"pair{index}", index % 2
         processes = start_pair(config_file, run_dir, JAXLM_HEARTBEAT_SECONDS="10")
-        victim = index % 2
-        when = {"at_save": rng.randrange(1, 8)} if index >= 6 else {"delay": rng.uniform(0, 0.8 * pair_seconds)}
         kills.append(kill(processes, victim, run_dir, **when))
         finish([processes[1 - victim], processes[victim]])
         succeed(start_pair(config_file, run_dir))
         assert_same_run(run_dir, pair_dir)
     in_flight = sum(one["in_flight"] for one in kills)
     print(f"{len(kills)} kills at steps {[one['step'] for one in kills]}; {in_flight} with a save in flight")
-    assert len(kills) == RANDOM + WHILE_SAVING + ONE_OF_TWO == 40
+    assert len(kills) == 40
     assert in_flight >= LEAST_IN_FLIGHT
