@@ -110,9 +110,10 @@ def test_every_file_may_be_damaged_when_a_run_resumes(copy):
     for number, path in enumerate(files_of(copy / "10"), start=1):
         flip(path, 9)
         with Checkpointer(copy, keep, say=lambda _: None) as checkpointer:
-            step, restored, _ = checkpointer.resume(like)
-            assert (step, checkpointer.steps()) == (5, [5])
-            assert is_same(restored, make_state(5))
+            found = checkpointer.resume(like)
+            assert found is not None
+            assert (found.step, checkpointer.steps()) == (5, [5])
+            assert is_same(found.state, make_state(5))
             aside = copy / ("10.damaged" if number == 1 else f"10.damaged.{number}")
             assert (aside / path.relative_to(copy / "10")).exists()
             assert checkpointer.save(10, make_state(10), {"data": {"cursor": 10}, "incidents": []})
@@ -224,7 +225,9 @@ def test_what_orbax_cannot_read_is_damage_but_a_full_device_is_not(copy, monkeyp
             checkpointer.resume(like)
         assert checkpointer.steps() == [5, 10]
         monkeypatch.setattr(checkpoints, "read_state", fails_at_10(ValueError("NOT_FOUND: chunk\nlong story")))
-        assert checkpointer.resume(like).step == 5
+        found = checkpointer.resume(like)
+        assert found is not None
+        assert found.step == 5
         assert checkpointer.steps() == [5]
     assert len(said) == 1
     assert "Orbax cannot read it: ValueError: NOT_FOUND: chunk)" in said[0]

@@ -197,9 +197,10 @@ def test_version_1_is_restored_and_said_to_carry_no_checksums(tmp_path):
     said: list[str] = []
     with Checkpointer(tmp_path, CheckpointConfig(keep_last=2), say=said.append) as checkpointer:
         assert checkpointer.steps() == [5, 10]
-        step, restored, meta = checkpointer.resume(abstract(state, (1, 8)))
-        assert_same(state, restored)
-        assert (step, meta) == (10, {"data": {"cursor": 10}, "incidents": []})
+        found = checkpointer.resume(abstract(state, (1, 8)))
+        assert found is not None
+        assert_same(state, found.state)
+        assert (found.step, found.meta) == (10, {"data": {"cursor": 10}, "incidents": []})
         assert_same(checkpointer.restore_params()[0], make_state().params)
         assert len(said) == 1
         assert "checkpoint 10" in said[0]

@@ -53,7 +53,7 @@ class Kill:
         return max(steps, default=0)
 
 
-def kill(processes, victim, run_dir, *, at_step=None, delay=0.0, at_save=None):
+def kill(processes, victim, run_dir, *, at_step=None, delay=0.0, at_save=1):
     """SIGKILL ``delay`` seconds after step ``at_step``, or while the save number ``at_save`` is under way."""
     one = Kill(run_dir)
     wait_for(one.first_step_taken, processes)
