@@ -85,7 +85,7 @@ def batches(axes: Axes) -> None:
     source = ArraySource(documents, np.concatenate([[0], np.cumsum(lengths)]))
     for one, packing in zip(axes, ("best_fit", "concat"), strict=True):
         config = DataConfig(seq_len=64, packing=packing, shuffle=False)
-        plan = train_plan(source, config, global_batch_size=pack_rows(source, config).num_rows, seed=0)
+        plan = train_plan(source, config, global_batch_size=pack_rows(source, config, batch_size=1).num_rows, seed=0)
         batch = make_batch(source, plan, plan.row_ids(0), pad_id=0)
         shown = np.where(batch["loss_mask"] > 0, batch["tokens"] - 1.0, np.nan)
         one.imshow(shown, cmap="tab10", aspect="auto", vmin=0, vmax=9, interpolation="none")

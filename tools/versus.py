@@ -57,7 +57,7 @@ def serve() -> None:
 
     from configs.shakespeare_nanogpt import config as make_config
     from jaxlm.core.keys import Purpose, fold_key, purpose_key
-    from jaxlm.models.decoder import make_decoder, resolve_attention
+    from jaxlm.models.families import for_platform, make_model
     from jaxlm.optim.optimizers import make_optimizer
     from jaxlm.run.devices import keep_freed_memory
     from jaxlm.train.objectives import causal_objective
@@ -67,7 +67,7 @@ def serve() -> None:
     keep_freed_memory()
     config = make_config()
     model_config = dataclasses.replace(config.model, vocab_size=VOCAB_SIZE)
-    model = make_decoder(resolve_attention(model_config, jax.default_backend()))
+    model = make_model(for_platform(model_config, jax.default_backend()))
     tx = make_optimizer(config.optimizer, config.num_steps)
     tokens = np.random.default_rng(0).integers(0, VOCAB_SIZE, (ROWS, SEQ_LEN)).astype(np.int32)
     batch = jax.device_put({"tokens": tokens, "targets": tokens, "loss_mask": np.ones(tokens.shape, np.float32)})

@@ -7,15 +7,18 @@ so any number of hosts sees the same batches in the same order, and going to bat
 import bisect
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose
+from jaxlm.data.lanes import LaneRows, lay_in_lanes
 from jaxlm.data.packing import EMPTY_ROW, PackedRows, Rows, WindowRows, concatenate, one_a_row, pack_best_fit
 from jaxlm.data.permutation import mix_key, permute
 from jaxlm.data.rows import TokenSource, make_rows
+
+Packing = Literal["best_fit", "concat", "none", "stream"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +27,10 @@ class DataConfig:
 
     seq_len: int = 256
     """Predictions a row."""
-    packing: Literal["best_fit", "concat", "none"] = "best_fit"
+    packing: Packing = "best_fit"
     """best_fit: whole documents side by side, attention kept inside each. concat: windows over the plain stream.
-    none: one document (or piece of a long one) to a row, the rest padding."""
+    none: one document (or piece of a long one) to a row, the rest padding. stream: each row goes on where the same row
+    of the batch before ended, for models that carry a state; never shuffled."""
     shuffle: bool = True
     """A new order (and, with concat, new cuts) in every epoch. False: the order of the corpus, every epoch."""
     add_bos: bool = True
@@ -43,8 +47,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.seq_len < 1:
             raise ValueError(f"seq_len={self.seq_len} must be at least 1")
-        if self.packing not in ("best_fit", "concat", "none"):
-            raise ValueError(f"packing={self.packing!r} is not one of 'best_fit', 'concat', 'none'")
+        if self.packing not in get_args(Packing):
+            raise ValueError(f"packing={self.packing!r} is not one of {', '.join(map(repr, get_args(Packing)))}")
         if self.num_epochs is not None and self.num_epochs < 1:
             raise ValueError(f"num_epochs={self.num_epochs} must be at least 1, or None to repeat without end")
         if self.read_threads < 0:
@@ -147,8 +151,12 @@ class BatchPlan:
         return ids
 
 
-def pack_rows(split: TokenSource, config: DataConfig, *, offset_seed: int | None = None) -> PackedRows | WindowRows:
+def pack_rows(
+    split: TokenSource, config: DataConfig, *, batch_size: int, offset_seed: int | None = None
+) -> PackedRows | WindowRows | LaneRows:
     """The index map that ``config.packing`` names, over one split."""
+    if config.packing == "stream":
+        return lay_in_lanes(split.num_tokens, config.seq_len, batch_size)
     if config.packing == "best_fit":
         return pack_best_fit(split.doc_offsets, config.seq_len)
     if config.packing == "none":
@@ -170,8 +178,8 @@ def train_plan(
             "lower data.seq_len or add text"
         )
     _check_predictable(split, config, name)
-    rows = pack_rows(split, config, offset_seed=seed if config.shuffle else None)
-    return BatchPlan(rows, global_batch_size, seed, config.shuffle, config.num_epochs)
+    rows = pack_rows(split, config, batch_size=global_batch_size, offset_seed=seed if config.shuffle else None)
+    return BatchPlan(rows, global_batch_size, seed, config.shuffle and not rows.streamed, config.num_epochs)
 
 
 def eval_plan(split: TokenSource, config: DataConfig, *, batch_size: int, name: str = "validation") -> BatchPlan:
@@ -183,13 +191,26 @@ def eval_plan(split: TokenSource, config: DataConfig, *, batch_size: int, name: 
       UserError: the split has nothing to predict.
     """
     _check_predictable(split, config, name)
-    return BatchPlan(pack_rows(split, config), batch_size, seed=0, shuffle=False, num_epochs=1)
+    rows = pack_rows(split, config, batch_size=batch_size)
+    return BatchPlan(rows, batch_size, seed=0, shuffle=False, num_epochs=1)
+
+
+def batch_keys(rows: Rows) -> tuple[str, ...]:
+    """The names of the arrays in a batch of these rows."""
+    keys = ("tokens", "targets", "loss_mask")
+    if rows.segmented:
+        return (*keys, "segment_ids", "positions")
+    return (*keys, "positions") if rows.streamed else keys
 
 
 def make_batch(split: TokenSource, plan: BatchPlan, row_ids: np.ndarray, *, pad_id: int) -> dict[str, np.ndarray]:
-    """The arrays of some rows of a plan: [n, t], t the plan's own sequence length. See ``make_rows``."""
+    """The arrays of some rows of a plan (`batch_keys`): [n, t], t the plan's own sequence length. See ``make_rows``."""
     rows = plan.rows
-    return make_rows(split, rows, row_ids, seq_len=rows.seq_len, packed=rows.segmented, pad_id=pad_id)
+    batch = make_rows(split, rows, row_ids, seq_len=rows.seq_len, packed=rows.segmented, pad_id=pad_id)
+    if isinstance(rows, LaneRows):
+        first_n1 = rows.first_positions(row_ids)[:, None].astype(np.int32)
+        batch["positions"] = first_n1 + np.arange(rows.seq_len, dtype=np.int32)
+    return batch
 
 
 def eval_batches(
@@ -204,7 +225,7 @@ def eval_batches(
 def _check_predictable(split: TokenSource, config: DataConfig, name: str) -> None:
     """A document's first token is never a target where documents stay apart; the stream's never is."""
     longest = split.num_tokens
-    if config.packing != "concat":
+    if config.packing not in ("concat", "stream"):
         longest = int(np.diff(split.doc_offsets).max(initial=0))
     if longest < 2:
         raise UserError(

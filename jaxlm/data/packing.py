@@ -55,6 +55,11 @@ class Rows(Protocol):
         """Whether the pieces of a row are kept apart by segment ids."""
         ...
 
+    @property
+    def streamed(self) -> bool:
+        """Whether a row goes on where the same row of the batch before ended."""
+        ...
+
     def pieces(self, row_ids: np.ndarray) -> Pieces: ...
 
 
@@ -71,6 +76,7 @@ class PackedRows:
     """int64 [num_rows + 1]: row i is made of the pieces row_offsets[i]..row_offsets[i + 1]."""
     num_predictions: int
     segmented: bool = True
+    streamed: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -105,6 +111,7 @@ class WindowRows:
     offset: int = 0
     offset_seed: int | None = None
     segmented: bool = False
+    streamed: bool = False
 
     @property
     def num_predictions(self) -> int:

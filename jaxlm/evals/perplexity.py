@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxlm.core.types import Array, Batch, Params
+from jaxlm.core.types import Array, Batch, Params, PyTree
 from jaxlm.losses.tokens import token_nll
 from jaxlm.models.api import Model
+
+Sums = dict[str, Array]
+"""``nats``, ``tokens`` and ``correct``: f32 sums over the counted targets of a batch."""
 
 
 def target_logprobs(model: Model, params: Params, batch: Batch) -> tuple[Array, Array]:
@@ -17,30 +20,49 @@ def target_logprobs(model: Model, params: Params, batch: Batch) -> tuple[Array, 
 
     Keys of ``batch``: ``tokens``, ``targets`` and, for packed rows, ``segment_ids`` and ``positions``.
     """
-    hidden_btd, _ = model.hidden(
-        params, batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids")
+    return _target_logprobs(model, params, batch, None)[:2]
+
+
+def _target_logprobs(model: Model, params: Params, batch: Batch, state: PyTree) -> tuple[Array, Array, PyTree]:
+    hidden_btd, state = model.hidden(
+        params,
+        batch["tokens"],
+        positions=batch.get("positions"),
+        segment_ids=batch.get("segment_ids"),
+        kv_cache=state,
     )
     logits_btv = model.logits(params, hidden_btd)
     nll_bt, _ = token_nll(logits_btv, batch["targets"])
-    return -nll_bt, jnp.argmax(logits_btv, axis=-1) == batch["targets"]
+    return -nll_bt, jnp.argmax(logits_btv, axis=-1) == batch["targets"], state
 
 
-def make_eval_step(model: Model, *, per_row: bool = False) -> Callable[[Params, Batch], dict[str, Array]]:
-    """``f(params, batch) -> {"nats", "tokens", "correct"}``: f32 sums over the counted targets of a batch.
+def make_eval_step(model: Model, *, per_row: bool = False) -> Callable[[Params, Batch], Sums]:
+    """``f(params, batch) -> sums``: scalars, or with ``per_row`` one sum for each row, shape [b].
 
-    Scalars, or with ``per_row`` one sum for each row, shape [b]. A target counts with its ``loss_mask``; a masked one
-    adds exactly 0. Add batches up in float64 on the host: f32 loses single tokens beyond 16 M.
+    A target counts with its ``loss_mask``; a masked one adds exactly 0. Add batches up in float64 on the host: f32
+    loses single tokens beyond 16 M.
     """
-    axis = 1 if per_row else None
 
-    def eval_step(params: Params, batch: Batch) -> dict[str, Array]:
-        logprobs_bt, correct_bt = target_logprobs(model, params, batch)
-        loss_mask_bt = batch["loss_mask"].astype(jnp.float32)
-        counted_bt = loss_mask_bt > 0
-        return {
-            "nats": jnp.sum(jnp.where(counted_bt, -logprobs_bt * loss_mask_bt, 0.0), axis=axis),
-            "tokens": jnp.sum(loss_mask_bt, axis=axis),
-            "correct": jnp.sum(jnp.where(correct_bt, loss_mask_bt, 0.0), axis=axis),
-        }
+    def eval_step(params: Params, batch: Batch) -> Sums:
+        return _sums(*target_logprobs(model, params, batch), batch, axis=1 if per_row else None)
 
     return eval_step
+
+
+def make_carried_eval_step(model: Model) -> Callable[[Params, Batch, PyTree], tuple[Sums, PyTree]]:
+    """``f(params, batch, state) -> (sums, state)``, for batches that go on where the one before ended."""
+
+    def eval_step(params: Params, batch: Batch, state: PyTree) -> tuple[Sums, PyTree]:
+        logprobs_bt, correct_bt, state = _target_logprobs(model, params, batch, state)
+        return _sums(logprobs_bt, correct_bt, batch, axis=None), state
+
+    return eval_step
+
+
+def _sums(logprobs_bt: Array, correct_bt: Array, batch: Batch, *, axis: int | None) -> Sums:
+    loss_mask_bt = batch["loss_mask"].astype(jnp.float32)
+    return {
+        "nats": jnp.sum(jnp.where(loss_mask_bt > 0, -logprobs_bt * loss_mask_bt, 0.0), axis=axis),
+        "tokens": jnp.sum(loss_mask_bt, axis=axis),
+        "correct": jnp.sum(jnp.where(correct_bt, loss_mask_bt, 0.0), axis=axis),
+    }

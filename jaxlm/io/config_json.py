@@ -38,6 +38,11 @@ def config_from_dict(config_type: type[T], data: dict[str, Any], where: str = "c
     return _decode(config_type, data, where)
 
 
+def decode_config(hint: Any, data: dict[str, Any], where: str = "config") -> Any:
+    """`config_from_dict` where the type is a union of dataclasses that a literal field tells apart."""
+    return _decode(hint, data, where)
+
+
 def diff_configs(old: Any, new: Any) -> list[str]:
     """``['model.num_layers: 4 -> 6', ...]``, in the order of `old`; empty where the two are equal."""
     return [f"{name}: {_show(a)} -> {_show(b)}" for name, (a, b) in diff_fields(old, new).items()]
@@ -109,6 +114,8 @@ def _decode_dataclass(hint: Any, value: Any, where: str) -> Any:
 
 def _decode_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
     """The first member that takes the value; one of exactly its type goes first (1 in ``float | int`` is an int)."""
+    if isinstance(value, dict) and len(tagged := [member for member in args if _has_tag(member, value)]) == 1:
+        return _decode(tagged[0], value, where)
     errors = []
     for member in sorted(args, key=lambda member: member is not type(value)):
         try:
@@ -119,6 +126,15 @@ def _decode_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
     if len(members) == 1:
         raise errors[0]
     raise UserError(f"{where}={_show(value)} is none of {', '.join(str(getattr(m, '__name__', m)) for m in args)}")
+
+
+def _has_tag(member: Any, value: dict[str, Any]) -> bool:
+    """Whether a dataclass has a field of one literal value, and the dict holds it."""
+    if not dataclasses.is_dataclass(member):
+        return False
+    hints = typing.get_type_hints(member)
+    tags = {name: args[0] for name, hint in hints.items() if len(args := typing.get_args(hint)) == 1}
+    return any(typing.get_origin(hints[name]) is Literal and value.get(name) == tag for name, tag in tags.items())
 
 
 def _decode_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

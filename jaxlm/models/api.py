@@ -29,6 +29,10 @@ class KVCache(NamedTuple):
         return self.positions_bs.shape[1]
 
 
+Cache = Any
+"""What a model remembers of the tokens so far: a decoder's `KVCache`, a recurrent model's state."""
+
+
 class HiddenFn(Protocol):
     """``hidden(params, tokens_bt, ...) -> (hidden_btd after the final norm, kv_cache or None)``.
 
@@ -44,19 +48,19 @@ class HiddenFn(Protocol):
         *,
         positions: Array | None = None,
         segment_ids: Array | None = None,
-        kv_cache: KVCache | None = None,
+        kv_cache: Cache | None = None,
         dropout_key: Array | None = None,
-    ) -> tuple[Array, KVCache | None]: ...
+    ) -> tuple[Array, Cache | None]: ...
 
 
 class InitCacheFn(Protocol):
     """``init_cache(batch_size, capacity, dtype=None)``: an empty cache, in the compute dtype unless told."""
 
-    def __call__(self, batch_size: int, capacity: int, dtype: Any = None) -> KVCache: ...
+    def __call__(self, batch_size: int, capacity: int, dtype: Any = None) -> Cache: ...
 
 
 class Model(NamedTuple):
-    """A decoder-like model as a bundle of pure functions."""
+    """A causal model as a bundle of pure functions."""
 
     config: Any
     init: Callable[[Array], Params]

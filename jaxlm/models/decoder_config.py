@@ -28,6 +28,7 @@ _CHOICES = {
 class DecoderConfig:
     """A decoder-only Transformer. The defaults are a small modern one; every field stands alone."""
 
+    family: Literal["decoder"] = "decoder"
     vocab_size: int | None = None
     """Symbols that are predicted; None = the tokenizer's, filled in before the model is made."""
     vocab_multiple: int = 1

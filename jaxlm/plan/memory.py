@@ -73,18 +73,9 @@ def activation_bytes(config: DecoderConfig, *, rows: int, seq_len: int, model_wa
     return int(kept), int(logits)
 
 
-def estimate_memory(
-    config: DecoderConfig,
-    *,
-    param_bytes: int,
-    state_bytes: int,
-    rows: int,
-    seq_len: int,
-    model_ways: int = 1,
-) -> MemoryEstimate:
+def estimate_memory(*, param_bytes: int, state_bytes: int, kept: int, logits: int) -> MemoryEstimate:
     """Bytes on one device: its share of parameters (``param_bytes``), of the whole state (``state_bytes``, parameters
-    included), gradients, activations and logits for ``rows`` rows of one microbatch."""
-    kept, logits = activation_bytes(config, rows=rows, seq_len=seq_len, model_ways=model_ways)
+    included), gradients, what the backward pass keeps of one microbatch, and logits."""
     smaller_rows = "raise grad_accum_steps, lower global_batch_size or data.seq_len, or add devices to mesh.data"
     terms = (
         MemoryTerm("parameters", param_bytes, "raise mesh.fsdp or mesh.model, or lower model.model_dim or num_layers"),

@@ -1,7 +1,7 @@
 """What a resolved config and its data make: model, plans, optimiser, the layout of the state, the compiled step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,14 +10,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params
-from jaxlm.core.types import Params
-from jaxlm.data.batches import eval_plan, train_plan
-from jaxlm.evals.perplexity import make_eval_step
+from jaxlm.core.types import Params, PyTree
+from jaxlm.data.batches import batch_keys, eval_plan, train_plan
+from jaxlm.evals.perplexity import Sums, make_carried_eval_step, make_eval_step
 from jaxlm.io.loader import eval_batches
 from jaxlm.models.api import Model
-from jaxlm.models.decoder import make_decoder, resolve_attention
+from jaxlm.models.families import for_platform, make_model
 from jaxlm.optim.optimizers import make_optimizer
-from jaxlm.plan.flops import peak_flops, train_flops_per_token
+from jaxlm.plan.families import train_flops_per_token
+from jaxlm.plan.flops import peak_flops
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.loop import Figures
 from jaxlm.run.prepare import PreparedData
@@ -35,7 +36,7 @@ class Assembly:
 
     def __init__(self, config: PretrainConfig, data: PreparedData, mesh: Mesh):
         self.config, self.data, self.mesh = config, data, mesh
-        self.model: Model = make_decoder(resolve_attention(config.model, mesh.devices.flat[0].platform))
+        self.model: Model = make_model(for_platform(config.model, mesh.devices.flat[0].platform))
         self.train_split, self.validation_split = data.dataset.splits["train"], data.dataset.splits["validation"]
         self.plan = train_plan(
             self.train_split, config.data, global_batch_size=config.global_batch_size, seed=config.seed
@@ -48,10 +49,19 @@ class Assembly:
         self.eval_plan = eval_plan(self.validation_split, config.data, batch_size=self.eval_rows)
         self.tx = make_optimizer(config.optimizer, config.num_steps)
         self.layout: StateLayout = lay_out_state(
-            self.model, self.tx, mesh, seed=config.seed, ema=config.ema_decay is not None
+            self.model,
+            self.tx,
+            mesh,
+            seed=config.seed,
+            ema=config.ema_decay is not None,
+            carry=self._carry(config.global_batch_size),
         )
         self.num_params = count_params(self.layout.abstract.params)
         self.flops_per_step = config.tokens_per_step * train_flops_per_token(config.model, config.data.seq_len)
+
+    def _carry(self, rows: int) -> Callable[[], PyTree]:
+        """Makes what is carried from batch to batch: the state of a recurrent model over a stream, else nothing."""
+        return (lambda: self.model.init_cache(rows, 0)) if self.plan.rows.streamed else (lambda: None)
 
     @property
     def eval_rows(self) -> int:
@@ -80,27 +90,36 @@ class Assembly:
         """The train step of this run, compiled for its mesh."""
         config = self.config
         step = make_train_step(
-            causal_objective(self.model, z_loss_coef=config.z_loss_coef),
+            causal_objective(self.model, z_loss_coef=config.z_loss_coef, carried=self.plan.rows.streamed),
             self.tx,
             schedule=config.optimizer.schedule_fn(config.num_steps),
             grad_accum_steps=config.grad_accum_steps,
             ema_decay=config.ema_decay,
         )
-        keys = ("tokens", "targets", "loss_mask") + (("segment_ids", "positions") if self.plan.rows.segmented else ())
-        batch = abstract_batch(keys, config.global_batch_size, config.data.seq_len, self.mesh)
+        batch = abstract_batch(batch_keys(self.plan.rows), config.global_batch_size, config.data.seq_len, self.mesh)
         return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
 
     def evaluator(self) -> Callable[[Params], Figures]:
         """Loss over the whole validation split, every target once, and bits per byte where the tokenizer allows it."""
-        # Whole on every device: each process reads all the sums.
-        eval_step = jax.jit(make_eval_step(self.model), out_shardings=NamedSharding(self.mesh, PartitionSpec()))
         sharding, tokenizer = batch_sharding(self.mesh), self.data.tokenizer
+        everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all the sums
+        eval_step = jax.jit(make_eval_step(self.model), out_shardings=everywhere)
+        carried_step = jax.jit(make_carried_eval_step(self.model), out_shardings=(everywhere, sharding))
+
+        def sum_up(params: Params) -> Iterator[Sums]:
+            batches = eval_batches(self.validation_split, self.eval_plan, sharding, pad_id=tokenizer.pad_id)
+            if not self.eval_plan.rows.streamed:
+                yield from (eval_step(params, batch) for batch in batches)
+                return
+            state = jax.jit(self._carry(self.eval_rows), out_shardings=sharding)()
+            for batch in batches:
+                sums, state = carried_step(params, batch, state)
+                yield sums
 
         def evaluate(params: Params) -> Figures:
             sums: dict[str, float] = {"nats": 0.0, "tokens": 0.0, "correct": 0.0}
             with jax.set_mesh(self.mesh):
-                batches = eval_batches(self.validation_split, self.eval_plan, sharding, pad_id=tokenizer.pad_id)
-                found = jax.device_get([eval_step(params, batch) for batch in batches])
+                found = jax.device_get(list(sum_up(params)))
             for name in sums:
                 sums[name] = float(np.sum([batch[name] for batch in found], dtype=np.float64))
             loss = sums["nats"] / sums["tokens"]

@@ -18,7 +18,7 @@ from jaxlm.run.generate import Parser, add_sampling_options
 
 if TYPE_CHECKING:
     from jaxlm.generate.sampling import SamplingConfig
-    from jaxlm.run.decoder_lm import DecoderLM
+    from jaxlm.run.causal_lm import CausalLM
 
 HELP = """\
 /reset              forget the text so far
@@ -44,7 +44,7 @@ class Conversation(Protocol):
 class Continuation:
     """One running text that user and model write in turn. Its oldest tokens fall away where the context is full."""
 
-    def __init__(self, model: "DecoderLM", max_new_tokens: int):
+    def __init__(self, model: "CausalLM", max_new_tokens: int):
         self.model = model
         self.room = model.context - max_new_tokens
         self.ids = [] if model.start_id is None else [model.start_id]
@@ -68,7 +68,7 @@ class Continuation:
 class Chat:
     """The state of one sitting: the conversation, the sampling options, and the number of the turn."""
 
-    def __init__(self, model: "DecoderLM", sampling: "SamplingConfig", seed: int, max_new_tokens: int | None = None):
+    def __init__(self, model: "CausalLM", sampling: "SamplingConfig", seed: int, max_new_tokens: int | None = None):
         max_new_tokens = min(100, model.context // 2) if max_new_tokens is None else max_new_tokens
         if max_new_tokens >= model.context:
             raise UserError(
@@ -85,7 +85,7 @@ class Chat:
 
     def command(self, line: str) -> str | None:
         """Carry out a command; what to tell the user, or None to leave. Raises UserError for an unknown one."""
-        from jaxlm.run.decoder_lm import check_seed
+        from jaxlm.run.causal_lm import check_seed
 
         name, *values = _split(line)
         if name == "/quit":
@@ -200,13 +200,13 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """``jaxlm chat``. Raises UserError for bad input before the first line is read."""
     args = make_parser().parse_args(argv)
-    from jaxlm.run.decoder_lm import DecoderLM, check_seed, make_sampling
+    from jaxlm.run.causal_lm import CausalLM, check_seed, make_sampling
     from jaxlm.run.handle import load
 
     sampling = make_sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
     seed = check_seed(args.seed)
     model = load(args.run, step=args.step, ema=args.ema)
-    if not isinstance(model, DecoderLM):
+    if not isinstance(model, CausalLM):
         raise UserError(f"a model of family {model.family!r} cannot write token by token: use another run")
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]

@@ -1,6 +1,5 @@
-"""Completing prompts with a decoder, seen from the host: few shapes, stop strings, a context that slides, streaming."""
+"""Completing prompts, seen from the host: few shapes, stop strings, a context that slides, streaming."""
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from jaxlm.core.types import Array, Params
 from jaxlm.evals.perplexity import target_logprobs
 from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, prefill
 from jaxlm.generate.sampling import SamplingConfig
-from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
+from jaxlm.models.families import ModelConfig, for_inference, make_model
 from jaxlm.text.tokenizer import Tokenizer
 
 _CHUNK = 16
@@ -24,7 +23,7 @@ _CHUNK = 16
 
 
 class Programs(NamedTuple):
-    """A decoder's pure functions, jitted."""
+    """A causal model's pure functions, jitted."""
 
     logits: Callable[..., Array]
     """``(params, tokens_bt) -> f32 [b, t, v]``."""
@@ -35,11 +34,9 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def programs(config: DecoderConfig) -> Programs:
+def programs(config: ModelConfig) -> Programs:
     """The programs of a config, kept: opening another checkpoint of a run compiles nothing again."""
-    # How it was trained does not matter: attention runs as suits this machine, and scanned layers decode faster.
-    config = dataclasses.replace(config, attention="auto", scan_layers=True)
-    model = make_decoder(resolve_attention(config, jax.default_backend()))
+    model = make_model(for_inference(config, jax.default_backend()))
 
     def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
         return target_logprobs(model, params, {"tokens": tokens_bt, "targets": targets_bt})[0]

@@ -7,6 +7,7 @@ from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
+from jaxlm.models.families import CARRIES_STATE, ModelConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.sharding.mesh import MeshConfig
 from jaxlm.text.tokenizer import TokenizerConfig
@@ -46,7 +47,7 @@ class SampleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-    """Pretraining of a decoder on text: corpus, tokenizer, batches, model, optimiser, mesh and schedule of the run."""
+    """Pretraining on text: corpus, tokenizer, batches, model, optimiser, mesh and schedule of the run."""
 
     name: str = "pretrain"
     """A title for the report."""
@@ -54,7 +55,8 @@ class PretrainConfig:
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    model: DecoderConfig = field(default_factory=DecoderConfig)
+    model: ModelConfig = field(default_factory=DecoderConfig)
+    """A decoder or a recurrent model: the config file says which."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -83,7 +85,12 @@ class PretrainConfig:
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"grad_accum_steps={self.grad_accum_steps}: change one of them"
             )
-        if self.data.seq_len > self.model.max_seq_len:
+        if self.data.packing == "stream" and self.model.family not in CARRIES_STATE:
+            raise ValueError(
+                "data.packing='stream' is for models that carry a state from batch to batch, and a "
+                f"{self.model.family} does not: use best_fit or concat"
+            )
+        if self.model.max_seq_len is not None and self.data.seq_len > self.model.max_seq_len:
             raise ValueError(
                 f"data.seq_len={self.data.seq_len} is more than model.max_seq_len={self.model.max_seq_len}: "
                 "raise model.max_seq_len or lower data.seq_len"

@@ -94,7 +94,8 @@ def load_config(
             default=both(options, default),
             prog=f"{prog} CONFIG",
             description=f"{inspect.getdoc(config_type)}\n\nCONFIG: a name in ./configs ({here}) or a .py file.",
-            config=(tyro.conf.FlagConversionOff,),
+            # A union's member is the one that the config file gave: no subcommand chooses another.
+            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
         )
 
     parsed = parse() if wants_help else _in_one_line(parse, tokens, kinds)

@@ -8,12 +8,12 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
-from jaxlm.run.decoder_lm import open_decoder
+from jaxlm.run.causal_lm import open_causal
 from jaxlm.run.language_model import Generation, LanguageModel, Score
 
 __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 
-FAMILIES: dict[str, Callable[..., LanguageModel]] = {"decoder": open_decoder}
+FAMILIES: dict[str, Callable[..., LanguageModel]] = {"decoder": open_causal, "recurrent": open_causal}
 """Family -> how to open it: ``f(run_config, tokenizer, checkpointer, step, ema) -> LanguageModel``."""
 
 
@@ -31,7 +31,7 @@ def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = Non
     if not run.path.is_dir():
         raise UserError(f"no run directory {run.path}: give the --run-dir of a training run")
     config: dict[str, Any] = run.read_config()["config"]
-    family = config.get("family", "decoder")
+    family = config.get("model", {}).get("family", "decoder")
     if family not in FAMILIES:
         raise UserError(f"{run.config_path} names family {family!r}: this jaxlm opens {', '.join(FAMILIES)}")
     if not run.tokenizer_path.is_dir():

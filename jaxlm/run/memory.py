@@ -5,6 +5,7 @@ import math
 from jax.sharding import Mesh
 
 from jaxlm.core.errors import UserError
+from jaxlm.plan.families import step_bytes
 from jaxlm.plan.memory import MemoryEstimate, estimate_memory, sharded_bytes
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.devices import device_memory_bytes
@@ -14,13 +15,13 @@ from jaxlm.run.setup import StateLayout
 def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh) -> MemoryEstimate:
     """Bytes on one device for a run of ``config`` (its model resolved) on ``mesh``."""
     sizes = dict(mesh.shape)
+    rows = math.ceil(config.microbatch_size / (sizes["data"] * sizes["fsdp"]))
+    kept, logits = step_bytes(config.model, rows=rows, seq_len=config.data.seq_len, model_ways=sizes["model"])
     return estimate_memory(
-        config.model,
         param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),
         state_bytes=sharded_bytes(layout.abstract, layout.specs, sizes),
-        rows=math.ceil(config.microbatch_size / (sizes["data"] * sizes["fsdp"])),
-        seq_len=config.data.seq_len,
-        model_ways=sizes["model"],
+        kept=kept,
+        logits=logits,
     )
 
 

@@ -12,7 +12,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.corpora.corpus import Corpus, open_corpus
 from jaxlm.io.token_dataset import TokenDataset, build_token_dataset
 from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
-from jaxlm.models.decoder import DecoderConfig
+from jaxlm.models.families import ModelConfig
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.devices import cache_root
 from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
@@ -83,7 +83,7 @@ def keep_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
         )
 
 
-def resolve_model(config: DecoderConfig, tokenizer: Tokenizer) -> DecoderConfig:
+def resolve_model(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The model config with its vocabulary size filled in. Raises UserError where it cannot hold the tokenizer's."""
     if config.vocab_size is None:
         return dataclasses.replace(config, vocab_size=tokenizer.vocab_size)

@@ -9,8 +9,8 @@ from jaxlm.core.types import Params
 from jaxlm.evals.text import known_words, longest_copy, vocabulary
 from jaxlm.io.corpora.corpus import Corpus
 from jaxlm.models.api import Model
+from jaxlm.run.causal_lm import CausalLM, start_symbol
 from jaxlm.run.config import PretrainConfig
-from jaxlm.run.decoder_lm import DecoderLM, start_symbol
 from jaxlm.text.tokenizer import Tokenizer
 
 Sample = dict[str, Any]
@@ -40,7 +40,7 @@ def make_sampler(
     def sample(params: Params) -> list[Sample]:
         if not options.prompts:
             return []
-        language_model = DecoderLM(model, params, tokenizer, run_config)
+        language_model = CausalLM(model, params, tokenizer, run_config)
         written = language_model.generate(
             options.prompts,
             max_new_tokens=options.max_new_tokens,

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key, purpose_key
-from jaxlm.core.types import Array, Batch
+from jaxlm.core.types import Array, Batch, PyTree
 from jaxlm.models.api import Model
 from jaxlm.sharding.mesh import batch_spec
 from jaxlm.sharding.rules import check_divides, match_rules, named_shardings, state_specs
@@ -30,16 +30,28 @@ class StateLayout(NamedTuple):
     """Initialises on the mesh: no host and no device ever holds the whole."""
 
 
-def lay_out_state(model: Model, tx: optax.GradientTransformation, mesh: Mesh, *, seed: int, ema: bool) -> StateLayout:
-    """Shapes, PartitionSpecs and initialiser of the whole state. Raises UserError where a dimension does not divide."""
+def lay_out_state(
+    model: Model,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    seed: int,
+    ema: bool,
+    carry: Callable[[], PyTree] = lambda: None,
+) -> StateLayout:
+    """Shapes, PartitionSpecs and initialiser of the whole state. Raises UserError where a dimension does not divide.
+
+    ``carry()`` makes what the objective is handed at step 0; its leaves lie as the rows of a batch.
+    """
 
     def create(key: Array) -> TrainState:
-        return create_state(model.init(key), tx, ema=ema)
+        return create_state(model.init(key), tx, carry=carry(), ema=ema)
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     param_specs = match_rules(model.rules, shapes.params)
     check_divides(shapes.params, param_specs, dict(mesh.shape))
     specs = state_specs(shapes, shapes.params, param_specs)
+    specs = specs.replace(carry=jax.tree.map(lambda _: batch_spec(), shapes.carry))
     shardings = named_shardings(mesh, specs)
     abstract = jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
 

@@ -8,16 +8,21 @@ from jaxlm.models.api import Model
 from jaxlm.train.step import Objective
 
 
-def causal_objective(model: Model, *, z_loss_coef: float = 0.0) -> Objective:
-    """Mean next-token cross-entropy in nats, plus ``z_loss_coef`` times the mean squared log-normaliser."""
+def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = False) -> Objective:
+    """Mean next-token cross-entropy in nats, plus ``z_loss_coef`` times the mean squared log-normaliser.
+
+    ``carried``: the carry is the model's state after the batch before (``model.init_cache``), row by row; no gradient
+    flows into it (truncated backpropagation through time).
+    """
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        hidden_btd, _ = model.hidden(
+        hidden_btd, state = model.hidden(
             params,
             batch["tokens"],
             positions=batch.get("positions"),
             segment_ids=batch.get("segment_ids"),
+            kv_cache=carry if carried else None,
             dropout_key=key,
         )
         nll_bt, log_z_bt = token_nll(model.logits(params, hidden_btd), batch["targets"])
@@ -26,10 +31,10 @@ def causal_objective(model: Model, *, z_loss_coef: float = 0.0) -> Objective:
         out = {"nll": Term(masked_sum(nll_bt, loss_mask), count)}
         if z_loss_coef:
             out["z_loss"] = Term(masked_sum(z_loss(log_z_bt), loss_mask), count, z_loss_coef)
-        return out, carry
+        return out, state if carried else carry
 
     def counts(batch: Batch) -> dict[str, Array]:
         count = jnp.sum(batch["loss_mask"])
         return {"nll": count, "z_loss": count} if z_loss_coef else {"nll": count}
 
-    return Objective(terms, counts)
+    return Objective(terms, counts, carry_rows=carried)

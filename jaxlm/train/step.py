@@ -22,6 +22,9 @@ class Objective(NamedTuple):
     """``terms(params, frozen, carry, batch, key) -> (name -> Term, carry)``."""
     counts: CountsFn
     """``counts(batch) -> name -> count``: of the whole batch, so that microbatches are divided by the global count."""
+    carry_rows: bool = False
+    """True where the carry has an entry for each row of the batch, as a recurrent state has: a microbatch then takes
+    those of its rows. Else the carry goes from one microbatch to the next."""
 
 
 def split_microbatches(batch: Batch, grad_accum_steps: int) -> Batch:
@@ -38,6 +41,11 @@ def split_microbatches(batch: Batch, grad_accum_steps: int) -> Batch:
         return x.reshape(rows // grad_accum_steps, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1)
 
     return jax.tree.map(split, batch)
+
+
+def join_microbatches(parts: PyTree) -> PyTree:
+    """[a, b / a, ...] -> [b, ...]: `split_microbatches` undone."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parts)
 
 
 def make_train_step(
@@ -75,22 +83,26 @@ def make_train_step(
             (loss, (means, carry)), grads = grad_fn(state.params, frozen, state.carry, batch, micro_key, counts)
             return loss, means, carry, grads
 
-        def body(sums: Any, xs: tuple[Array, Batch]) -> tuple[Any, None]:
-            index, micro = xs
-            total, carry = sums
+        rows = objective.carry_rows
+
+        def body(sums: Any, xs: tuple[Array, Batch, PyTree]) -> tuple[Any, PyTree]:
+            index, micro, own = xs
+            total, passed_on = sums
             (loss, (means, carry)), grads = grad_fn(
-                state.params, frozen, carry, micro, jax.random.fold_in(key, index), counts
+                state.params, frozen, own if rows else passed_on, micro, jax.random.fold_in(key, index), counts
             )
-            return (jax.tree.map(jnp.add, total, (loss, means, grads)), carry), None
+            total = jax.tree.map(jnp.add, total, (loss, means, grads))
+            return (total, None if rows else carry), carry if rows else None
 
         micros = split_microbatches(batch, grad_accum_steps)
-        first = jax.tree.map(lambda x: x[0], micros)
-        shapes = jax.eval_shape(grad_fn, state.params, frozen, state.carry, first, key, counts)
+        own, passed_on = (split_microbatches(state.carry, grad_accum_steps), None) if rows else (None, state.carry)
+        first = jax.tree.map(lambda x: x[0], (micros, own))
+        shapes = jax.eval_shape(grad_fn, state.params, frozen, first[1] if rows else passed_on, first[0], key, counts)
         (loss_shape, (means_shape, _)), grads_shape = shapes
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss_shape, means_shape, grads_shape))
         indices = jnp.arange(grad_accum_steps, dtype=jnp.int32)
-        ((loss, means, grads), carry), _ = jax.lax.scan(body, (zeros, state.carry), (indices, micros))
-        return loss, means, carry, grads
+        ((loss, means, grads), carry), own = jax.lax.scan(body, (zeros, passed_on), (indices, micros, own))
+        return loss, means, join_microbatches(own) if rows else carry, grads
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         step_key = jax.random.fold_in(key, state.step)

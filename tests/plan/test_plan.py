@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.flops import attention_flops_per_token, peak_flops, train_flops_per_token
-from jaxlm.plan.memory import estimate_memory, sharded_bytes
+from jaxlm.plan.memory import activation_bytes, estimate_memory, sharded_bytes
 from jaxlm.plan.params import count_decoder_params
 
 GPT2 = DecoderConfig(
@@ -63,7 +63,8 @@ def test_sharded_bytes_divide_by_the_axes_of_each_spec():
 )
 def test_what_the_advice_names_lowers_its_term(change, term):
     def bytes_of(config):
-        estimate = estimate_memory(config, param_bytes=10, state_bytes=30, rows=8, seq_len=1024)
+        kept, logits = activation_bytes(config, rows=8, seq_len=1024)
+        estimate = estimate_memory(param_bytes=10, state_bytes=30, kept=kept, logits=logits)
         assert estimate.total == sum(t.num_bytes for t in estimate.terms)
         return {t.name: t.num_bytes for t in estimate.terms}
 

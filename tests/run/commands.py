@@ -24,6 +24,7 @@ from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
+from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.config import PretrainConfig, SampleConfig
 from jaxlm.text.tokenizer import TokenizerConfig

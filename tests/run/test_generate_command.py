@@ -10,9 +10,9 @@ import time
 import pytest
 
 from jaxlm.core.errors import UserError
+from jaxlm.run.causal_lm import CausalLM, make_sampling
 from jaxlm.run.chat import Chat
 from jaxlm.run.chat import make_parser as chat_parser
-from jaxlm.run.decoder_lm import DecoderLM, make_sampling
 from jaxlm.run.generate import main, read_prompts
 from jaxlm.run.handle import load
 
@@ -93,7 +93,7 @@ def test_prompts_files(tmp_path):
 def make_chat(run, *options):
     args = chat_parser().parse_args([str(run), "--max-new-tokens", "6", *options])
     model = load(run)
-    assert isinstance(model, DecoderLM)
+    assert isinstance(model, CausalLM)
     return Chat(model, make_sampling(args.temperature), args.seed, args.max_new_tokens)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers import ByteTokenizer, train_tokenizer
-from jaxlm.run.decoder_lm import DecoderLM
+from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.handle import load
 from jaxlm.text.tokenizer import TokenizerConfig
 
@@ -134,7 +134,7 @@ def test_a_reserved_symbol_stops_as_a_token(run):
     (free,) = lm.generate(["to be"], max_new_tokens=20, seed=2)
     tokenizer = ByteTokenizer()
     tokenizer.special_tokens["<|im_end|>"] = free.tokens[3]  # a model this raw never draws the real one
-    again = DecoderLM(run[1], lm.params, tokenizer, lm.run_config)
+    again = CausalLM(run[1], lm.params, tokenizer, lm.run_config)
     (cut,) = again.generate(["to be"], max_new_tokens=20, seed=2, stop=["<|im_end|>"])
     count = free.tokens.index(free.tokens[3]) + 1
     assert (cut.tokens, cut.finish) == (free.tokens[:count], "stop")
@@ -200,7 +200,7 @@ def test_without_bos_the_first_token_is_charged_at_even_odds(tmp_path, make_run)
     assert score.bits_per_byte == pytest.approx((score.nats + math.log(lm.config.vocab_size)) / math.log(2) / 5)
     make_run(tmp_path / "stream", data={"add_bos": False, "packing": "concat"})
     stream = load(tmp_path / "stream")
-    assert isinstance(stream, DecoderLM)
+    assert isinstance(stream, CausalLM)
     assert stream.start_id == stream.tokenizer.eos_id
     assert stream.score(["to be"])[0].num_tokens == 5
 

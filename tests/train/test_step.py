@@ -127,3 +127,28 @@ def test_the_state_can_be_donated():
     for _ in range(2):
         state, _ = donating(state, None, make_batch(), jax.random.key(0))
     assert int(state.step) == 2
+
+
+def running_mean(carry_rows):
+    """A carry that depends on the rows: what each row has summed up so far."""
+
+    def terms(params, frozen, carry, batch, key):
+        total = carry + jnp.sum(batch["x"], -1)
+        error = jnp.sum(jnp.square(total - jnp.sum(batch["x"] @ params["map"]["kernel"], -1)) * batch["loss_mask"])
+        return {"error": Term(error, jnp.sum(batch["loss_mask"]))}, total
+
+    return Objective(terms, lambda batch: {"error": jnp.sum(batch["loss_mask"])}, carry_rows)
+
+
+@pytest.mark.parametrize("accum", [2, 4])
+def test_each_microbatch_carries_on_with_its_own_rows(accum):
+    whole, state = make(running_mean(True))
+    split, _ = make(running_mean(True), accum=accum)
+    states = [state.replace(carry=jnp.arange(8.0))] * 2
+    for seed in range(3):
+        states = [
+            step(s, None, make_batch(seed=seed), jax.random.key(0))[0]
+            for step, s in zip((whole, split), states, strict=True)
+        ]
+    np.testing.assert_array_equal(states[0].carry, states[1].carry)
+    np.testing.assert_allclose(states[0].params["map"]["kernel"], states[1].params["map"]["kernel"], rtol=1e-5)

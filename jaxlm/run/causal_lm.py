@@ -1,4 +1,4 @@
-"""A trained decoder behind the handle: scoring in windows, batched completion, streaming."""
+"""A trained causal model (decoder, recurrent) behind the handle: scoring in windows, batched completion, streaming."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -12,23 +12,25 @@ from jaxlm.evals.scoring import score_sequences
 from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.io.checkpoints import Checkpointer
-from jaxlm.io.config_json import config_from_dict
+from jaxlm.io.config_json import decode_config
 from jaxlm.models.api import Model
-from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.models.families import ModelConfig, make_model
 from jaxlm.run.completion import Completer, Row, programs
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_texts
 from jaxlm.text.tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 128
+UNBOUNDED_CONTEXT = 4096
+"""Tokens that a model without a longest context (a recurrent one) reads at once, beyond which the window moves."""
 _BATCH_LOGITS = 1 << 25
 """Logits held at once while scoring: 128 MiB in f32."""
 
 
-def open_decoder(
+def open_causal(
     run_config: dict[str, Any], tokenizer: Tokenizer, checkpointer: Checkpointer, step: int | None, ema: bool | None
-) -> "DecoderLM":
-    """The decoder of a run's config and checkpoints (see ``jaxlm.load``)."""
-    config = config_from_dict(DecoderConfig, run_config.get("model", {}), where="config.model")
+) -> "CausalLM":
+    """The model of a run's config and checkpoints (see ``jaxlm.load``)."""
+    config: Any = decode_config(ModelConfig, run_config.get("model", {}), where="config.model")
     if config.vocab_size is None:
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     if config.vocab_size is not None and config.vocab_size < tokenizer.vocab_size:
@@ -43,19 +45,17 @@ def open_decoder(
         raise UserError(f"checkpoint {step} holds no averaged parameters: load with ema=False, or train with ema_decay")
     name = "ema_params" if kept and ema is not False else "params"
     params, _ = checkpointer.restore_params(step=step, name=name)
-    return DecoderLM(make_decoder(config), params, tokenizer, run_config, step=step or 0, is_ema=name == "ema_params")
+    return CausalLM(make_model(config), params, tokenizer, run_config, step=step or 0, is_ema=name == "ema_params")
 
 
-class DecoderLM(LanguageModel):
-    """A decoder with its tokenizer. Programs are compiled at first use, one for each length bucket.
+class CausalLM(LanguageModel):
+    """A causal model with its tokenizer. Programs are compiled at first use, one for each length bucket.
 
     Args:
-      model: from ``make_decoder``. Its config is what counts: programs are shared by all models of one config.
+      model: from ``make_model``. Its config is what counts: programs are shared by all models of one config.
       params: on any devices; only read.
       run_config: the run's config as JSON values, of which ``data`` tells how documents began and how long rows were.
     """
-
-    family = "decoder"
 
     def __init__(
         self,
@@ -71,7 +71,9 @@ class DecoderLM(LanguageModel):
         self.params, self.tokenizer, self.config, self.run_config = params, tokenizer, model.config, run_config
         self.step, self.is_ema = step, is_ema
         self.vocab_size: int = model.config.vocab_size
-        self.context = min(model.config.max_seq_len, data.get("seq_len", model.config.max_seq_len))
+        longest = model.config.max_seq_len
+        self.context = UNBOUNDED_CONTEXT if longest is None else min(longest, data.get("seq_len", longest))
+        self.family = model.config.family
         self.start_id = start_symbol(tokenizer, data)
         self.stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
         self._programs = programs(model.config)
@@ -246,6 +248,6 @@ def start_symbol(tokenizer: Tokenizer, data: dict[str, Any]) -> int | None:
     """What stands before a text: <bos>; or, in a plain stream of documents, the <eos> of the one before; or nothing."""
     if data.get("add_bos", True) and tokenizer.bos_id is not None:
         return tokenizer.bos_id
-    if data.get("add_eos", True) and data.get("packing") == "concat":
+    if data.get("add_eos", True) and data.get("packing") in ("concat", "stream"):
         return tokenizer.eos_id
     return None

@@ -1,0 +1,185 @@
+"""Recurrent layers: Elman, LSTM and GRU cells, unrolled over time with one weight gradient for the whole sequence.
+
+h_t = cell(x_t W + b, h_{t-1} U, state_{t-1}). Left to itself, the gradient of a scan adds to dU at every step: a
+product of b rows, and all of dU read and written. Here the backward scan hands out the gradients of the gates alone,
+and dU is one product over all b * t rows after it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.core.types import Array
+
+CellName = Literal["rnn", "lstm", "gru"]
+CELLS: tuple[CellName, ...] = get_args(CellName)
+
+State = dict[str, Array]
+"""What a layer remembers: ``h`` [b, d], and for the LSTM its cell ``c`` [b, d]; f32."""
+
+
+class Cell(NamedTuple):
+    """One kind of layer, d wide. Its gates are linear in two products, that of the input and that of ``h``."""
+
+    width: int
+    """Columns of W and U over d."""
+    state: tuple[str, ...]
+    combine: Callable[[Array, Array], Array]
+    """``(x W + b, h U) -> gates``: linear."""
+    separate: Callable[[Array], tuple[Array, Array]]
+    """Its transpose: gradients of the gates -> those of the two products."""
+    advance: Callable[[Array, State], State]
+    """``(gates, state) -> state``, element by element."""
+
+
+def _blocks(x: Array, count: int) -> list[Array]:
+    return jnp.split(x, count, axis=-1)
+
+
+def _advance_rnn(gates_bg: Array, state: State) -> State:
+    del state
+    return {"h": jnp.tanh(gates_bg)}
+
+
+def _advance_lstm(gates_bg: Array, state: State) -> State:
+    i, f, g, o = _blocks(gates_bg, 4)
+    c = jax.nn.sigmoid(f) * state["c"] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return {"h": jax.nn.sigmoid(o) * jnp.tanh(c), "c": c}
+
+
+def _advance_gru(gates_bg: Array, state: State) -> State:
+    r, z, input_n, hidden_n = _blocks(gates_bg, 4)
+    z = jax.nn.sigmoid(z)
+    n = jnp.tanh(input_n + jax.nn.sigmoid(r) * hidden_n)
+    return {"h": (1 - z) * n + z * state["h"]}
+
+
+def _combine_gru(x_bg: Array, h_bg: Array) -> Array:
+    """[r, z, n] twice -> [r, z, n of the input, n of h]: the reset gate multiplies the last alone."""
+    (xr, xz, xn), (hr, hz, hn) = _blocks(x_bg, 3), _blocks(h_bg, 3)
+    return jnp.concatenate([xr + hr, xz + hz, xn, hn], axis=-1)
+
+
+def _separate_gru(gates: Array) -> tuple[Array, Array]:
+    r, z, input_n, hidden_n = _blocks(gates, 4)
+    return jnp.concatenate([r, z, input_n], axis=-1), jnp.concatenate([r, z, hidden_n], axis=-1)
+
+
+def _same_twice(gates: Array) -> tuple[Array, Array]:
+    return gates, gates
+
+
+_CELLS: dict[CellName, Cell] = {
+    "rnn": Cell(1, ("h",), jnp.add, _same_twice, _advance_rnn),
+    "lstm": Cell(4, ("h", "c"), jnp.add, _same_twice, _advance_lstm),
+    "gru": Cell(3, ("h",), _combine_gru, _separate_gru, _advance_gru),
+}
+
+
+def gate_width(cell: CellName) -> int:
+    """Columns of a layer's kernels over its width: 1 (Elman 1990), 4 (LSTM: i f g o) or 3 (GRU: r z n)."""
+    return _CELLS[cell].width
+
+
+def init_state(cell: CellName, batch_size: int, width: int) -> State:
+    """Zeros: what is remembered before the first token."""
+    # No two share a buffer, so that a step can donate them.
+    return {name: jnp.zeros((batch_size, width), jnp.float32) for name in _CELLS[cell].state}
+
+
+def unroll(
+    cell: CellName,
+    x_btg: Array,
+    kernel_dg: Array,
+    bias_g: Array | None,
+    state: State,
+    reset_bt: Array | None = None,
+) -> tuple[Array, State]:
+    """``h`` at every step, f32 [b, t, d], and the state after the last.
+
+    Elman: h = tanh(x + h U). LSTM (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000):
+    c = s(f) c + s(i) tanh(g), h = s(o) tanh(c). GRU (Cho et al. 2014, the reset gate after the product, as in cuDNN and
+    PyTorch): n = tanh(x_n + s(r) (h U_n + b_n)), h = (1 - s(z)) n + s(z) h.
+
+    Args:
+      x_btg: the input's part of the gates, ``x W + b``; g is ``gate_width(cell)`` * d.
+      kernel_dg: U.
+      bias_g: added to ``h U``; of the GRU's three parts only n's is another than one in ``x W + b``.
+      reset_bt: bool; True = the state is zeroed before this step (a new text begins).
+    """
+    xs = x_btg.astype(jnp.float32).swapaxes(0, 1)
+    keep = None if reset_bt is None else ~reset_bt.swapaxes(0, 1)[..., None]
+    bias = jnp.zeros(kernel_dg.shape[1], jnp.float32) if bias_g is None else bias_g.astype(jnp.float32)
+    unrolled: Any = _unroll(cell, xs, kernel_dg, bias, state, keep)  # custom_vjp hides its type
+    h_tbd, state = unrolled
+    return h_tbd.swapaxes(0, 1), state
+
+
+def _kept(state: State, keep_b1: Array | None) -> State:
+    return state if keep_b1 is None else {name: jnp.where(keep_b1, x, 0.0) for name, x in state.items()}
+
+
+def _product(h_bd: Array, kernel_dg: Array) -> Array:
+    return jnp.dot(h_bd.astype(kernel_dg.dtype), kernel_dg, preferred_element_type=jnp.float32)
+
+
+def _forward(
+    name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
+) -> tuple[Array, State, tuple[Array, State]]:
+    """``h`` at every step, the last state, and what the gradient needs: gates and the state before each step."""
+    cell = _CELLS[name]
+
+    def step(state: State, xs: tuple[Array, Array | None]) -> tuple[State, tuple[Array, Array, State]]:
+        x_bg, keep_b1 = xs
+        before = _kept(state, keep_b1)
+        gates = cell.combine(x_bg, _product(before["h"], kernel_dg) + bias_g)
+        after = cell.advance(gates, before)
+        return after, (after["h"], gates, before)
+
+    state, (h_tbd, gates, before) = jax.lax.scan(step, state, (x_tbg, keep_tb1))
+    return h_tbd, state, (gates, before)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unroll(
+    name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
+) -> tuple[Array, State]:
+    h_tbd, state, _ = _forward(name, x_tbg, kernel_dg, bias_g, state, keep_tb1)
+    return h_tbd, state
+
+
+def _unroll_fwd(
+    name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
+) -> tuple[tuple[Array, State], tuple]:
+    h_tbd, state, (gates, before) = _forward(name, x_tbg, kernel_dg, bias_g, state, keep_tb1)
+    return (h_tbd, state), (kernel_dg, gates, before, keep_tb1)
+
+
+def _unroll_bwd(name: CellName, saved: tuple, grads: tuple[Array, State]) -> tuple:
+    cell = _CELLS[name]
+    kernel_dg, gates_tbg, before, keep_tb1 = saved
+    dh_tbd, dstate = grads
+
+    def step(dstate: State, xs: tuple) -> tuple[State, Array]:
+        dh_bd, gates_bg, before, keep_b1 = xs
+        dstate = dstate | {"h": dstate["h"] + dh_bd}
+        _, vjp = jax.vjp(cell.advance, gates_bg, before)
+        dgates, dbefore = vjp(dstate)
+        _, dproduct = cell.separate(dgates)
+        dh = jnp.dot(dproduct.astype(kernel_dg.dtype), kernel_dg.T, preferred_element_type=jnp.float32)
+        return _kept(dbefore | {"h": dbefore["h"] + dh}, keep_b1), dgates
+
+    dstate, dgates_tbg = jax.lax.scan(step, dstate, (dh_tbd, gates_tbg, before, keep_tb1), reverse=True)
+    dx_tbg, dproduct_tbg = cell.separate(dgates_tbg)
+    rows = before["h"].reshape(-1, kernel_dg.shape[0]).astype(kernel_dg.dtype)
+    dproduct = dproduct_tbg.reshape(-1, kernel_dg.shape[1])
+    dkernel = jnp.dot(rows.T, dproduct.astype(kernel_dg.dtype), preferred_element_type=jnp.float32)
+    no_keep = None if keep_tb1 is None else np.zeros(keep_tb1.shape, jax.dtypes.float0)
+    return dx_tbg, dkernel.astype(kernel_dg.dtype), jnp.sum(dproduct, axis=0), dstate, no_keep
+
+
+_unroll.defvjp(_unroll_fwd, _unroll_bwd)

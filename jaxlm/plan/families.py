@@ -1,0 +1,54 @@
+"""What a step of any family costs: FLOPs a token, and what its backward pass keeps."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jaxlm.core.tree import flatten_with_paths
+from jaxlm.models.families import ModelConfig, make_model
+from jaxlm.models.recurrent import RecurrentConfig
+from jaxlm.nn.recurrent import gate_width
+from jaxlm.plan import flops
+from jaxlm.plan.memory import activation_bytes
+from jaxlm.plan.params import ParamCounts, param_shapes
+
+
+def count_recurrent_params(config: RecurrentConfig) -> ParamCounts:
+    """Counts of a recurrent model, exactly those of its parameter tree."""
+    leaves = flatten_with_paths(param_shapes(make_model(config)))
+    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
+    total, table = sum(sizes.values()), sizes["embed/table"]
+    return ParamCounts(total, table, total if config.tie_embeddings else total - table)
+
+
+def _recurrent_flops(config: RecurrentConfig, seq_len: int) -> float:
+    """6 N a token, whatever the length: there is no attention."""
+    del seq_len
+    return 6.0 * count_recurrent_params(config).matmul
+
+
+def _recurrent_bytes(config: RecurrentConfig, *, rows: int, seq_len: int, model_ways: int = 1) -> tuple[int, int]:
+    """(kept between forward and backward, logits): for each layer its input, the input's part of the gates, the gates
+    and the states, in f32; the logits and their gradient."""
+    tokens, kept = rows * seq_len, 0.0
+    for width in config.layer_widths:
+        gates = (gate_width(config.cell) + (config.cell == "gru")) * width
+        kept += tokens * (config.model_dim + (2 * gates + 3 * width) / model_ways) * 4
+    return int(kept), int(2 * tokens * config.padded_vocab_size / model_ways * 4)
+
+
+_FLOPS: dict[str, Callable[[Any, int], float]] = {
+    "decoder": flops.train_flops_per_token,
+    "recurrent": _recurrent_flops,
+}
+_BYTES: dict[str, Callable[..., tuple[int, int]]] = {"decoder": activation_bytes, "recurrent": _recurrent_bytes}
+
+
+def train_flops_per_token(config: ModelConfig, seq_len: int) -> float:
+    """Forward and backward FLOPs for one token, by the convention of `jaxlm.plan.flops`."""
+    return _FLOPS[config.family](config, seq_len)
+
+
+def step_bytes(config: ModelConfig, *, rows: int, seq_len: int, model_ways: int = 1) -> tuple[int, int]:
+    """(kept between forward and backward, logits) in bytes, for one device's rows of one microbatch."""
+    return _BYTES[config.family](config, rows=rows, seq_len=seq_len, model_ways=model_ways)
