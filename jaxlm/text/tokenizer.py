@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "unigram", "bpe", "byte" or "char"."""
+        """ "unigram", "bpe", "byte", "char" or "word"."""
         ...
 
     @property
@@ -99,23 +99,26 @@ class Tokenizer(Protocol):
         ...
 
 
+TokenizerKind = Literal["unigram", "bpe", "byte", "char", "word"]
+
+
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Which tokenizer to train.
 
     vocab_size, split_digits, character_coverage and max_train_bytes are read by "unigram" and "bpe" only: "byte" always
-    has 256 + 25 ids and "char" one id per character seen.
+    has 256 + 25 ids, "char" one id per character seen and "word" one per word seen.
     """
 
-    kind: Literal["unigram", "bpe", "byte", "char"] = "unigram"
+    kind: TokenizerKind = "unigram"
     vocab_size: int = 4096  # all ids: specials, <unk>, 256 bytes and learned pieces
     split_digits: bool = True  # every digit is a token of its own, so numbers have one spelling
     character_coverage: float = 0.9995  # share of characters that get a piece; rarer ones are spelled in bytes
     max_train_bytes: int = 4_000_000  # UTF-8 bytes to train on; a larger corpus is sampled
 
     def __post_init__(self) -> None:
-        if self.kind not in ("unigram", "bpe", "byte", "char"):
-            raise ValueError(f"kind={self.kind!r} is no tokenizer: use 'unigram', 'bpe', 'byte' or 'char'")
+        if self.kind not in get_args(TokenizerKind):
+            raise ValueError(f"kind={self.kind!r} is no tokenizer: use {', '.join(map(repr, get_args(TokenizerKind)))}")
         if self.kind in ("unigram", "bpe") and self.vocab_size < MIN_PIECE_VOCAB:
             raise ValueError(
                 f"vocab_size={self.vocab_size} leaves no room beside {len(SPECIALS)} specials and 256 bytes: "

@@ -14,7 +14,7 @@ def test_specials_are_distinct_and_in_a_fixed_order():
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"kind": "word"}, "word"),
+        ({"kind": "words"}, "words"),
         ({"vocab_size": 256}, "vocab_size=256"),
         ({"character_coverage": 0.1}, "character_coverage"),
         ({"max_train_bytes": 0}, "max_train_bytes"),

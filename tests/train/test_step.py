@@ -1,5 +1,7 @@
 """Laws of the one train step, on an objective small enough to write its gradient by hand."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,7 +146,7 @@ def running_mean(carry_rows):
 def test_each_microbatch_carries_on_with_its_own_rows(accum):
     whole, state = make(running_mean(True))
     split, _ = make(running_mean(True), accum=accum)
-    states = [state.replace(carry=jnp.arange(8.0))] * 2
+    states = [dataclasses.replace(state, carry=jnp.arange(8.0))] * 2
     for seed in range(3):
         states = [
             step(s, None, make_batch(seed=seed), jax.random.key(0))[0]

@@ -7,9 +7,17 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import fingerprint_of, read_definition, read_model
 from jaxlm.io.tokenizers.pieces import SentencePieceTokenizer, train_sentencepiece
 from jaxlm.io.tokenizers.plain import ByteTokenizer, CharTokenizer
+from jaxlm.io.tokenizers.words import WordTokenizer, train_words
 from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
 
-__all__ = ["ByteTokenizer", "CharTokenizer", "SentencePieceTokenizer", "load_tokenizer", "train_tokenizer"]
+__all__ = [
+    "ByteTokenizer",
+    "CharTokenizer",
+    "SentencePieceTokenizer",
+    "WordTokenizer",
+    "load_tokenizer",
+    "train_tokenizer",
+]
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
@@ -25,6 +33,8 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
         for text in texts:
             seen.update(text)
         return CharTokenizer("".join(seen))
+    if config.kind == "word":
+        return train_words(texts)
     return train_sentencepiece(config, texts)
 
 
@@ -40,6 +50,8 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         tokenizer: Tokenizer = ByteTokenizer()
     elif kind == "char":
         tokenizer = CharTokenizer(definition["characters"])
+    elif kind == "word":
+        tokenizer = WordTokenizer(definition["words"])
     elif kind in ("unigram", "bpe"):
         tokenizer = SentencePieceTokenizer(read_model(directory, definition["model_sha256"]), kind)
     else:
