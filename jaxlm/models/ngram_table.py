@@ -1,0 +1,117 @@
+"""Open-addressing hash tables made and searched with whole arrays.
+
+Linear probing has a closed form. Let the keys be sorted by bucket; the i-th then lies in slot
+
+    i + max over j <= i of (bucket_j - j)
+
+which is ``cumsum``-like and needs no loop. Searching probes all wanted keys at once and goes on with those that met
+another key. A row holds a key of one or two 64-bit columns and one column of payload, so a hit costs one cache line.
+"""
+
+import numpy as np
+
+EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+"""The first column of a free row; no key begins with it."""
+
+SPACE = 1.6
+"""Buckets for each key: a search looks at 1.8 rows where it finds, 2.9 where it does not."""
+
+_A = np.uint64(0x9E3779B97F4A7C15)
+_B = np.uint64(0xC2B2AE3D27D4EB4F)
+_SHIFT = np.uint64(32)
+
+
+def num_buckets(num_keys: int) -> int:
+    """Buckets of a table of that many keys."""
+    return max(8, int(num_keys * SPACE))
+
+
+def bucket_of(columns: tuple[np.ndarray, ...], buckets: int) -> np.ndarray:
+    """The bucket of each key, int64 [m]."""
+    mixed = columns[0] * _A
+    mixed ^= mixed >> _SHIFT
+    if len(columns) > 1:
+        mixed ^= columns[1] * _B
+        mixed *= _A
+        mixed ^= mixed >> _SHIFT
+    mixed *= _B
+    mixed >>= _SHIFT
+    if buckets < 1 << 32:
+        mixed *= np.uint64(buckets)
+        mixed >>= _SHIFT
+    else:  # 32 bits do not reach: neighbours share the finer part
+        mixed = (mixed.astype(np.float64) * (buckets / 2**32)).astype(np.uint64)
+    return mixed.view(np.int64)
+
+
+def lay_out(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, int]:
+    """Slot of each of the distinct keys, int64 [m], and the number of rows of their table (the last row is free)."""
+    size = len(columns[0])
+    buckets = num_buckets(size)
+    bucket = bucket_of(columns, buckets)
+    bits = max(1, size.bit_length())
+    if bits + buckets.bit_length() <= 63:  # one sort of (bucket, index) packed together
+        packed = np.sort((bucket << bits) | np.arange(size))
+        order = packed & ((1 << bits) - 1)
+        bucket = packed >> bits
+    else:
+        order = np.argsort(bucket, kind="stable")
+        bucket = bucket[order]
+    index = np.arange(size)
+    placed = index + np.maximum.accumulate(bucket - index) if size else index
+    slots = np.empty(size, np.int64)
+    slots[order] = placed
+    last = int(placed[-1]) if size else 0
+    return slots, max(buckets, last + 1) + 1
+
+
+def make_rows(columns: tuple[np.ndarray, ...], payload: np.ndarray, allocate=np.empty) -> tuple[np.ndarray, np.ndarray]:
+    """The table of distinct keys: its rows, uint64 [r, columns + 1], and the row of each key, int64 [m].
+
+    ``allocate(shape, dtype)`` gives the memory of the rows.
+    """
+    slots, num_rows = lay_out(columns)
+    rows = allocate((num_rows, len(columns) + 1), np.uint64)
+    rows[:, 0] = EMPTY
+    rows[slots] = np.stack([*columns, payload], axis=1)
+    rows[-1, 1] = num_buckets(len(payload))
+    return rows, slots
+
+
+def search(rows: np.ndarray, columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where keys lie.
+
+    Returns:
+      slots: int64 [m], -1 where a key is absent.
+      found: bool [m].
+      payload: uint64 [m], of no meaning where a key is absent.
+    """
+    width = rows.shape[1] - 1
+    slots = bucket_of(columns, _buckets_of(rows))
+    seen = rows.take(slots, axis=0)
+    found = seen[:, 0] == columns[0]
+    for i in range(1, width):
+        found &= seen[:, i] == columns[i]
+    payload = seen[:, width].copy()
+    pending = np.flatnonzero(~found & (seen[:, 0] != EMPTY))
+    places = slots[pending]
+    wanted = [column[pending] for column in columns]
+    while pending.size:
+        places += 1
+        seen = rows.take(places, axis=0)
+        hit = seen[:, 0] == wanted[0]
+        for i in range(1, width):
+            hit &= seen[:, i] == wanted[i]
+        done = pending[hit]
+        found[done] = True
+        slots[done] = places[hit]
+        payload[done] = seen[hit, width]
+        go = np.flatnonzero(~hit & (seen[:, 0] != EMPTY))
+        pending, places, wanted = pending[go], places[go], [column[go] for column in wanted]
+    slots[~found] = -1
+    return slots, found, payload
+
+
+def _buckets_of(rows: np.ndarray) -> int:
+    """The number of buckets, kept in the free last row."""
+    return int(rows[-1, 1])
