@@ -10,31 +10,17 @@ orders are joined is the smoothing's rule, with h the longest history, n - 1 wor
 - ``add-k``: (count + k) / (total + k V) after the longest context seen in training; shorter ones are not mixed in.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jaxlm.core.errors import UserError
-from jaxlm.models.ngram_counts import (
-    KEY_BITS,
-    Allocate,
-    Grams,
-    Sorter,
-    count_ngrams,
-    join_sequences,
-    sort_in_memory,
-)
-from jaxlm.models.ngram_estimate import Estimate, NgramConfig, estimate
-from jaxlm.models.ngram_table import EMPTY, make_rows, search
-
-__all__ = ["NgramConfig", "NgramModel", "build_model", "fit_ngram", "fit_tokens"]
+from jaxlm.models.ngram_estimate import NgramConfig
+from jaxlm.models.ngram_table import EMPTY, pack, search, word_bits
 
 CHUNK = 1 << 16
 """Tokens scored at once: what they touch stays in the cache."""
-
-AllocateRows = Callable[[tuple[int, int], type], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -73,13 +59,12 @@ class NgramModel:
         slots, found, payload = search(rows, pack(context, word, rows.shape[1] - 1, self.vocab_size))
         return slots, found, payload.view(np.float32).reshape(-1, 2)
 
-    def score(self, tokens: np.ndarray, *, count_first: bool = False) -> np.ndarray:
+    def score(self, tokens: np.ndarray) -> np.ndarray:
         """Log-probability of each token given those before it in its sequence, f32 [t]; 0 for start symbols.
 
         Args:
           tokens: ids [t] of whole sequences behind one another, each behind ``bos_id``. What stands before the first
             start symbol has no history.
-          count_first: unused places are NaN instead of 0 where False is not wanted by a caller that counts.
         """
         out = np.empty(len(tokens), np.float32)
         begin = 0
@@ -163,12 +148,35 @@ class NgramModel:
             contexts.append((number, weight))
         return contexts
 
+    def num_rows_used(self, n: int) -> int:
+        """The n-grams of order ``n`` >= 2 in the model, those added to an ARPA file's included."""
+        return int(np.count_nonzero(self.tables[n - 2][:, 0] != EMPTY))
+
+    def walk(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number and log backoff of n-grams int64 [m, n] as contexts: int64 [m] (-1 = not in the model), f32 [m]."""
+        number, weight = ids[:, 0].copy(), self.unigrams[ids[:, 0], 1].copy()
+        for n in range(2, ids.shape[1] + 1):
+            known = np.flatnonzero(number >= 0)
+            slots, _, values = self.find(n, number[known], ids[known, n - 1])
+            number[known], weight[known] = slots, values[:, 1]
+        return number, weight
+
+    def last_logprob(self, ids: np.ndarray) -> np.ndarray:
+        """Log-probability of the last word of each n-gram int64 [m, n] after its others, f32 [m]; orders joined by
+        backing off."""
+        logprobs = self.unigrams[ids[:, -1], 0].copy()
+        for size in range(1, ids.shape[1]):
+            number, weight = self.walk(ids[:, -1 - size : -1])
+            known = np.flatnonzero(number >= 0)
+            _, found, values = self.find(size + 1, number[known], ids[known, -1])
+            logprobs[known] = np.where(found, values[:, 0], logprobs[known] + weight[known])
+        return logprobs
+
     def grams(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """All n-grams of order ``n`` in the order of their ids, int64 [g, n], and their f32 [g, 2]."""
         if n == 1:
             return np.arange(self.vocab_size)[:, None], np.asarray(self.unigrams)
-        slots, words, values = self._unpacked(n)
-        del slots
+        _, words, values = self._unpacked(n)
         order = np.lexsort(words.T[::-1])
         return words[order], values[order]
 
@@ -188,153 +196,8 @@ class NgramModel:
         else:
             below, words, _ = self._unpacked(n - 1)
             before = words[np.searchsorted(below, context)]
-        return slots, np.concatenate([before, word[:, None]], axis=1), used[:, -1].copy().view(np.float32).reshape(-1, 2)
-
-
-def word_bits(vocab_size: int) -> int:
-    """Bits of an id in a packed key."""
-    return max(1, (vocab_size - 1).bit_length())
-
-
-def pack(context: np.ndarray, word: np.ndarray, num_columns: int, vocab_size: int) -> tuple[np.ndarray, ...]:
-    """The key columns of (context int64 [m], word int64 [m])."""
-    if num_columns == 1:
-        return (((context << word_bits(vocab_size)) | word).view(np.uint64),)
-    return context.view(np.uint64), word.view(np.uint64)
-
-
-def payload_of(logprobs: np.ndarray, backoffs: np.ndarray) -> np.ndarray:
-    """Two f32 [m] as one uint64 [m]."""
-    return np.stack([logprobs, backoffs], axis=1).astype(np.float32).view(np.uint64)[:, 0]
-
-
-def add_table(
-    context: np.ndarray,
-    word: np.ndarray,
-    payload: np.ndarray,
-    *,
-    num_contexts: int,
-    vocab_size: int,
-    allocate: AllocateRows = np.empty,
-    key_bits: int = KEY_BITS,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The table of one order, and the row of each of its n-grams.
-
-    Args:
-      context: number of each n-gram's context, int64 [g], below ``num_contexts``.
-      key_bits: (context, word) takes two columns where it needs as many bits or more.
-    """
-    wide = num_contexts.bit_length() + word_bits(vocab_size) >= key_bits
-    return make_rows(pack(context, word, 2 if wide else 1, vocab_size), payload, allocate)
-
-
-def build_model(
-    grams: Sequence[Grams],
-    levels: Sequence[Estimate],
-    config: NgramConfig,
-    facts: dict[str, Any],
-    *,
-    bos_id: int,
-    eos_id: int | None = None,
-    unk_id: int | None = None,
-    allocate: AllocateRows = np.empty,
-    key_bits: int = KEY_BITS,
-) -> NgramModel:
-    """Lays counted and estimated n-grams out in tables."""
-    vocab_size = len(grams[0].word)
-    unigrams = np.stack([levels[0].logprobs, levels[0].backoffs], axis=1)
-    numbers = np.arange(vocab_size)
-    num_contexts = vocab_size
-    tables = []
-    for here, level in zip(grams[1:], levels[1:], strict=True):
-        kept = slice(None) if level.kept is None else level.kept
-        context = numbers[here.context[kept]]
-        payload = payload_of(level.logprobs[kept], level.backoffs[kept])
-        rows, slots = add_table(
-            context,
-            here.word[kept].astype(np.int64),
-            payload,
-            num_contexts=num_contexts,
-            vocab_size=vocab_size,
-            allocate=allocate,
-            key_bits=key_bits,
+        return (
+            slots,
+            np.concatenate([before, word[:, None]], axis=1),
+            used[:, -1].copy().view(np.float32).reshape(-1, 2),
         )
-        tables.append(rows)
-        if level.kept is None:
-            numbers = slots
-        else:
-            numbers = np.full(len(here.word), -1, np.int64)
-            numbers[level.kept] = slots
-        num_contexts = len(rows)
-    return NgramModel(config, bos_id, eos_id, unk_id, unigrams, tuple(tables), facts)
-
-
-def fit_tokens(
-    tokens: np.ndarray,
-    config: NgramConfig,
-    *,
-    vocab_size: int,
-    bos_id: int,
-    eos_id: int | None = None,
-    unk_id: int | None = None,
-    sorter: Sorter = sort_in_memory,
-    allocate: Allocate = np.empty,
-    allocate_rows: AllocateRows = np.empty,
-    block_size: int | None = None,
-    key_bits: int = KEY_BITS,
-    say: Callable[[str], None] = lambda line: None,
-) -> NgramModel:
-    """The model of tokens that already stand behind their start symbols (see `count_ngrams` for the arguments)."""
-    if not (tokens != bos_id).any():
-        raise UserError("no token to count: the text is empty")
-    say(f"counting {len(tokens):,} tokens")
-    grams = count_ngrams(
-        tokens,
-        order=config.order,
-        vocab_size=vocab_size,
-        bos_id=bos_id,
-        sorter=sorter,
-        allocate=allocate,
-        block_size=block_size,
-        key_bits=key_bits,
-    )
-    say(f"estimating {', '.join(f'{len(g.word):,}' for g in grams)} n-grams")
-    levels, facts = estimate(grams, config, bos_id=bos_id)
-    say("laying out the tables")
-    ends = {"bos_id": bos_id, "eos_id": eos_id, "unk_id": unk_id}
-    return build_model(grams, levels, config, facts, **ends, allocate=allocate_rows, key_bits=key_bits)
-
-
-def fit_ngram(
-    sequences: Sequence[np.ndarray | Sequence[int]],
-    vocab_size: int,
-    order: int = 5,
-    *,
-    bos_id: int | None = None,
-    eos_id: int | None = None,
-    smoothing: str = "kneser-ney",
-    **options: Any,
-) -> NgramModel:
-    """The model of sequences of token ids, of any tokenizer.
-
-    Args:
-      sequences: documents or sentences, each an array of ids; no n-gram reaches from one into the next.
-      vocab_size: ids lie below it.
-      bos_id: begins every sequence (added where it does not stand there). None = an id of the model's own, vocab_size,
-        is used as the start, and the model's vocabulary is one larger.
-      eos_id: ends every sequence, and is predicted (added where it does not stand there). None = nothing is added.
-      options: ``k``, ``alpha`` and ``prune`` of `NgramConfig`; the others go to `fit_tokens`.
-
-    Raises UserError where there is nothing to count, or for ids outside the vocabulary.
-    """
-    if vocab_size < 1:
-        raise UserError(f"vocab_size={vocab_size}: the vocabulary is empty")
-    own = {name: options.pop(name) for name in ("k", "alpha", "prune") if name in options}
-    try:
-        config = NgramConfig(order=order, smoothing=smoothing, **own)  # pyright: ignore[reportArgumentType]
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    start = vocab_size if bos_id is None else bos_id
-    tokens = join_sequences(sequences, vocab_size=vocab_size, bos_id=start, eos_id=eos_id)
-    size = vocab_size + 1 if bos_id is None else vocab_size
-    return fit_tokens(tokens, config, vocab_size=size, bos_id=start, eos_id=eos_id, **options)

@@ -2,7 +2,7 @@
 
 Each n-gram is a context (its first n-1 words, as a number among the (n-1)-grams) and a word. For each order the rows
 (context, word, position) are sorted; equal neighbours are one n-gram, and its number goes back to the positions, where
-it is the context of the next order. Rows fit one 64-bit key unless vocabulary, contexts and text are all huge; then two.
+it is the context of the next order. Rows fit one 64-bit key unless vocabulary, contexts and text are all huge.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.models.ngram_table import KEY_BITS
 
 Keys = tuple[np.ndarray, ...]
 """Rows to be sorted, as one or two uint64 columns [m], the first the most significant."""
@@ -20,8 +21,6 @@ Sorter = Callable[[Iterable[Keys]], Iterator[Keys]]
 
 Allocate = Callable[[int, type], np.ndarray]
 """``allocate(length, dtype)``: an array, in memory or in a file."""
-
-KEY_BITS = 64
 
 
 class Grams(NamedTuple):
@@ -44,7 +43,9 @@ def sort_in_memory(blocks: Iterable[Keys]) -> Iterator[Keys]:
     """The default `Sorter`: everything at once."""
     collected = list(blocks)
     if collected:
-        columns = collected[0] if len(collected) == 1 else tuple(np.concatenate(c) for c in zip(*collected, strict=True))
+        columns = (
+            collected[0] if len(collected) == 1 else tuple(np.concatenate(c) for c in zip(*collected, strict=True))
+        )
         del collected
         yield sort_keys(columns)
 
@@ -70,12 +71,16 @@ def join_sequences(
     for number, sequence in enumerate(sequences):
         ids = np.asarray(sequence)
         if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-            raise UserError(f"sequence {number} has shape {ids.shape} and type {ids.dtype}: pass 1-d arrays of token ids")
+            raise UserError(
+                f"sequence {number} has shape {ids.shape} and type {ids.dtype}: pass 1-d arrays of token ids"
+            )
         ids = ids.astype(np.int64)
         if ids.size and ids[0] == bos_id:
             ids = ids[1:]
         if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
-            raise UserError(f"sequence {number} has ids {ids.min()}..{ids.max()}: the vocabulary is 0..{vocab_size - 1}")
+            raise UserError(
+                f"sequence {number} has ids {ids.min()}..{ids.max()}: the vocabulary is 0..{vocab_size - 1}"
+            )
         if (ids == bos_id).any():
             raise UserError(f"sequence {number} holds the start symbol {bos_id} inside: cut it there")
         end = [] if eos_id is None or (ids.size and ids[-1] == eos_id) else [eos_id]
@@ -133,7 +138,7 @@ def count_ngrams(
                     yield context.view(np.uint64), low.view(np.uint64)
 
         numbers = allocate(length, np.int32 if length < 1 << 31 else np.int64) if n < order else None
-        gatherer = _Gatherer(ids, numbers, word_bits, position_bits)
+        gatherer = _Gatherer(ids, numbers, word_bits, position_bits, allocate)
         for columns in sorter(rows()):
             gatherer.add(columns)
         context, word, suffix, seen = gatherer.arrays()
@@ -163,53 +168,51 @@ def _offsets(tokens: np.ndarray, bos_id: int, allocate: Allocate) -> np.ndarray:
 class _Gatherer:
     """Sorted rows, block by block, into n-grams and their counts."""
 
-    def __init__(self, ids: np.ndarray, numbers: np.ndarray | None, word_bits: int, position_bits: int):
+    def __init__(
+        self, ids: np.ndarray, numbers: np.ndarray | None, word_bits: int, position_bits: int, allocate: Allocate
+    ):
         self.ids, self.numbers = ids, numbers
         self.word_bits, self.position_bits = word_bits, position_bits
-        self.parts: list[tuple[np.ndarray, ...]] = []
+        length = len(ids)
+        small = np.int32 if length < 1 << 31 else np.int64
+        # There are at most as many n-grams as positions; what stays unused is never touched.
+        self.context, self.suffix = allocate(length, small), allocate(length, small)
+        self.word, self.counts = allocate(length, np.int32), allocate(length, np.int64)
         self.last: tuple[int, ...] | None = None
         self.total = 0
 
     def add(self, columns: Keys) -> None:
-        if not len(columns[0]):
-            return
         low = columns[-1]
+        if not len(low):
+            return
         shift = np.uint64(self.position_bits)
         position = (low & np.uint64((1 << self.position_bits) - 1)).view(np.int64)
         grams = (*columns[:-1], low >> shift)
-        new = np.ones(len(low), bool)
-        for i, column in enumerate(grams):
-            differs = column[1:] != column[:-1]
-            new[1:] = differs if i == 0 else new[1:] | differs
-        heads = tuple(int(column[0]) for column in grams)
-        new[0] = heads != self.last
+        new = np.empty(len(low), bool)
+        np.not_equal(grams[0][1:], grams[0][:-1], out=new[1:])
+        for column in grams[1:]:
+            new[1:] |= column[1:] != column[:-1]
+        new[0] = tuple(int(column[0]) for column in grams) != self.last
         self.last = tuple(int(column[-1]) for column in grams)
-        starts = np.flatnonzero(new)
         if self.numbers is not None:
             number = np.cumsum(new)
             number += self.total - 1
             self.numbers[position] = number
+        starts = np.flatnonzero(new)
         if not new[0]:  # the first rows belong to the n-gram that the block before ended with
-            carried = int(starts[0]) if len(starts) else len(low)
-            self.parts[-1][3][-1] += carried
-        if len(starts):
-            head = grams[-1][starts]
-            mask = np.uint64((1 << self.word_bits) - 1)
-            if len(grams) == 1:
-                context, word = head >> np.uint64(self.word_bits), head & mask
-            else:
-                context, word = grams[0][starts], head
-            # Where a position ends an n-gram, the n-gram of the order below that ends there is its suffix.
-            suffix = np.asarray(self.ids[position[starts]])
-            counts = np.diff(starts, append=len(low))
-            small = np.int32 if len(self.ids) < 1 << 31 else np.int64
-            self.parts.append((context.astype(small), word.astype(np.int32), suffix.astype(small), counts))
+            self.counts[self.total - 1] += int(starts[0]) if len(starts) else len(low)
+        here = slice(self.total, self.total + len(starts))
+        if len(grams) == 1:
+            head = grams[0][starts]
+            self.context[here] = head >> np.uint64(self.word_bits)
+            self.word[here] = head & np.uint64((1 << self.word_bits) - 1)
+        else:
+            self.context[here], self.word[here] = grams[0][starts], grams[1][starts]
+        # The n-gram of the order below that ends where a position ends an n-gram is its suffix.
+        self.suffix[here] = self.ids[position[starts]]
+        self.counts[here] = np.diff(starts, append=len(low))
         self.total += len(starts)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """context, word, suffix and counts of all n-grams."""
-        if not self.parts:
-            return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.int64)
-        if len(self.parts) == 1:
-            return self.parts[0]
-        return tuple(np.concatenate(part) for part in zip(*self.parts, strict=True))
+        return tuple(array[: self.total] for array in (self.context, self.word, self.suffix, self.counts))

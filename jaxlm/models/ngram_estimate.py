@@ -66,7 +66,9 @@ def estimate(grams: Sequence[Grams], config: NgramConfig, *, bos_id: int) -> tup
     Probabilities are over all words but ``bos_id``, which is only ever a context.
     """
     kept = [g.counts > config.cutoff(n) if n > 1 and config.cutoff(n) else None for n, g in enumerate(grams, start=1)]
-    facts: dict[str, Any] = {"num_grams": [len(g.word) if m is None else int(m.sum()) for g, m in zip(grams, kept, strict=True)]}
+    facts: dict[str, Any] = {
+        "num_grams": [len(g.word) if m is None else int(m.sum()) for g, m in zip(grams, kept, strict=True)]
+    }
     with np.errstate(divide="ignore", invalid="ignore"):
         if config.smoothing == "kneser-ney":
             probs, weights, facts["discounts"], facts["fallback_orders"] = _kneser_ney(grams, kept, bos_id)
@@ -116,7 +118,7 @@ def adjusted_counts(grams: Sequence[Grams], n: int, bos_id: int) -> np.ndarray:
 def _kneser_ney(
     grams: Sequence[Grams], kept: Sequence[np.ndarray | None], bos_id: int
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[list[float]], list[int]]:
-    """p(w | c) = (a(c w) - D(a)) / a(c .) + gamma(c) p(w | shorter c), down to the uniform over all but the start symbol.
+    """p(w | c) = (a(c w) - D(a)) / a(c .) + gamma(c) p(w | shorter c), down to the uniform over all but <s>.
 
     gamma(c) is what was taken from c's words, and all of the pruned ones' counts: the sum over words is 1.
     """

@@ -8,7 +8,14 @@ which is ``cumsum``-like and needs no loop. Searching probes all wanted keys at 
 another key. A row holds a key of one or two 64-bit columns and one column of payload, so a hit costs one cache line.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+
+Allocate = Callable[[tuple[int, int], type], np.ndarray]
+"""``allocate(shape, dtype)``: the memory of a table, or a file's."""
+
+KEY_BITS = 64
 
 EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 """The first column of a free row; no key begins with it."""
@@ -65,7 +72,9 @@ def lay_out(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, int]:
     return slots, max(buckets, last + 1) + 1
 
 
-def make_rows(columns: tuple[np.ndarray, ...], payload: np.ndarray, allocate=np.empty) -> tuple[np.ndarray, np.ndarray]:
+def make_rows(
+    columns: tuple[np.ndarray, ...], payload: np.ndarray, allocate: Allocate = np.empty
+) -> tuple[np.ndarray, np.ndarray]:
     """The table of distinct keys: its rows, uint64 [r, columns + 1], and the row of each key, int64 [m].
 
     ``allocate(shape, dtype)`` gives the memory of the rows.
@@ -115,3 +124,40 @@ def search(rows: np.ndarray, columns: tuple[np.ndarray, ...]) -> tuple[np.ndarra
 def _buckets_of(rows: np.ndarray) -> int:
     """The number of buckets, kept in the free last row."""
     return int(rows[-1, 1])
+
+
+def word_bits(vocab_size: int) -> int:
+    """Bits of an id in a packed key."""
+    return max(1, (vocab_size - 1).bit_length())
+
+
+def pack(context: np.ndarray, word: np.ndarray, num_columns: int, vocab_size: int) -> tuple[np.ndarray, ...]:
+    """The key columns of (context int64 [m], word int64 [m])."""
+    if num_columns == 1:
+        return (((context << word_bits(vocab_size)) | word).view(np.uint64),)
+    return context.view(np.uint64), word.view(np.uint64)
+
+
+def payload_of(logprobs: np.ndarray, backoffs: np.ndarray) -> np.ndarray:
+    """Two f32 [m] as one uint64 [m]."""
+    return np.stack([logprobs, backoffs], axis=1).astype(np.float32).view(np.uint64)[:, 0]
+
+
+def add_table(
+    context: np.ndarray,
+    word: np.ndarray,
+    payload: np.ndarray,
+    *,
+    num_contexts: int,
+    vocab_size: int,
+    allocate: Allocate = np.empty,
+    key_bits: int = KEY_BITS,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The table of one order, and the row of each of its n-grams.
+
+    Args:
+      context: number of each n-gram's context, int64 [g], below ``num_contexts``.
+      key_bits: (context, word) takes two columns where it needs as many bits or more.
+    """
+    wide = num_contexts.bit_length() + word_bits(vocab_size) >= key_bits
+    return make_rows(pack(context, word, 2 if wide else 1, vocab_size), payload, allocate)
