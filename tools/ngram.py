@@ -16,6 +16,7 @@ import sys
 
 from jaxlm.core.errors import UserError
 from jaxlm.run.cli import run_main
+from jaxlm.run.generate import Parser
 
 
 def _size(text: str) -> int:
@@ -32,7 +33,7 @@ def _size(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.ngram",
         description=summary,
         epilog=details,

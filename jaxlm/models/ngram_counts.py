@@ -64,7 +64,8 @@ def join_sequences(
 ) -> np.ndarray:
     """All sequences behind one another, each behind ``bos_id`` and, if there is one, before ``eos_id``; int32.
 
-    A sequence may begin with ``bos_id`` and end with ``eos_id`` itself: neither is then added. Raises UserError for ids
+    A sequence may begin with ``bos_id`` and end with ``eos_id`` itself: neither is then added. ``bos_id`` may be
+    ``vocab_size``, which no sequence holds. Raises UserError for ids
     outside the vocabulary, or a start symbol inside a sequence.
     """
     parts: list[np.ndarray] = []
@@ -75,7 +76,7 @@ def join_sequences(
                 f"sequence {number} has shape {ids.shape} and type {ids.dtype}: pass 1-d arrays of token ids"
             )
         ids = ids.astype(np.int64)
-        if ids.size and ids[0] == bos_id:
+        if ids.size and ids[0] == bos_id < vocab_size:
             ids = ids[1:]
         if ids.size and (ids.min() < 0 or ids.max() >= vocab_size):
             raise UserError(

@@ -13,6 +13,8 @@ from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_from_dict
+from jaxlm.io.run_dir import RunDir
+from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.api import Model
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.run.completion import Completer, Row, programs
@@ -22,6 +24,17 @@ from jaxlm.text.tokenizer import Tokenizer
 DEFAULT_NEW_TOKENS = 128
 _BATCH_LOGITS = 1 << 25
 """Logits held at once while scoring: 128 MiB in f32."""
+
+
+def open_decoder_run(run: RunDir, config: dict[str, Any], step: int | None, ema: bool | None) -> "DecoderLM":
+    """The decoder of a run directory: its tokenizer and one of its checkpoints (see ``jaxlm.load``)."""
+    if not run.tokenizer_path.is_dir():
+        raise UserError(f"{run.path} has no tokenizer/: the run stopped before it began, start it again")
+    if not run.checkpoints_path.is_dir():
+        raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
+    tokenizer = load_tokenizer(run.tokenizer_path)
+    with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
+        return open_decoder(config, tokenizer, checkpointer, step, ema)
 
 
 def open_decoder(

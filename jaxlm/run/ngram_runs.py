@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock, Thread
@@ -164,8 +164,11 @@ class Totals(NamedTuple):
     num_sentences: int = 0
     unknown_nats: float = 0.0
 
-    def __add__(self, other: "Totals") -> "Totals":  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Totals(*(a + b for a, b in zip(self, other, strict=True)))
+
+def add_up(totals: Iterable[Totals]) -> Totals:
+    """The sum of each field."""
+    columns = zip(*totals, strict=True)
+    return Totals(*map(sum, columns))
 
 
 def score_piece(model: NgramModel, vocab: WordVocab, piece: Piece, where: str) -> Totals:
@@ -237,4 +240,4 @@ def _sum_pieces(pieces: Iterator[Piece], score: Callable[[Piece], Totals], num_t
         thread.join()
     if errors:
         raise errors[0]
-    return sum((found[number] for number in sorted(found)), Totals())
+    return add_up([Totals(), *(found[number] for number in sorted(found))])

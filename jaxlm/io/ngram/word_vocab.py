@@ -42,7 +42,7 @@ class WordVocab:
 
     def _index(self) -> None:
         hashes = hash_words(self.words)
-        if len(hashes) != len(self.words) or len(np.unique(hashes)) != len(hashes):
+        if len(hashes) != len(self.words) or not np.diff(np.sort(hashes)).all():
             raise UserError("the vocabulary holds a word twice, an empty one or one with white space in it")
         self._reserved = hashes[:3]
         self._alias = None if self.unk_word is None else hash_words([self.unk_word])[0]
@@ -73,8 +73,8 @@ class WordVocab:
             return payload.view(np.int64)
         new = np.flatnonzero(~found)
         order = np.argsort(hashes[new], kind="stable")
-        heads = np.flatnonzero(np.diff(hashes[new][order], prepend=np.uint64(0)) != 0)
-        heads = np.union1d(heads, [0])
+        ordered = hashes[new[order]]
+        heads = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
         for i in np.sort(new[order[heads]]).tolist():
             begin = int(words.starts[i])
             word = learn_from[begin : begin + int(words.lengths[i])]

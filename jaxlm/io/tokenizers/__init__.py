@@ -42,6 +42,10 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         tokenizer = CharTokenizer(definition["characters"])
     elif kind in ("unigram", "bpe"):
         tokenizer = SentencePieceTokenizer(read_model(directory, definition["model_sha256"]), kind)
+    elif kind == "word":  # kept apart: it needs no SentencePiece, and n-gram commands start without it
+        from jaxlm.io.ngram.word_vocab import load_word_vocab
+
+        return load_word_vocab(directory)
     else:
         raise UserError(f"tokenizer kind {kind!r} in {directory} is unknown to this jaxlm: upgrade jaxlm")
     if tokenizer.fingerprint != fingerprint_of(definition):
