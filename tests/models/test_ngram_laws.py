@@ -1,4 +1,4 @@
-"""N-gram models against dictionaries: every smoothing sums to one, Kneser-Ney by hand, the same answers on every path."""
+"""N-gram models against dictionaries: sums of one, Kneser-Ney by hand, the same answers on every path."""
 
 import itertools
 import math
