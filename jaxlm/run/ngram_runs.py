@@ -94,6 +94,8 @@ def fit_text(
     check_file(text, "text")
     if arpa is not None and config.smoothing not in ("kneser-ney", "ml"):
         raise UserError(f"--arpa holds backoff models, which smoothing {config.smoothing!r} is not: leave it out")
+    if arpa is not None and not (os.access(Path(arpa).parent, os.W_OK) and not Path(arpa).is_dir()):
+        raise UserError(f"cannot write {arpa}: name a file in a directory that is there")
     if not unk_word or set(unk_word) & set(" \t\n\v\f\r\0") or unk_word in ("<unk>", "<s>", "</s>"):
         raise UserError(f"unk_word={unk_word!r} must be a word, none of <unk>, <s> and </s>")
     with new_run(out, overwrite=overwrite) as partial, ExitStack() as stack:
