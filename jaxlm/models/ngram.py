@@ -54,7 +54,9 @@ class NgramModel:
         return self.vocab_size if n == 1 else len(self.tables[n - 2])
 
     def find(self, n: int, context: np.ndarray, word: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows (-1 = absent), found, and f32 [m, 2] of the n-grams (context number int64 [m], word int64 [m])."""
+        """Rows, found, and f32 [m, 2] of the n-grams (context number int64 [m], word int64 [m]).
+
+        Rows and values have no meaning where an n-gram is not found."""
         rows = self.tables[n - 2]
         slots, found, payload = search(rows, pack(context, word, rows.shape[1] - 1, self.vocab_size))
         return slots, found, payload.view(np.float32).reshape(-1, 2)
@@ -77,33 +79,32 @@ class NgramModel:
         return out
 
     def _score_chunk(self, tokens: np.ndarray) -> np.ndarray:
-        starts = tokens == self.bos_id
         stupid, direct = self.config.smoothing == "backoff", self.config.smoothing == "add-k"
         given_up = np.float32(np.log(self.config.alpha))
-        unigrams = self.unigrams[tokens]
+        words = tokens.astype(np.int64)
+        starts = words == self.bos_id
+        goes_on = np.append(~starts[1:], False)
+        unigrams = self.unigrams.take(words, axis=0)
         logprobs = unigrams[:, 0].copy()
-        # number and weight of the n-gram that ends at each position, as a context for the next
-        number, weight = tokens.astype(np.int64), unigrams[:, 1].copy()
-        known = np.ones(len(tokens), bool)
-        reach = np.ones(len(tokens), bool) if stupid else known
+        reached = np.ones(len(words), bool)  # as many tokens of history as the order has
+        # Positions whose history is a known context, and that context's number and weight.
+        before = np.flatnonzero(goes_on)
+        at, number, weight = before + 1, words.take(before), unigrams[:, 1].take(before)
         for n in range(2, self.order + 1):
-            after = np.flatnonzero(known[:-1] & ~starts[1:])
-            at = after + 1
-            slots, found, values = self.find(n, number[after], tokens[at].astype(np.int64))
+            slots, found, values = self.find(n, number, words.take(at))
+            old = logprobs.take(at)
             if stupid:
-                reach[1:] = reach[:-1] & ~starts[1:]
-                reach[0] = False
-                logprobs[reach] += given_up
-                logprobs[at[found]] = values[found, 0]
+                reached = np.append(False, reached[:-1] & goes_on[:-1])
+                logprobs[reached] += given_up
+                old += given_up
             elif direct:
-                floor = weight[after]
-                logprobs[at] = np.where(found, values[:, 0], np.where(np.isnan(floor), logprobs[at], floor))
+                old = np.where(np.isnan(weight), old, weight)
             else:
-                logprobs[at] = np.where(found, values[:, 0], logprobs[at] + weight[after])
-            if n < self.order:
-                known = np.zeros(len(tokens), bool)
-                known[at] = found
-                number[at], weight[at] = slots, values[:, 1]
+                old += weight
+            np.copyto(old, values[:, 0], where=found)
+            logprobs[at] = old
+            kept = np.flatnonzero(found & goes_on.take(at))
+            at, number, weight = at.take(kept) + 1, slots.take(kept), values[:, 1].take(kept)
         logprobs[starts] = 0.0
         return logprobs
 
@@ -157,8 +158,8 @@ class NgramModel:
         number, weight = ids[:, 0].copy(), self.unigrams[ids[:, 0], 1].copy()
         for n in range(2, ids.shape[1] + 1):
             known = np.flatnonzero(number >= 0)
-            slots, _, values = self.find(n, number[known], ids[known, n - 1])
-            number[known], weight[known] = slots, values[:, 1]
+            slots, found, values = self.find(n, number[known], ids[known, n - 1])
+            number[known], weight[known] = np.where(found, slots, -1), values[:, 1]
         return number, weight
 
     def last_logprob(self, ids: np.ndarray) -> np.ndarray:

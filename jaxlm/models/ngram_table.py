@@ -91,34 +91,39 @@ def search(rows: np.ndarray, columns: tuple[np.ndarray, ...]) -> tuple[np.ndarra
     """Where keys lie.
 
     Returns:
-      slots: int64 [m], -1 where a key is absent.
+      slots: int64 [m], of no meaning where a key is absent.
       found: bool [m].
       payload: uint64 [m], of no meaning where a key is absent.
     """
     width = rows.shape[1] - 1
     slots = bucket_of(columns, _buckets_of(rows))
     seen = rows.take(slots, axis=0)
-    found = seen[:, 0] == columns[0]
-    for i in range(1, width):
-        found &= seen[:, i] == columns[i]
+    found = _equal(seen, columns)
     payload = seen[:, width].copy()
-    pending = np.flatnonzero(~found & (seen[:, 0] != EMPTY))
-    places = slots[pending]
-    wanted = [column[pending] for column in columns]
+    # What met another key goes on to the next row; what met a free row is absent.
+    pending = np.flatnonzero(~(found | (seen[:, 0] == EMPTY)))
+    places = slots.take(pending)
+    wanted = tuple(column.take(pending) for column in columns)
     while pending.size:
         places += 1
         seen = rows.take(places, axis=0)
-        hit = seen[:, 0] == wanted[0]
-        for i in range(1, width):
-            hit &= seen[:, i] == wanted[i]
-        done = pending[hit]
+        hit = _equal(seen, wanted)
+        go = np.flatnonzero(~(hit | (seen[:, 0] == EMPTY)))
+        hit = np.flatnonzero(hit)
+        done = pending.take(hit)
         found[done] = True
-        slots[done] = places[hit]
-        payload[done] = seen[hit, width]
-        go = np.flatnonzero(~hit & (seen[:, 0] != EMPTY))
-        pending, places, wanted = pending[go], places[go], [column[go] for column in wanted]
-    slots[~found] = -1
+        slots[done] = places.take(hit)
+        payload[done] = seen[:, width].take(hit)
+        pending, places, wanted = pending.take(go), places.take(go), tuple(column.take(go) for column in wanted)
     return slots, found, payload
+
+
+def _equal(seen: np.ndarray, columns: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Which rows hold the keys, bool [m]."""
+    equal = seen[:, 0] == columns[0]
+    for i in range(1, len(columns)):
+        equal &= seen[:, i] == columns[i]
+    return equal
 
 
 def _buckets_of(rows: np.ndarray) -> int:
