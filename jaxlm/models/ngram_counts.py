@@ -23,6 +23,10 @@ Allocate = Callable[[int, type], np.ndarray]
 """``allocate(length, dtype)``: an array, in memory or in a file."""
 
 
+BLOCK = 1 << 17
+"""Rows made and read at once."""
+
+
 class Grams(NamedTuple):
     """The n-grams of one order, in the order of their words; their index in it is their number."""
 
@@ -40,14 +44,14 @@ class Grams(NamedTuple):
 
 
 def sort_in_memory(blocks: Iterable[Keys]) -> Iterator[Keys]:
-    """The default `Sorter`: everything at once."""
-    collected = list(blocks)
-    if collected:
-        columns = (
-            collected[0] if len(collected) == 1 else tuple(np.concatenate(c) for c in zip(*collected, strict=True))
-        )
-        del collected
-        yield sort_keys(columns)
+    """The default `Sorter`: everything at once, given out in parts that stay in the cache."""
+    parts = list(zip(*blocks, strict=True))
+    if parts:
+        columns = tuple(np.concatenate(column) for column in parts)
+        del parts
+        columns = sort_keys(columns)
+        for begin in range(0, len(columns[0]), BLOCK):
+            yield tuple(column[begin : begin + BLOCK] for column in columns)
 
 
 def sort_keys(columns: Keys) -> Keys:
@@ -97,7 +101,7 @@ def count_ngrams(
     bos_id: int,
     sorter: Sorter = sort_in_memory,
     allocate: Allocate = np.empty,
-    block_size: int | None = None,
+    block_size: int = BLOCK,
     key_bits: int = KEY_BITS,
 ) -> list[Grams]:
     """The n-grams of each order 1 .. ``order``.
@@ -107,11 +111,10 @@ def count_ngrams(
       vocab_size: ids are below it, ``bos_id`` too.
       sorter: how rows are sorted; another one spills to disk.
       allocate: where arrays as long as the text or the n-grams lie.
-      block_size: positions turned into rows at once; None = all.
+      block_size: positions turned into rows at once.
       key_bits: rows wider than this take two columns (a test makes them).
     """
     length = len(tokens)
-    block_size = block_size or max(1, length)
     word_bits, position_bits = vocab_size.bit_length(), max(1, length).bit_length()
     offsets = _offsets(tokens, bos_id, allocate)
     counts = np.bincount(tokens, minlength=vocab_size) if length else np.zeros(vocab_size, np.int64)

@@ -4,7 +4,7 @@ Every estimate is, for each n-gram, a log-probability and a log backoff weight; 
 the smoothing (see `jaxlm.models.ngram`). Sums are in float64; what is kept is float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +15,9 @@ from jaxlm.models.ngram_counts import Grams
 SMOOTHINGS = ("kneser-ney", "add-k", "backoff", "ml")
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 MAX_ORDER = 250
+
+_BARREN = {"kneser-ney": 0.0, "ml": 0.0, "add-k": float("nan")}
+"""What an n-gram that nothing follows has for a backoff."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,19 @@ def estimate(grams: Sequence[Grams], config: NgramConfig, *, bos_id: int) -> tup
     }
     with np.errstate(divide="ignore", invalid="ignore"):
         if config.smoothing == "kneser-ney":
-            probs, weights, facts["discounts"], facts["fallback_orders"] = _kneser_ney(grams, kept, bos_id)
+            facts["discounts"], facts["fallback_orders"] = [], []
+            pairs = list(_kneser_ney(grams, kept, bos_id, facts))
         else:
-            probs, weights = _relative(grams, kept, config, bos_id)
-        levels = [
-            Estimate(m, np.log(p).astype(np.float32), np.log(w).astype(np.float32))
-            for m, p, w in zip(kept, probs, weights, strict=True)
-        ]
+            pairs = list(_relative(grams, kept, config, bos_id))
+    last = np.log(config.alpha) if config.smoothing == "backoff" else _BARREN[config.smoothing]
+    backoffs = [weight for _, weight in pairs[1:]] + [np.full(len(grams[-1].word), last, np.float32)]
+    levels = [Estimate(m, logs, weight) for m, (logs, _), weight in zip(kept, pairs, backoffs, strict=True)]
     levels[0].logprobs[bos_id] = -np.inf
     return levels, facts
+
+
+def _logs(values: np.ndarray) -> np.ndarray:
+    return np.log(values).astype(np.float32)
 
 
 def discounts(counts: np.ndarray) -> tuple[tuple[float, float, float], bool]:
@@ -116,21 +123,23 @@ def adjusted_counts(grams: Sequence[Grams], n: int, bos_id: int) -> np.ndarray:
 
 
 def _kneser_ney(
-    grams: Sequence[Grams], kept: Sequence[np.ndarray | None], bos_id: int
-) -> tuple[list[np.ndarray], list[np.ndarray], list[list[float]], list[int]]:
-    """p(w | c) = (a(c w) - D(a)) / a(c .) + gamma(c) p(w | shorter c), down to the uniform over all but <s>.
+    grams: Sequence[Grams], kept: Sequence[np.ndarray | None], bos_id: int, facts: dict[str, Any]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each order, log p of its n-grams and log gamma of those of the order below.
 
-    gamma(c) is what was taken from c's words, and all of the pruned ones' counts: the sum over words is 1.
+    p(w | c) = (a(c w) - D(a)) / a(c .) + gamma(c) p(w | shorter c), down to the uniform over all but <s>. gamma(c) is
+    what was taken from c's words, and all of the pruned ones' counts: the sum over words is 1.
     """
-    probs, weights, used, fallback = [], [], [], []
+    below = np.zeros(0)
     for n, here in enumerate(grams, start=1):
         adjusted = adjusted_counts(grams, n, bos_id)
         found, computed = discounts(adjusted)
-        used.append(list(found))
+        facts["discounts"].append(list(found))
         if not computed:
-            fallback.append(n)
+            facts["fallback_orders"].append(n)
         taken = np.array([0.0, *found])[np.minimum(adjusted, 3)]
         mask = kept[n - 1]
+        gamma = np.zeros(0)
         if n == 1:
             total = adjusted.sum()
             prob = (adjusted - taken) / total + taken.sum() / total / (len(adjusted) - 1)
@@ -140,21 +149,20 @@ def _kneser_ney(
             rest = taken if mask is None else np.where(mask, taken, adjusted)
             gamma = np.bincount(here.context, weights=rest, minlength=size)
             gamma /= total
-            prob = adjusted - taken
-            prob /= total[here.context]
-            prob += gamma[here.context] * probs[-1][here.suffix]
+            prob = np.subtract(adjusted, taken, out=taken if mask is None else None)
+            prob /= total.take(here.context)
+            lower = below.take(here.suffix)
+            lower *= gamma.take(here.context)
+            prob += lower
             gamma[total == 0] = 1.0
-            weights.append(gamma)
-        probs.append(prob)
-    weights.append(np.ones(len(grams[-1].word)))
-    return probs, weights, used, fallback
+        yield _logs(prob), _logs(gamma)
+        below = prob
 
 
 def _relative(
     grams: Sequence[Grams], kept: Sequence[np.ndarray | None], config: NgramConfig, bos_id: int
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Relative frequencies, with k added under add-k; and what a context leaves to other words."""
-    probs, weights = [], []
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same for relative frequencies, with k added under add-k."""
     added = config.k if config.smoothing == "add-k" else 0.0
     num_words = len(grams[0].word) - 1
     for n, here in enumerate(grams, start=1):
@@ -162,21 +170,15 @@ def _relative(
         counts = here.counts.astype(np.float64)
         if n == 1:
             counts[bos_id] = 0.0
-            probs.append((counts + added) / (counts.sum() + added * num_words))
+            yield _logs((counts + added) / (counts.sum() + added * num_words)), np.zeros(0, np.float32)
             continue
         if mask is not None and config.smoothing != "backoff":
             counts *= mask
         size = len(grams[n - 2].word)
         total = np.bincount(here.context, weights=counts, minlength=size)
         whole = total + added * num_words
-        probs.append((counts + added) / whole[here.context])
-        unseen = total == 0
-        if config.smoothing == "add-k":
-            weights.append(np.where(unseen, np.nan, added / whole))
-        elif config.smoothing == "backoff":
-            weights.append(np.full(size, config.alpha))
-        else:
-            weights.append(np.where(unseen, 1.0, 0.0))
-    last = np.nan if config.smoothing == "add-k" else config.alpha if config.smoothing == "backoff" else 1.0
-    weights.append(np.full(len(grams[-1].word), last))
-    return probs, weights
+        left = {"add-k": added / whole, "backoff": np.full(size, config.alpha), "ml": np.zeros(size)}[config.smoothing]
+        weight = _logs(left)
+        if config.smoothing != "backoff":
+            weight[total == 0] = _BARREN[config.smoothing]
+        yield _logs((counts + added) / whole[here.context]), weight

@@ -7,10 +7,9 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.models.ngram import NgramModel
-from jaxlm.models.ngram_counts import Allocate, Grams, Sorter, count_ngrams, join_sequences, sort_in_memory
+from jaxlm.models.ngram_counts import BLOCK, Allocate, Grams, Sorter, count_ngrams, join_sequences, sort_in_memory
 from jaxlm.models.ngram_estimate import Estimate, NgramConfig, estimate
-from jaxlm.models.ngram_table import KEY_BITS, add_table, payload_of
-from jaxlm.models.ngram_table import Allocate as AllocateRows
+from jaxlm.models.ngram_table import KEY_BITS, Store, add_table, in_memory, payload_of
 
 
 def build_model(
@@ -22,16 +21,16 @@ def build_model(
     bos_id: int,
     eos_id: int | None = None,
     unk_id: int | None = None,
-    allocate: AllocateRows = np.empty,
+    store: Callable[[int], Store] = lambda n: in_memory,
     key_bits: int = KEY_BITS,
 ) -> NgramModel:
-    """Lays counted and estimated n-grams out in tables."""
+    """Lays counted and estimated n-grams out in tables; ``store(n)`` keeps the one of order ``n``."""
     vocab_size = len(grams[0].word)
     unigrams = np.stack([levels[0].logprobs, levels[0].backoffs], axis=1)
     numbers = np.arange(vocab_size)
     num_contexts = vocab_size
     tables = []
-    for here, level in zip(grams[1:], levels[1:], strict=True):
+    for n, (here, level) in enumerate(zip(grams[1:], levels[1:], strict=True), start=2):
         kept = slice(None) if level.kept is None else level.kept
         context = numbers[here.context[kept]]
         payload = payload_of(level.logprobs[kept], level.backoffs[kept])
@@ -41,7 +40,7 @@ def build_model(
             payload,
             num_contexts=num_contexts,
             vocab_size=vocab_size,
-            allocate=allocate,
+            store=store(n),
             key_bits=key_bits,
         )
         tables.append(rows)
@@ -64,8 +63,8 @@ def fit_tokens(
     unk_id: int | None = None,
     sorter: Sorter = sort_in_memory,
     allocate: Allocate = np.empty,
-    allocate_rows: AllocateRows = np.empty,
-    block_size: int | None = None,
+    store: Callable[[int], Store] = lambda n: in_memory,
+    block_size: int = BLOCK,
     key_bits: int = KEY_BITS,
     say: Callable[[str], None] = lambda line: None,
 ) -> NgramModel:
@@ -87,7 +86,7 @@ def fit_tokens(
     levels, facts = estimate(grams, config, bos_id=bos_id)
     say("laying out the tables")
     ends = {"bos_id": bos_id, "eos_id": eos_id, "unk_id": unk_id}
-    return build_model(grams, levels, config, facts, **ends, allocate=allocate_rows, key_bits=key_bits)
+    return build_model(grams, levels, config, facts, **ends, store=store, key_bits=key_bits)
 
 
 def fit_ngram(

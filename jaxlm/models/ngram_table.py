@@ -8,12 +8,12 @@ which is ``cumsum``-like and needs no loop. Searching probes all wanted keys at 
 another key. A row holds a key of one or two 64-bit columns and one column of payload, so a hit costs one cache line.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-Allocate = Callable[[tuple[int, int], type], np.ndarray]
-"""``allocate(shape, dtype)``: the memory of a table, or a file's."""
+Store = Callable[[tuple[int, int], Iterator[np.ndarray]], np.ndarray]
+"""``store(shape, blocks)``: the array of that shape whose rows come in blocks, in memory or in a file."""
 
 KEY_BITS = 64
 
@@ -22,6 +22,9 @@ EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 SPACE = 1.6
 """Buckets for each key: a search looks at 1.8 rows where it finds, 2.9 where it does not."""
+
+BLOCK = 1 << 16
+"""Rows put together at once, so that they stay in the cache."""
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -51,40 +54,65 @@ def bucket_of(columns: tuple[np.ndarray, ...], buckets: int) -> np.ndarray:
     return mixed.view(np.int64)
 
 
-def lay_out(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, int]:
-    """Slot of each of the distinct keys, int64 [m], and the number of rows of their table (the last row is free)."""
+def lay_out(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray, int]:
+    """For distinct keys: their indices in the order of the table, int64 [m], the slot of each of those, int64 [m], and
+    the number of rows of the table (the last row is free)."""
     size = len(columns[0])
     buckets = num_buckets(size)
     bucket = bucket_of(columns, buckets)
     bits = max(1, size.bit_length())
     if bits + buckets.bit_length() <= 63:  # one sort of (bucket, index) packed together
-        packed = np.sort((bucket << bits) | np.arange(size))
-        order = packed & ((1 << bits) - 1)
-        bucket = packed >> bits
+        bucket <<= bits
+        bucket |= np.arange(size)
+        bucket.sort()
+        order = bucket & ((1 << bits) - 1)
+        bucket >>= bits
     else:
         order = np.argsort(bucket, kind="stable")
         bucket = bucket[order]
     index = np.arange(size)
-    placed = index + np.maximum.accumulate(bucket - index) if size else index
-    slots = np.empty(size, np.int64)
-    slots[order] = placed
-    last = int(placed[-1]) if size else 0
-    return slots, max(buckets, last + 1) + 1
+    bucket -= index
+    slots = np.maximum.accumulate(bucket, out=bucket)
+    slots += index
+    last = int(slots[-1]) if size else 0
+    return order, slots, max(buckets, last + 1) + 1
+
+
+def in_memory(shape: tuple[int, int], blocks: Iterator[np.ndarray]) -> np.ndarray:
+    """The default `Store`."""
+    rows = np.empty(shape, np.uint64)
+    begin = 0
+    for block in blocks:
+        rows[begin : begin + len(block)] = block
+        begin += len(block)
+    return rows
 
 
 def make_rows(
-    columns: tuple[np.ndarray, ...], payload: np.ndarray, allocate: Allocate = np.empty
+    columns: tuple[np.ndarray, ...], payload: np.ndarray, store: Store = in_memory
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The table of distinct keys: its rows, uint64 [r, columns + 1], and the row of each key, int64 [m].
+    """The table of distinct keys: its rows, uint64 [r, columns + 1], and the row of each key, int64 [m]."""
+    order, slots, num_rows = lay_out(columns)
+    width = len(columns) + 1
 
-    ``allocate(shape, dtype)`` gives the memory of the rows.
-    """
-    slots, num_rows = lay_out(columns)
-    rows = allocate((num_rows, len(columns) + 1), np.uint64)
-    rows[:, 0] = EMPTY
-    rows[slots] = np.stack([*columns, payload], axis=1)
-    rows[-1, 1] = num_buckets(len(payload))
-    return rows, slots
+    def blocks() -> Iterator[np.ndarray]:
+        for begin in range(0, num_rows, BLOCK):
+            block = np.zeros((min(BLOCK, num_rows - begin), width), np.uint64)
+            block[:, 0] = EMPTY
+            first, last = np.searchsorted(slots, [begin, begin + BLOCK])
+            part, places = order[first:last], slots[first:last] - begin
+            filled = np.empty((len(part), width), np.uint64)
+            for i, column in enumerate((*columns, payload)):
+                filled[:, i] = column.take(part)
+            block[places] = filled
+            if begin + BLOCK >= num_rows:
+                block[-1, 1] = num_buckets(len(payload))
+            yield block
+
+    rows = store((num_rows, width), blocks())
+    placed = np.empty_like(slots)
+    placed[order] = slots
+    return rows, placed
 
 
 def search(rows: np.ndarray, columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,7 +173,9 @@ def pack(context: np.ndarray, word: np.ndarray, num_columns: int, vocab_size: in
 
 def payload_of(logprobs: np.ndarray, backoffs: np.ndarray) -> np.ndarray:
     """Two f32 [m] as one uint64 [m]."""
-    return np.stack([logprobs, backoffs], axis=1).astype(np.float32).view(np.uint64)[:, 0]
+    both = np.empty((len(logprobs), 2), np.float32)
+    both[:, 0], both[:, 1] = logprobs, backoffs
+    return both.view(np.uint64)[:, 0]
 
 
 def add_table(
@@ -155,7 +185,7 @@ def add_table(
     *,
     num_contexts: int,
     vocab_size: int,
-    allocate: Allocate = np.empty,
+    store: Store = in_memory,
     key_bits: int = KEY_BITS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The table of one order, and the row of each of its n-grams.
@@ -165,4 +195,4 @@ def add_table(
       key_bits: (context, word) takes two columns where it needs as many bits or more.
     """
     wide = num_contexts.bit_length() + word_bits(vocab_size) >= key_bits
-    return make_rows(pack(context, word, 2 if wide else 1, vocab_size), payload, allocate)
+    return make_rows(pack(context, word, 2 if wide else 1, vocab_size), payload, store)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.ngram.files import MODEL_DIR, load_ngram, save_ngram
+from jaxlm.io.ngram.files import MODEL_DIR, load_ngram, save_ngram, table_store
 from jaxlm.io.ngram.sentences import Piece, check_file, learn_tokens, read_pieces, sentence_tokens
 from jaxlm.io.ngram.word_vocab import BOS, EOS, UNK, WordVocab, load_word_vocab
 from jaxlm.models.ngram import NgramModel
@@ -99,7 +99,8 @@ def fit_text(
     if not unk_word or set(unk_word) & set(" \t\n\v\f\r\0") or unk_word in ("<unk>", "<s>", "</s>"):
         raise UserError(f"unk_word={unk_word!r} must be a word, none of <unk>, <s> and </s>")
     with new_run(out, overwrite=overwrite) as partial, ExitStack() as stack:
-        options: dict[str, Any] = {}
+        (partial / MODEL_DIR).mkdir()
+        options: dict[str, Any] = {"store": table_store(partial / MODEL_DIR)}
         vocab = WordVocab(unk_word=unk_word.encode())
         say(f"reading {text}")
         if memory_bytes is None:
@@ -110,7 +111,7 @@ def fit_text(
 
             spill = stack.enter_context(Spill(partial, memory_bytes))
             tokens = spill.store(learn_tokens(text, vocab), np.int32)
-            options = {"sorter": spill.sort, "allocate": spill.allocate, "block_size": spill.block_size}
+            options |= {"sorter": spill.sort, "allocate": spill.allocate, "block_size": spill.block_size}
         if not len(tokens):
             raise UserError(f"{text} holds no word: there is nothing to count")
         ends = {"bos_id": BOS, "eos_id": EOS, "unk_id": UNK}

@@ -1,6 +1,7 @@
 """ARPA files: the round trip, a published file's published scores, and refusals that name the line."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def fit(text, **options):
     data = text.encode()
     words = split_words(data)
     tokens = sentence_tokens(words, vocab.ids(words, learn_from=data))
-    config = NgramConfig(**{"order": 3} | options)
+    chosen: dict[str, Any] = {"order": 3} | options
+    config = NgramConfig(**chosen)
     return fit_tokens(tokens, config, vocab_size=vocab.vocab_size, bos_id=BOS, eos_id=EOS, unk_id=UNK), vocab
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_counting_on_disk_is_counting_in_memory(tmp_path, memory_bytes, key_bits
 
 def test_counts_do_not_depend_on_the_blocks(tmp_path):
     tokens = join_sequences(random_sequences(), vocab_size=50, bos_id=1, eos_id=None)
-    options = {"order": 3, "vocab_size": 50, "bos_id": 1}
+    options: dict[str, Any] = {"order": 3, "vocab_size": 50, "bos_id": 1}
     expected = count_ngrams(tokens, **options)
     for block_size in (200, 1001):
         with Spill(tmp_path, 1) as spill:

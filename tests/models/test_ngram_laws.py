@@ -52,7 +52,7 @@ class Naive:
                     self.adjusted[n][gram] = count
                 else:
                     self.adjusted[n][gram] = sum(longer[1:] == gram for longer in self.raw[n + 1])
-        self.discounts = [(0,) * 4]
+        self.discounts: list[tuple[float, ...]] = [(0.0,) * 4]
         for n in range(1, self.order + 1):
             kinds = Counter(self.adjusted[n].values())
             try:
@@ -251,7 +251,7 @@ def test_ids_of_any_tokenizer():
         (lambda: fit_ngram([[3]], 3), r"ids 3..3: the vocabulary is 0..2"),
         (lambda: fit_ngram([[-1]], 3), "sequence 0 has ids -1"),
         (lambda: fit_ngram([[0, 1, 0]], 3, bos_id=1), "start symbol 1 inside"),
-        (lambda: fit_ngram([[0.5]], 3), "type float64"),
+        (lambda: fit_ngram([np.array([0.5])], 3), "type float64"),
         (lambda: fit_ngram([], 3), "the text is empty"),
         (lambda: fit_ngram([[], []], 3), "the text is empty"),
         (lambda: fit_ngram([[1]], 0), "vocab_size=0"),

@@ -142,6 +142,7 @@ def test_generation_repeats_by_seed_and_is_scored_as_drawn(run, fitted):
     first, again, other = run(*argv)[1], run(*argv)[1], run(*argv[:-1], 6)[1]
     assert first == again != other
     lm = jaxlm.load(path)
+    assert isinstance(lm, NgramLM)
     for one in first["completions"]:
         tokens = [1, *lm.tokenizer.encode("the"), *one["tokens"]]
         scored = lm.model.score(np.array(tokens))[2:]
@@ -160,8 +161,8 @@ def test_byte_models_have_bits_per_byte(tmp_path):
     tokenizer = ByteTokenizer()
     ids = tokenizer.encode_batch(["to be or not to be", "天下"])
     with new_run(tmp_path / "run") as partial:
-        ends = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
-        write_run(partial, fit_ngram(ids, tokenizer.vocab_size, 4, **ends), tokenizer, {})
+        model = fit_ngram(ids, tokenizer.vocab_size, 4, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+        write_run(partial, model, tokenizer, {})
     lm = jaxlm.load(tmp_path / "run")
     (known, strange) = lm.score(["to be", "\u00fc?"])
     assert (known.num_tokens, strange.num_tokens) == (5, 3)

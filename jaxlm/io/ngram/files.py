@@ -1,6 +1,7 @@
 """A fitted n-gram model as a directory: plain .npy arrays, mapped into memory when opened, and a JSON."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,29 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.models.ngram import NgramModel
 from jaxlm.models.ngram_estimate import NgramConfig
+from jaxlm.models.ngram_table import Store
 
 FORMAT_VERSION = 1
 MODEL_DIR = "ngram"
 """The model's place in a run directory."""
+
+
+def table_store(directory: Path) -> Callable[[int], Store]:
+    """``store(n)`` for `fit_tokens`: each table goes straight into the file that `save_ngram` would write."""
+
+    def store(n: int) -> Store:
+        def keep(shape: tuple[int, int], blocks: Iterator[np.ndarray]) -> np.ndarray:
+            path = directory / table_name(n)
+            with open(path, "wb") as file:
+                header = {"descr": "<u8", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for block in blocks:
+                    block.astype("<u8", copy=False).tofile(file)
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+
+        return keep
+
+    return store
 
 
 def save_ngram(directory: str | Path, model: NgramModel) -> None:
@@ -22,7 +42,7 @@ def save_ngram(directory: str | Path, model: NgramModel) -> None:
     np.save(directory / "unigrams.npy", model.unigrams, allow_pickle=False)
     for n, rows in enumerate(model.tables, start=2):
         path = directory / table_name(n)
-        if not (isinstance(rows, np.memmap) and rows.filename == path.resolve()):  # else it was made there
+        if not (isinstance(rows, np.memmap) and path.exists() and path.samefile(str(rows.filename))):
             np.save(path, rows, allow_pickle=False)
     config = model.config
     record = {

@@ -83,7 +83,7 @@ def learn_tokens(path: str | Path, vocab: WordVocab) -> Iterator[np.ndarray]:
 
     Raises UserError for what is not UTF-8, and for ``<s>`` or ``</s>``.
     """
-    for piece in read_pieces(path, size=16 * PIECE):
+    for piece in read_pieces(path):
         try:
             piece.data.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -41,12 +41,20 @@ class WordVocab:
         self._index()
 
     def _index(self) -> None:
+        """Makes the table of all words."""
         hashes = hash_words(self.words)
         if len(hashes) != len(self.words) or not np.diff(np.sort(hashes)).all():
             raise UserError("the vocabulary holds a word twice, an empty one or one with white space in it")
         self._reserved = hashes[:3]
         self._alias = None if self.unk_word is None else hash_words([self.unk_word])[0]
-        self._rows, _ = make_rows((hashes,), np.arange(len(hashes), dtype=np.uint64))
+        self._rows = self._table(hashes, 0)
+        self._indexed = len(hashes)
+        self._recent_hashes = hashes[:0]
+        self._recent: np.ndarray | None = None
+
+    @staticmethod
+    def _table(hashes: np.ndarray, first_id: int) -> np.ndarray:
+        return make_rows((hashes,), np.arange(first_id, first_id + len(hashes), dtype=np.uint64))[0]
 
     def ids(
         self, words: Words, *, learn_from: bytes | None = None, where: str = "the text", line: int = 0
@@ -67,20 +75,32 @@ class WordVocab:
                 raise UserError(f"{where}, line {at} holds {name.decode()}, which marks a sentence's ends: take it out")
         if self._alias is not None:
             hashes = np.where(hashes == self._reserved[0], self._alias, hashes)
-        _, found, payload = search(self._rows, (hashes,))
-        if learn_from is None or found.all():
-            payload[~found] = UNK
-            return payload.view(np.int64)
-        new = np.flatnonzero(~found)
-        order = np.argsort(hashes[new], kind="stable")
-        ordered = hashes[new[order]]
+        _, found, ids = search(self._rows, (hashes,))
+        missing = np.flatnonzero(~found)
+        if self._recent is not None and len(missing):
+            _, found, ids[missing] = search(self._recent, (hashes[missing],))
+            missing = missing[~found]
+        if learn_from is not None and len(missing):
+            self._learn(words, hashes, missing, learn_from)
+            _, _, ids[missing] = search(self._rows if self._recent is None else self._recent, (hashes[missing],))
+        else:
+            ids[missing] = UNK
+        return ids.view(np.int64)
+
+    def _learn(self, words: Words, hashes: np.ndarray, missing: np.ndarray, data: bytes) -> None:
+        """New words go into a small table beside the large one, which is made anew when they are a quarter of it."""
+        order = np.argsort(hashes[missing], kind="stable")
+        ordered = hashes[missing[order]]
         heads = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-        for i in np.sort(new[order[heads]]).tolist():
-            begin = int(words.starts[i])
-            word = learn_from[begin : begin + int(words.lengths[i])]
+        new = np.sort(missing[order[heads]])
+        for begin, size in zip(words.starts[new].tolist(), words.lengths[new].tolist(), strict=True):
+            word = data[begin : begin + size]
             self.words.append(self.unk_word if word == SPECIAL_WORDS[0] and self.unk_word is not None else word)
-        self._index()
-        return self.ids(words)
+        self._recent_hashes = np.concatenate([self._recent_hashes, hashes[new]])
+        if 4 * len(self._recent_hashes) > self._indexed:
+            self._index()
+        else:
+            self._recent = self._table(self._recent_hashes, self._indexed)
 
     @property
     def vocab_size(self) -> int:
