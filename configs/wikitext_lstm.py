@@ -1,4 +1,4 @@
-"""WikiText-2 words with an LSTM: the full vocabulary of 33,278, lines as sentences, the state carried through the text.
+"""WikiText-2 words with an LSTM: the full vocabulary of 33,278, the state carried through the text.
 
     python -m experiments.pretrain wikitext_lstm
 

@@ -13,6 +13,8 @@ from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import decode_config
+from jaxlm.io.run_dir import RunDir
+from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.api import Model
 from jaxlm.models.families import ModelConfig, make_model
 from jaxlm.run.completion import Completer, Row, programs
@@ -26,7 +28,18 @@ _BATCH_LOGITS = 1 << 25
 """Logits held at once while scoring: 128 MiB in f32."""
 
 
-def open_causal(
+def open_causal(run: RunDir, config: dict[str, Any], step: int | None, ema: bool | None) -> "CausalLM":
+    """The model of a run directory: its tokenizer and one of its checkpoints (see ``jaxlm.load``)."""
+    if not run.tokenizer_path.is_dir():
+        raise UserError(f"{run.path} has no tokenizer/: the run stopped before it began, start it again")
+    if not run.checkpoints_path.is_dir():
+        raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
+    tokenizer = load_tokenizer(run.tokenizer_path)
+    with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
+        return restore_causal(config, tokenizer, checkpointer, step, ema)
+
+
+def restore_causal(
     run_config: dict[str, Any], tokenizer: Tokenizer, checkpointer: Checkpointer, step: int | None, ema: bool | None
 ) -> "CausalLM":
     """The model of a run's config and checkpoints (see ``jaxlm.load``)."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import jaxlm
 from jaxlm.core.errors import UserError
-from jaxlm.io.config_json import near_names
 
 Main = Callable[[list[str]], int]
 
@@ -57,6 +56,8 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
+        from jaxlm.io.config_json import near_names
+
         raise UserError(f"unknown command {name!r}{near_names(name, COMMANDS)} (there are {', '.join(COMMANDS)})")
     module, _, function = COMMANDS[name][0].partition(":")
     return getattr(importlib.import_module(module), function)(rest)

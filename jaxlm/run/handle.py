@@ -5,23 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
-from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.run.causal_lm import open_causal
 from jaxlm.run.language_model import Generation, LanguageModel, Score
+from jaxlm.run.ngram_lm import open_ngram
 
 __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 
-FAMILIES: dict[str, Callable[..., LanguageModel]] = {"decoder": open_causal, "recurrent": open_causal}
-"""Family -> how to open it: ``f(run_config, tokenizer, checkpointer, step, ema) -> LanguageModel``."""
+FAMILIES: dict[str, Callable[..., LanguageModel]] = {
+    "decoder": open_causal,
+    "recurrent": open_causal,
+    "ngram": open_ngram,
+}
+"""Family -> how to open it: ``f(run, run_config, step, ema) -> LanguageModel``. Each opens its own parts of the run."""
 
 
 def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = None) -> LanguageModel:
     """The model of a run directory, its parameters on the first device; no optimiser state is read.
 
     Args:
-      run_dir: what ``jaxlm pretrain`` wrote: config.json, tokenizer/, checkpoints/.
+      run_dir: what ``jaxlm pretrain`` (config.json, tokenizer/, checkpoints/) or ``tools.ngram fit`` wrote.
       step: which checkpoint; None = the newest.
       ema: True = the averaged parameters, False = the trained ones, None = averaged if the run kept them.
 
@@ -34,10 +37,4 @@ def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = Non
     family = config.get("model", {}).get("family", "decoder")
     if family not in FAMILIES:
         raise UserError(f"{run.config_path} names family {family!r}: this jaxlm opens {', '.join(FAMILIES)}")
-    if not run.tokenizer_path.is_dir():
-        raise UserError(f"{run.path} has no tokenizer/: the run stopped before it began, start it again")
-    if not run.checkpoints_path.is_dir():
-        raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
-    tokenizer = load_tokenizer(run.tokenizer_path)
-    with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
-        return FAMILIES[family](config, tokenizer, checkpointer, step, ema)
+    return FAMILIES[family](run, config, step, ema)

@@ -7,17 +7,9 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import fingerprint_of, read_definition, read_model
 from jaxlm.io.tokenizers.pieces import SentencePieceTokenizer, train_sentencepiece
 from jaxlm.io.tokenizers.plain import ByteTokenizer, CharTokenizer
-from jaxlm.io.tokenizers.words import WordTokenizer, train_words
 from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
 
-__all__ = [
-    "ByteTokenizer",
-    "CharTokenizer",
-    "SentencePieceTokenizer",
-    "WordTokenizer",
-    "load_tokenizer",
-    "train_tokenizer",
-]
+__all__ = ["ByteTokenizer", "CharTokenizer", "SentencePieceTokenizer", "load_tokenizer", "train_tokenizer"]
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
@@ -34,7 +26,9 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
             seen.update(text)
         return CharTokenizer("".join(seen))
     if config.kind == "word":
-        return train_words(texts)
+        from jaxlm.io.ngram.word_vocab import learn_words
+
+        return learn_words(texts)
     return train_sentencepiece(config, texts)
 
 
@@ -50,10 +44,12 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         tokenizer: Tokenizer = ByteTokenizer()
     elif kind == "char":
         tokenizer = CharTokenizer(definition["characters"])
-    elif kind == "word":
-        tokenizer = WordTokenizer(definition["words"])
     elif kind in ("unigram", "bpe"):
         tokenizer = SentencePieceTokenizer(read_model(directory, definition["model_sha256"]), kind)
+    elif kind == "word":  # kept apart: it needs no SentencePiece, and n-gram commands start without it
+        from jaxlm.io.ngram.word_vocab import load_word_vocab
+
+        return load_word_vocab(directory)
     else:
         raise UserError(f"tokenizer kind {kind!r} in {directory} is unknown to this jaxlm: upgrade jaxlm")
     if tokenizer.fingerprint != fingerprint_of(definition):

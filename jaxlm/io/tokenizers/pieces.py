@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, write_definition
@@ -35,6 +34,8 @@ class SentencePieceTokenizer:
     closed = False
 
     def __init__(self, model: bytes, kind: str) -> None:
+        import sentencepiece  # here, so that what needs no SentencePiece starts without it
+
         self.kind = kind
         self._model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -148,6 +149,8 @@ def train_sentencepiece(config: TokenizerConfig, texts: Iterable[str]) -> Senten
     Raises:
         UserError: no text, or too little of it for ``config.vocab_size``.
     """
+    import sentencepiece
+
     chunks = sample_chunks(texts, config.max_train_bytes)
     if not any(chunks):
         raise UserError(f"no text to train the {config.kind} tokenizer on: the training split is empty")

@@ -1,0 +1,246 @@
+"""N-gram runs: fitting one from text, an ARPA file's as one, scoring a text, drawing from one. Imports no JAX."""
+
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.ngram.files import MODEL_DIR, load_ngram, save_ngram, table_store
+from jaxlm.io.ngram.sentences import Piece, check_file, learn_tokens, read_pieces, sentence_tokens
+from jaxlm.io.ngram.word_vocab import BOS, EOS, UNK, WordVocab, load_word_vocab
+from jaxlm.models.ngram import NgramModel
+from jaxlm.models.ngram_estimate import NgramConfig
+from jaxlm.models.ngram_fit import fit_tokens
+from jaxlm.text.words import split_words
+
+UNK_WORD = "UNKNOWNWORD"
+"""What ``<unk>`` in a training text is read as, an ordinary word (corpora mask rare words so)."""
+
+
+def say(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def new_run(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A directory beside ``out`` that takes its place once the block has ended well, else vanishes.
+
+    Raises UserError where ``out`` is taken; ``overwrite`` replaces another n-gram run, nothing else.
+    """
+    out = Path(out)
+    taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if taken and not overwrite:
+        raise UserError(f"{out} exists already: pass another --out, or --overwrite to replace an n-gram run")
+    if taken and not (out / MODEL_DIR / "model.json").is_file():
+        raise UserError(f"{out} is no n-gram run: --overwrite leaves it alone, pass another --out")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot write to {out.parent}: {error.strerror}: pass another --out") from error
+    try:
+        yield partial
+        if taken:
+            shutil.rmtree(out)
+        os.replace(partial, out)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_run(directory: Path, model: NgramModel, tokenizer: Any, data: dict[str, Any]) -> None:
+    """The files of an n-gram run, config.json last: tokenizer/, ngram/, and what `jaxlm.load` reads to open them."""
+    from jaxlm.io.run_dir import environment, write_json
+
+    tokenizer.save(directory / "tokenizer")
+    save_ngram(directory / MODEL_DIR, model)
+    config = model.config
+    described = {name: getattr(config, name) for name in ("order", "smoothing", "k", "alpha")}
+    record = {"model": {"family": "ngram", **described, "prune": list(config.prune)}, "data": data}
+    write_json(directory / "config.json", {"config": record, **environment()})
+
+
+def fit_text(
+    text: str | Path,
+    out: str | Path,
+    config: NgramConfig,
+    *,
+    arpa: str | Path | None = None,
+    unk_word: str = UNK_WORD,
+    memory_bytes: int | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Fits a model of words to a text of one sentence a line and writes the run; its figures.
+
+    Args:
+      memory_bytes: what counting may hold; beyond, rows are sorted on disk beside ``out``. None = no limit.
+      arpa: also write the model to this ARPA file.
+
+    Raises UserError before anything is written for bad input, and leaves nothing behind whenever it raises.
+    """
+    start = time.monotonic()
+    check_file(text, "text")
+    if arpa is not None and config.smoothing not in ("kneser-ney", "ml"):
+        raise UserError(f"--arpa holds backoff models, which smoothing {config.smoothing!r} is not: leave it out")
+    if arpa is not None and not (os.access(Path(arpa).parent, os.W_OK) and not Path(arpa).is_dir()):
+        raise UserError(f"cannot write {arpa}: name a file in a directory that is there")
+    if not unk_word or set(unk_word) & set(" \t\n\v\f\r\0") or unk_word in ("<unk>", "<s>", "</s>"):
+        raise UserError(f"unk_word={unk_word!r} must be a word, none of <unk>, <s> and </s>")
+    with new_run(out, overwrite=overwrite) as partial, ExitStack() as stack:
+        (partial / MODEL_DIR).mkdir()
+        options: dict[str, Any] = {"store": table_store(partial / MODEL_DIR)}
+        vocab = WordVocab(unk_word=unk_word.encode())
+        say(f"reading {text}")
+        if memory_bytes is None:
+            parts = list(learn_tokens(text, vocab))
+            tokens = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        else:
+            from jaxlm.io.ngram.spill import Spill
+
+            spill = stack.enter_context(Spill(partial, memory_bytes))
+            tokens = spill.store(learn_tokens(text, vocab), np.int32)
+            options |= {"sorter": spill.sort, "allocate": spill.allocate, "block_size": spill.block_size}
+        if not len(tokens):
+            raise UserError(f"{text} holds no word: there is nothing to count")
+        ends = {"bos_id": BOS, "eos_id": EOS, "unk_id": UNK}
+        model = fit_tokens(tokens, config, vocab_size=vocab.vocab_size, **ends, **options, say=say)
+        for n in model.facts.get("fallback_orders", ()):
+            say(f"order {n}: too few counts of counts for discounts, 0.5, 1 and 1.5 are used")
+        say(f"writing {out}")
+        write_run(partial, model, vocab, {"text": str(text), "unk_word": unk_word})
+        figures = {
+            "num_tokens": int(len(tokens) - np.count_nonzero(tokens == BOS)),
+            "vocab_size": vocab.vocab_size,
+            **model.facts,
+        }
+        if arpa is not None:
+            from jaxlm.io.ngram.arpa import write_arpa
+
+            say(f"writing {arpa}")
+            write_arpa(arpa, model, vocab.words)
+    return {"run_dir": str(out), **figures, "seconds": round(time.monotonic() - start, 3)}
+
+
+def import_arpa(arpa: str | Path, out: str | Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """The run of an ARPA file's model; its figures."""
+    from jaxlm.io.ngram.arpa import read_arpa
+
+    start = time.monotonic()
+    check_file(arpa, "ARPA file")
+    with new_run(out, overwrite=overwrite) as partial:
+        model, vocab = read_arpa(arpa)
+        write_run(partial, model, vocab, {"arpa": str(arpa), "unk_word": None})
+    return {
+        "run_dir": str(out),
+        "vocab_size": vocab.vocab_size,
+        **model.facts,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def open_run(run: str | Path) -> tuple[NgramModel, WordVocab]:
+    """The model and vocabulary of a run of words. Raises UserError for another kind of run."""
+    run = Path(run)
+    if not run.is_dir():
+        raise UserError(f"no run directory {run}: give the --out of a fit")
+    return load_ngram(run / MODEL_DIR), load_word_vocab(run / "tokenizer")
+
+
+class Totals(NamedTuple):
+    """Sums over scored text."""
+
+    nats: float = 0.0
+    num_tokens: int = 0
+    num_unknown: int = 0
+    num_sentences: int = 0
+    unknown_nats: float = 0.0
+
+
+def add_up(totals: Iterable[Totals]) -> Totals:
+    """The sum of each field."""
+    columns = zip(*totals, strict=True)
+    return Totals(*map(sum, columns))
+
+
+def score_piece(model: NgramModel, vocab: WordVocab, piece: Piece, where: str) -> Totals:
+    """Sums over the sentences of one piece of text, ``</s>`` counted, lines without words left out."""
+    words = split_words(piece.data)
+    tokens = sentence_tokens(words, vocab.ids(words, where=where, line=piece.first_line))
+    logprobs = model.score(tokens)
+    sentences = int(np.count_nonzero(tokens == BOS))
+    unknown = tokens == UNK
+    num_unknown = int(np.count_nonzero(unknown))
+    unknown_nats = -float(np.sum(logprobs[unknown], dtype=np.float64)) if num_unknown else 0.0
+    nats = -float(np.sum(logprobs, dtype=np.float64))
+    return Totals(nats, len(tokens) - sentences, num_unknown, sentences, unknown_nats)
+
+
+def score_text(run: str | Path, text: str | Path, *, num_threads: int | None = None) -> dict[str, Any]:
+    """Perplexity of a text of one sentence a line, and the sums behind it. Raises UserError where it has no word."""
+    start = time.monotonic()
+    model, vocab = open_run(run)
+    name = str(check_file(text, "text"))
+    threads = num_threads or min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    total = _sum_pieces(read_pieces(text), lambda piece: score_piece(model, vocab, piece, name), threads)
+    if not total.num_tokens:
+        raise UserError(f"{text} holds no word: there is nothing to score")
+    known = total.num_tokens - total.num_unknown
+    return {
+        "perplexity": _perplexity(total.nats, total.num_tokens),
+        "perplexity_known_words": _perplexity(total.nats - total.unknown_nats, known) if known else None,
+        "nats": total.nats if math.isfinite(total.nats) else None,
+        "num_tokens": total.num_tokens,
+        "num_unknown": total.num_unknown,
+        "num_sentences": total.num_sentences,
+        "smoothing": model.config.smoothing,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _perplexity(nats: float, count: int) -> float | None:
+    """exp(nats / count); None where a word had no probability at all."""
+    try:
+        return math.exp(nats / count) if math.isfinite(nats) else None
+    except OverflowError:
+        return None
+
+
+def _sum_pieces(pieces: Iterator[Piece], score: Callable[[Piece], Totals], num_threads: int) -> Totals:
+    """The sum over all pieces, in their order whichever thread scored them (NumPy lets threads run side by side)."""
+    found: dict[int, Totals] = {}
+    errors: list[BaseException] = []
+    lock = Lock()
+    numbered = enumerate(pieces)
+
+    def work() -> None:
+        try:
+            while not errors:
+                with lock:
+                    number, piece = next(numbered, (-1, None))
+                if piece is None:
+                    return
+                found[number] = score(piece)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [Thread(target=work, daemon=True) for _ in range(num_threads - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return add_up([Totals(), *(found[number] for number in sorted(found))])
