@@ -17,10 +17,10 @@ def target_logprobs(model: Model, params: Params, batch: Batch) -> tuple[Array, 
 
     Keys of ``batch``: ``tokens``, ``targets`` and, for packed rows, ``segment_ids`` and ``positions``.
     """
-    hidden_btd, _ = model.hidden(
+    hidden = model.hidden(
         params, batch["tokens"], positions=batch.get("positions"), segment_ids=batch.get("segment_ids")
     )
-    logits_btv = model.logits(params, hidden_btd)
+    logits_btv = model.logits(params, hidden.hidden_btd)
     nll_bt, _ = token_nll(logits_btv, batch["targets"])
     return -nll_bt, jnp.argmax(logits_btv, axis=-1) == batch["targets"]
 

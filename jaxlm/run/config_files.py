@@ -94,7 +94,7 @@ def load_config(
             default=both(options, default),
             prog=f"{prog} CONFIG",
             description=f"{inspect.getdoc(config_type)}\n\nCONFIG: a name in ./configs ({here}) or a .py file.",
-            config=(tyro.conf.FlagConversionOff,),
+            config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
         )
 
     parsed = parse() if wants_help else _in_one_line(parse, tokens, kinds)

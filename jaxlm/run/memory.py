@@ -9,6 +9,7 @@ from jaxlm.plan.memory import MemoryEstimate, estimate_memory, sharded_bytes
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.devices import device_memory_bytes
 from jaxlm.run.setup import StateLayout
+from jaxlm.sharding.mesh import batch_ways
 
 
 def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh) -> MemoryEstimate:
@@ -18,7 +19,7 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
         config.model,
         param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),
         state_bytes=sharded_bytes(layout.abstract, layout.specs, sizes),
-        rows=math.ceil(config.microbatch_size / (sizes["data"] * sizes["fsdp"])),
+        rows=math.ceil(config.microbatch_size / batch_ways(mesh)),
         seq_len=config.data.seq_len,
         model_ways=sizes["model"],
     )

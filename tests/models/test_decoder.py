@@ -53,13 +53,13 @@ def test_cached_decoding_of_ragged_prompts_equals_the_full_forward(form):
         segments[row, width - n :] = 1
         positions[row, width - n :] = np.arange(n)
     hidden_fn = jax.jit(lambda p, x, s, q, c: model.hidden(p, x, segment_ids=s, positions=q, kv_cache=c))
-    hidden, cache = hidden_fn(params, prompts, segments, positions, model.init_cache(3, width + total))
+    hidden, cache, _ = hidden_fn(params, prompts, segments, positions, model.init_cache(3, width + total))
     steps = [model.logits(params, hidden[:, -1])]
     assert np.isfinite(np.asarray(hidden)).all()  # rows of padding too
     for i in range(4):
         at = np.array([n + i for n in lengths])
         new = np.asarray(tokens)[np.arange(3), at][:, None]
-        hidden, cache = hidden_fn(params, new, np.ones((3, 1), np.int32), at[:, None].astype(np.int32), cache)
+        hidden, cache, _ = hidden_fn(params, new, np.ones((3, 1), np.int32), at[:, None].astype(np.int32), cache)
         steps.append(model.logits(params, hidden[:, 0]))
     for i, logits in enumerate(steps):
         expected = np.stack([full[row, n - 1 + i] for row, n in enumerate(lengths)])
@@ -122,7 +122,7 @@ def test_packed_segments_do_not_see_each_other():
 def test_bfloat16_compute_keeps_float32_parameters_and_logits():
     _, model, params = model_of(compute_dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    hidden, _ = model.hidden(params, tokens_of(1, 6))
+    hidden = model.hidden(params, tokens_of(1, 6)).hidden_btd
     logits = model.logits(params, hidden)
     assert (hidden.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
     exact = make_decoder(BASE).apply_fn(params, tokens_of(1, 6))
