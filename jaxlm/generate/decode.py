@@ -129,9 +129,7 @@ def prefill(
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
     batch_size, prompt_len = tokens_bt.shape
     kv_cache = model.init_cache(batch_size, prompt_len + max_new_tokens - 1)
-    hidden = model.hidden(
-        params, tokens_bt, positions=positions_bt, segment_ids=segment_ids_bt, kv_cache=kv_cache
-    )
+    hidden = model.hidden(params, tokens_bt, positions=positions_bt, segment_ids=segment_ids_bt, kv_cache=kv_cache)
     assert hidden.kv_cache is not None
     logits_bv = model.logits(params, hidden.hidden_btd[:, -1:])[:, 0]
     seen_bv = None

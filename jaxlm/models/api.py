@@ -77,8 +77,7 @@ class Model(NamedTuple):
     init_cache: InitCacheFn
     rules: Rules
     term_names: tuple[str, ...] = ()
-    """Names of ``HiddenOutput.terms``: batch statistics of a mixture of experts. Each is summed over tokens that are not
-    padding."""
+    """Names of ``HiddenOutput.terms``: statistics of a router. Each is summed over tokens that are not padding."""
 
     def apply_fn(self, params: Params, tokens_bt: Array, **kwargs: Any) -> Array:
         """``logits(hidden(tokens))``, f32 [b, t, v]; keywords as for ``hidden``."""

@@ -126,9 +126,10 @@ def make_decoder(config: DecoderConfig) -> Model:
             remember_fn = None if buffers is None else lambda entries: remember(buffers, entries, row, offset)
             rope = ropes.get(config.rope.of_window(config.pattern_window(place)))
             layer_key = None if key is None else jax.random.fold_in(key, layer)
-            x_btd, stored, sums = block.apply(
+            applied: Any = block.apply(
                 {"params": layer_params}, x_btd, attend_fn, remember_fn, rope, layer_key, counted_bt
             )
+            x_btd, stored, sums = applied
             return constrain(x_btd, HIDDEN_SPEC), stored, sums
 
         def checkpointed(*args: Any) -> tuple[Array, PyTree, Sums]:

@@ -44,8 +44,8 @@ class DecoderConfig:
     head_dim: int | None = None
     """Width of a head; None = model_dim / num_heads."""
     mlp_dim: int | None = None
-    """Inner width of the MLP, with ``moe`` that of each expert; None = 4 model_dim, or 8/3 model_dim rounded up to a multiple of 8 for the gated
-    kinds."""
+    """Inner width of the MLP, with ``moe`` that of each expert; None = 4 model_dim, or 8/3 model_dim rounded up to a
+    multiple of 8 for the gated kinds."""
     mlp: MlpKind = "swiglu"
     moe: MoeConfig | None = None
     """Experts in place of each layer's MLP; None = one MLP for all tokens."""
@@ -188,7 +188,7 @@ class DecoderConfig:
         """What the KV cache holds of one token in one layer: name -> shape."""
         if self.mla is not None:
             return {"latent": (self.mla.kv_lora_rank,), "k_rope": (self.mla.qk_rope_head_dim,)}
-        return {name: (self.kv_heads, self.head_width) for name in ("k", "v")}
+        return dict.fromkeys(("k", "v"), (self.kv_heads, self.head_width))
 
     @property
     def mlp_width(self) -> int:

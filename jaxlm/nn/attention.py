@@ -79,7 +79,8 @@ def attend(
     scale: float | None = None,
     implementation: Implementation = "xla",
 ) -> Array:
-    """``softmax(mask(cap(scale q k^T))) v``, [b, t, n, v's width] in q's dtype; ``cap(x) = c tanh(x / c)``; softmax in f32.
+    """``softmax(mask(cap(scale q k^T))) v``, [b, t, n, v's width] in q's dtype; ``cap(x) = c tanh(x / c)``; softmax in
+    f32.
 
     n is a multiple of k: queries in groups of n / k share a key head (GQA, Ainslie et al. 2023; MQA at k = 1), which is
     never repeated in memory. scale None = 1/sqrt(h). Who sees whom is ``core.masks.attention_mask`` over positions

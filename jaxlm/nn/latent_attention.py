@@ -64,9 +64,10 @@ class LatentAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_btd: Array, attend: AttendFn, remember: RememberFn | None, rope: RopeTables
+        self, x_btd: Array, attend: AttendFn, remember: RememberFn | None, rope: RopeTables | None
     ) -> tuple[Array, Any]:
         """What attention adds to the stream, [b, t, d], and what ``remember`` stored: ``latent`` and ``k_rope``."""
+        assert rope is not None
         b, t, d = x_btd.shape
         c, n = self.config, self.num_heads
         nope, rank = c.qk_nope_head_dim, c.kv_lora_rank
@@ -118,5 +119,3 @@ class LatentAttention(nn.Module):
             out_btnh = jnp.einsum("btnr,rnh->btnh", out_btnr, kernel_rnh[..., nope:])
         out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, name="o")
         return out(out_btnh.reshape(b, t, n * c.v_head_dim)), stored
-
-

@@ -1,8 +1,8 @@
 """A mixture of experts in place of the MLP: each token goes to its ``top_k`` experts, and none is ever dropped.
 
 Tokens are sorted by expert, and ``jax.lax.ragged_dot`` multiplies each run of them with its expert's kernels. On a mesh
-with an ``expert`` axis each device holds some experts: the tokens of its expert group are gathered, what its experts add
-to each is summed back over the group, and every shape stays static.
+with an ``expert`` axis each device holds some experts: the tokens of its expert group are gathered, and what its
+experts add to each is summed back over the group. Shapes stay static: a device has room for all tokens of its group.
 """
 
 import dataclasses
@@ -149,9 +149,7 @@ def _on_mesh(x_btd: Array, chosen_btc: Array, weights_btc: Array, kernels: dict[
     rows = PartitionSpec(batch_axes or None, None, None)
     wide = PartitionSpec(expert_axis, None, model_axis)
     specs = {name: PartitionSpec(expert_axis, model_axis, None) if name == "down" else wide for name in kernels}
-    sharded: Callable[..., Array] = jax.shard_map(
-        local, mesh=mesh, in_specs=(rows, rows, rows, specs), out_specs=rows
-    )
+    sharded: Callable[..., Array] = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, rows, specs), out_specs=rows)
     return sharded(x_btd, chosen_btc, weights_btc, kernels)
 
 
@@ -202,8 +200,15 @@ class MoE(nn.Module):
             kernels["gate"] = kernel("gate", d, self.width, self.init_std)
         kernels["down"] = kernel("down", self.width, d, self.down_init_std)
         if is_unsharded():
-            flat = (y.reshape(b * t, -1) for y in (x_btd, chosen_btc, weights_btc))
-            out_btd = apply_experts(*flat, kernels, kind=self.kind, partial=False).reshape(b, t, d)
+            out_td = apply_experts(
+                x_btd.reshape(b * t, d),
+                chosen_btc.reshape(b * t, -1),
+                weights_btc.reshape(b * t, -1),
+                kernels,
+                kind=self.kind,
+                partial=False,
+            )
+            out_btd = out_td.reshape(b, t, d)
         else:
             out_btd = _on_mesh(x_btd, chosen_btc, weights_btc, kernels, self.kind)
         if c.shared_dim is not None:

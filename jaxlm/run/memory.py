@@ -22,6 +22,7 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
         rows=math.ceil(config.microbatch_size / batch_ways(mesh)),
         seq_len=config.data.seq_len,
         model_ways=sizes["model"],
+        expert_ways=sizes["expert"],
     )
 
 

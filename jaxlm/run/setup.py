@@ -69,8 +69,8 @@ def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> N
     if microbatch_size % ways:
         raise UserError(
             f"microbatches of {microbatch_size} rows (global_batch_size={global_batch_size} / grad_accum_steps="
-            f"{global_batch_size // microbatch_size}) do not divide over mesh.data * mesh.fsdp * mesh.expert = {ways} devices: "
-            f"make global_batch_size / grad_accum_steps a multiple of {ways}"
+            f"{global_batch_size // microbatch_size}) do not divide over mesh.data * mesh.fsdp * mesh.expert = {ways} "
+            f"devices: make global_batch_size / grad_accum_steps a multiple of {ways}"
         )
 
 

@@ -37,7 +37,7 @@ class MeshConfig:
                 raise ValueError(f"mesh.{axis}={size} must be at least 1")
 
     def axis_sizes(self, num_devices: int) -> dict[str, int]:
-        """``{"data": ..., "fsdp": ..., "expert": ..., "model": ...}``. Raises UserError where they do not multiply to the devices."""
+        """Axis -> size, in the order of ``AXES``. Raises UserError where they do not multiply to the devices."""
         rest = self.fsdp * self.expert * self.model
         data = num_devices // rest if self.data is None else self.data
         if data * rest != num_devices:
