@@ -18,7 +18,7 @@ def count_recurrent_params(config: RecurrentConfig) -> ParamCounts:
     leaves = flatten_with_paths(param_shapes(make_model(config)))
     sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
     total, table = sum(sizes.values()), sizes["embed/table"]
-    return ParamCounts(total, table, total if config.tie_embeddings else total - table)
+    return ParamCounts(total, table, total if config.tie_embeddings else total - table, total)
 
 
 def _recurrent_flops(config: RecurrentConfig, seq_len: int) -> float:
@@ -27,9 +27,12 @@ def _recurrent_flops(config: RecurrentConfig, seq_len: int) -> float:
     return 6.0 * count_recurrent_params(config).matmul
 
 
-def _recurrent_bytes(config: RecurrentConfig, *, rows: int, seq_len: int, model_ways: int = 1) -> tuple[int, int]:
+def _recurrent_bytes(
+    config: RecurrentConfig, *, rows: int, seq_len: int, model_ways: int = 1, expert_ways: int = 1
+) -> tuple[int, int]:
     """(kept between forward and backward, logits): for each layer its input, the input's part of the gates, the gates
     and the states, in f32; the logits and their gradient."""
+    del expert_ways
     tokens, kept = rows * seq_len, 0.0
     for width in config.layer_widths:
         gates = (gate_width(config.cell) + (config.cell == "gru")) * width
@@ -49,6 +52,8 @@ def train_flops_per_token(config: ModelConfig, seq_len: int) -> float:
     return _FLOPS[config.family](config, seq_len)
 
 
-def step_bytes(config: ModelConfig, *, rows: int, seq_len: int, model_ways: int = 1) -> tuple[int, int]:
+def step_bytes(
+    config: ModelConfig, *, rows: int, seq_len: int, model_ways: int = 1, expert_ways: int = 1
+) -> tuple[int, int]:
     """(kept between forward and backward, logits) in bytes, for one device's rows of one microbatch."""
-    return _BYTES[config.family](config, rows=rows, seq_len=seq_len, model_ways=model_ways)
+    return _BYTES[config.family](config, rows=rows, seq_len=seq_len, model_ways=model_ways, expert_ways=expert_ways)

@@ -7,28 +7,33 @@ from jaxlm.plan.params import count_decoder_params
 def attention_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """Forward FLOPs of scores and weighted values for one token at full rows, summed over layers.
 
-    A query sees on average (seq_len + 1) / 2 keys (a window caps it); each costs 2 multiply-adds of n * h, so
-    4 * n * h FLOPs a key.
+    A query sees on average (seq_len + 1) / 2 keys (a window caps it); each costs one multiply-add for every element of
+    its n key heads and one for every element of its values: 4 n h FLOPs a key where both are h wide.
     """
     total = 0.0
     for layer in range(config.num_layers):
-        window = config.window_pattern[layer % len(config.window_pattern)]
+        window = config.pattern_window(layer)
         if window is None or window >= seq_len:
             keys = (seq_len + 1) / 2
         else:
             keys = window - window * (window - 1) / (2 * seq_len)
-        total += 4.0 * config.num_heads * config.head_width * keys
+        total += 2.0 * config.num_heads * (config.qk_width + config.v_width) * keys
     return total
+
+
+def forward_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
+    """FLOPs of reading one token: 2 N + attention, N as in ``train_flops_per_token``."""
+    return 2.0 * count_decoder_params(config).matmul + attention_flops_per_token(config, seq_len)
 
 
 def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
     """Forward and backward FLOPs for one token: 6 N + 3 x attention.
 
     N counts the parameters that a token is multiplied with: all but the embedding tables that are only looked up (a
-    tied table counts once, for the head). Rematerialisation is not counted (MFU, not hardware utilisation).
+    tied table counts once, for the head), and of experts those that serve it. Rematerialisation is not counted (MFU,
+    not hardware utilisation).
     """
-    counts = count_decoder_params(config)
-    return 6.0 * counts.matmul + 3.0 * attention_flops_per_token(config, seq_len)
+    return 3.0 * forward_flops_per_token(config, seq_len)
 
 
 PEAK_BF16_FLOPS: tuple[tuple[str, float], ...] = (

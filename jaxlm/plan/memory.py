@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.types import PyTree
 from jaxlm.models.decoder import DecoderConfig
+from jaxlm.nn.mlp import GATED
 
 
 class MemoryTerm(NamedTuple):
@@ -46,7 +47,37 @@ def sharded_bytes(shapes: PyTree, specs: PyTree, axis_sizes: dict[str, int]) -> 
     return sum(jax.tree.leaves(sizes))
 
 
-def activation_bytes(config: DecoderConfig, *, rows: int, seq_len: int, model_ways: int = 1) -> tuple[int, int]:
+def _kept_widths(config: DecoderConfig, expert_ways: int) -> tuple[int, int]:
+    """Elements a token in one layer: (outputs of the inner matrix products, what activations and norms keep).
+
+    A token's experts each keep what one MLP keeps, and a device keeps room for all tokens of its ``expert_ways``, since
+    all may choose its experts. Latent attention keeps its latents too.
+    """
+    heads = config.num_heads * config.qk_width
+    values = config.num_heads * config.v_width
+    keys = config.kv_heads * config.head_width * 2
+    if config.mla is not None:
+        c = config.mla
+        latents = c.kv_lora_rank + c.qk_rope_head_dim + (c.q_lora_rank or 0)
+        keys = config.num_heads * (c.qk_nope_head_dim + c.v_head_dim) + latents
+    gated = 2 if config.mlp in GATED else 1
+    inner = config.mlp_width
+    routed = 0
+    if config.moe is not None:
+        copies = expert_ways * config.moe.top_k
+        inner = copies * config.mlp_width + (config.moe.shared_dim or 0)
+        routed = 2 * copies * config.model_dim  # tokens as sorted by expert, and what experts give
+    return heads + keys + gated * inner + routed, values + (1 + gated) * inner
+
+
+def kv_cache_bytes_per_token(config: DecoderConfig, itemsize: int = 2) -> int:
+    """Bytes of the KV cache for one token of one row, over all layers. Layers with a window keep every token too."""
+    return config.num_layers * sum(math.prod(shape) for shape in config.cache_shapes.values()) * itemsize
+
+
+def activation_bytes(
+    config: DecoderConfig, *, rows: int, seq_len: int, model_ways: int = 1, expert_ways: int = 1
+) -> tuple[int, int]:
     """(kept between forward and backward, logits) in bytes, for one device's rows of one microbatch.
 
     Kept for each layer: with full remat its input alone; with ``dots`` its matmul outputs; with none these, what norms
@@ -55,12 +86,9 @@ def activation_bytes(config: DecoderConfig, *, rows: int, seq_len: int, model_wa
     """
     itemsize = as_dtype(config.compute_dtype).itemsize
     tokens = rows * seq_len
-    heads = config.num_heads * config.head_width
-    kv_heads = config.kv_heads * config.head_width
-    gated = 2 if config.mlp in ("swiglu", "geglu") else 1
+    dots, extra = _kept_widths(config, expert_ways)
     residual = 2 * config.model_dim
-    dots = heads + 2 * kv_heads + config.model_dim + gated * config.mlp_width + config.model_dim
-    extra = heads + config.mlp_width * (1 + gated) + 2 * config.model_dim
+    dots, extra = dots + 2 * config.model_dim, extra + 2 * config.model_dim
     per_token = {
         "full": config.model_dim,
         "dots": config.model_dim + dots / model_ways,
@@ -78,7 +106,9 @@ def estimate_memory(*, param_bytes: int, state_bytes: int, kept: int, logits: in
     included), gradients, what the backward pass keeps of one microbatch, and logits."""
     smaller_rows = "raise grad_accum_steps, lower global_batch_size or data.seq_len, or add devices to mesh.data"
     terms = (
-        MemoryTerm("parameters", param_bytes, "raise mesh.fsdp or mesh.model, or lower model.model_dim or num_layers"),
+        MemoryTerm(
+            "parameters", param_bytes, "raise mesh.fsdp, expert or model, or lower model.model_dim or num_layers"
+        ),
         MemoryTerm("optimiser and EMA", state_bytes - param_bytes, "raise mesh.fsdp, or use optimizer.name=adafactor"),
         MemoryTerm("gradients", param_bytes, "raise mesh.fsdp or mesh.model"),
         MemoryTerm("activations", kept, f"set model.remat_policy=full; {smaller_rows}"),

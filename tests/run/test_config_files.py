@@ -110,7 +110,7 @@ def test_options_beside_the_config(here):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("", r"no CONFIG given: jaxlm pretrain CONFIG, a name in \./configs \(.*small, .*tiny\)"),
+        ("", r"no CONFIG given: jaxlm pretrain CONFIG, a name in \./configs \(.*small, .*tiny.*\)"),
         ("--seed 3", "no CONFIG given before --seed"),
         ("tinny", "unknown config 'tinny'.*did you mean 'tiny'"),
         ("a/tiny.py", "unknown config 'a/tiny.py': the file a/tiny.py does not exist"),
