@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _MOST_POINTS = 400
-_COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed")
-"""Of the first curve, the second, ...: blue, orange, green, violet."""
+_COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed", "#db2777", "#6b7280")
+"""Of the first curve, the second, ...: blue, orange, green, violet, pink, grey."""
 
 
 class Curve(NamedTuple):
@@ -23,13 +23,22 @@ class Curve(NamedTuple):
 
 
 def draw_curves(
-    title: str, curves: Sequence[Curve], *, log_y: bool = False, robust: bool = False, from_zero: bool = False
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    x_label: str = "step",
+    log_x: bool = False,
+    log_y: bool = False,
+    robust: bool = False,
+    from_zero: bool = False,
 ) -> str:
     """A picture of curves over the steps, as an ``<svg>`` text.
 
     Args:
       title: what stands above it.
       curves: drawn in this order, with a legend where there are several.
+      x_label: what the steps of the curves are.
+      log_x: powers of two along the axis; the steps must be positive.
       log_y: a logarithmic axis; the values must be positive.
       robust: the first few values (a loss before the first steps) leave the picture rather than flatten the rest.
       from_zero: the axis starts at 0, so that small wobbles look small.
@@ -58,7 +67,7 @@ def draw_curves(
         for colour, curve in zip(_COLOURS, curves, strict=False):
             _draw(axes, curve, colour)
         axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color="#111827")
-        axes.set_xlabel("step")
+        axes.set_xlabel(x_label)
         axes.grid(True, color="#e5e7eb", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)
         if log_y:
@@ -67,7 +76,11 @@ def draw_curves(
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         else:
             axes.ticklabel_format(axis="y", scilimits=(-2, 4))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if log_x:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if robust:
             _clip_top(axes, curves)
         if from_zero:

@@ -1,7 +1,5 @@
 """report.html: one file that shows a run to a person, its pictures inside, no scripts."""
 
-import base64
-import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.io.metrics import read_lines
+from jaxlm.io.page import cards, completion, escape, pictures, render_page, table
 from jaxlm.io.plots import Curve, draw_curves
 from jaxlm.io.progress import format_count
 from jaxlm.io.run_dir import RunDir, write_text
@@ -25,7 +24,6 @@ _NAMES = {
     "step": "step",
 }
 _MOST_SAMPLES = 12
-_MOST_CHARACTERS = 2000
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -42,27 +40,26 @@ def write_report(run_dir: str | Path) -> Path:
     state = "finished" if run.final_figures() is not None else f"at step {figures.get('step', 0)}, not finished"
     about = f"{run.path} · {state} · started {record.get('started', '?')}"
     body = [
-        f"<h1>{_text(name)}</h1>",
-        f"<p class=quiet>{_text(about)}</p>",
+        f"<h1>{escape(name)}</h1>",
+        f"<p class=quiet>{escape(about)}</p>",
         _headline(figures),
-        f"<div class=grid>{''.join(_image(title, svg) for title, svg in draw_run(lines))}</div>",
+        pictures(draw_run(lines)),
         _samples(list(read_lines(run.samples_path))),
         "<h2>Final figures</h2>",
-        _table({_NAMES.get(key, key): _show(key, value) for key, value in figures.items()}),
+        table({_NAMES.get(key, key): _show(key, value) for key, value in figures.items()}),
         "<h2>Config</h2>",
         _config(record["config"]),
         "<h2>Environment</h2>",
-        _table(_environment(record)),
+        table(_environment(record)),
         _links(run),
     ]
-    page = _PAGE.replace("{title}", _text(name)).replace("{body}", "\n".join(body))
-    write_text(run.report_path, page)
+    write_text(run.report_path, render_page(name, body))
     return run.report_path
 
 
 def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """(title, svg) of each picture that the logged lines have the figures for."""
-    pictures: list[tuple[str, Sequence[Curve], dict[str, bool]]] = [
+    titled: list[tuple[str, Sequence[Curve], dict[str, Any]]] = [
         (
             "loss (nats a token)",
             [
@@ -81,7 +78,7 @@ def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         ("gradient norm", [_curve(lines, "train/grad_norm", "norm", smooth=True)], {"log_y": True}),
     ]
     drawn = []
-    for title, curves, options in pictures:
+    for title, curves, options in titled:
         there = [curve for curve in curves if np.isfinite(curve.values).any()]
         # A log axis has no place for zero.
         if there and (not options.get("log_y") or all((c.values[np.isfinite(c.values)] > 0).all() for c in there)):
@@ -106,8 +103,7 @@ def _final_figures(lines: Sequence[Mapping[str, Any]], final: Mapping[str, Any] 
 
 def _headline(figures: Mapping[str, Any]) -> str:
     shown = [key for key in _NAMES if isinstance(figures.get(key), int | float)][:6]
-    cards = (f"<div><b>{_text(_show(key, figures[key]))}</b><span>{_text(_NAMES[key])}</span></div>" for key in shown)
-    return f"<div class=cards>{''.join(cards)}</div>"
+    return cards({_NAMES[key]: _show(key, figures[key]) for key in shown})
 
 
 def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
@@ -115,16 +111,15 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
         return ""
     last = max(sample["step"] for sample in samples)
     newest = [sample for sample in samples if sample["step"] == last]
-    shown = []
-    for sample in newest[:_MOST_SAMPLES]:
-        prompt, completion = (str(sample.get(key) or "")[:_MOST_CHARACTERS] for key in ("prompt", "completion"))
-        shown.append(f"<pre><b>{_text(prompt)}</b>{_text(completion)}</pre>")
+    shown = [
+        completion(str(one.get("prompt") or ""), str(one.get("completion") or "")) for one in newest[:_MOST_SAMPLES]
+    ]
     return f"<h2>Samples <small>step {last}, the prompt in bold</small></h2>{''.join(shown)}"
 
 
 def _config(config: Mapping[str, Any]) -> str:
     text = json.dumps(config, indent=2, ensure_ascii=False)
-    return f"<details><summary>all fields</summary><pre>{_text(text)}</pre></details>"
+    return f"<details><summary>all fields</summary><pre>{escape(text)}</pre></details>"
 
 
 def _environment(record: Mapping[str, Any]) -> dict[str, str]:
@@ -140,19 +135,8 @@ def _links(run: RunDir) -> str:
     paths = (run.config_path, run.metrics_path, run.samples_path, run.tensorboard_path, run.checkpoints_path)
     there = [path.name for path in (*paths, run.profile_path) if path.exists()]
     # Relative: the directory may be moved or served from anywhere.
-    links = " · ".join(f'<a href="{_text(name)}">{_text(name)}</a>' for name in there)
+    links = " · ".join(f'<a href="{escape(name)}">{escape(name)}</a>' for name in there)
     return f"<h2>Files</h2><p>{links}</p>"
-
-
-def _table(rows: Mapping[str, str]) -> str:
-    cells = "".join(f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in rows.items())
-    return f"<table>{cells}</table>"
-
-
-def _image(title: str, svg: str) -> str:
-    # As an image, so that ids in one picture cannot meet those of another.
-    data = base64.b64encode(svg.encode()).decode()
-    return f'<img alt="{_text(title)}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _show(key: str, value: Any) -> str:
@@ -165,40 +149,3 @@ def _show(key: str, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return format_count(value) if abs(value) >= 1e4 else f"{value:.5g}"
-
-
-def _text(text: str) -> str:
-    return html.escape(text, quote=True)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #f9fafb; margin: 0 auto; max-width: 1080px;
-  padding: 28px 20px 60px; }
-h1 { font-size: 26px; margin: 0; } h2 { font-size: 17px; margin: 34px 0 10px; }
-small, .quiet { color: #6b7280; font-weight: normal; font-size: 13px; margin: 2px 0 18px; }
-.cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 0 0 18px; }
-.cards div { flex: 1 1 140px; background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 10px 14px; }
-.cards b { display: block; font-size: 21px; } .cards span { color: #6b7280; font-size: 12.5px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px; }
-.grid img { width: 100%; box-sizing: border-box; background: #fff; border: 1px solid #e5e7eb; border-radius: 8px;
-  padding: 8px; }
-pre { background: #fff; border: 1px solid #e5e7eb; border-radius: 8px; padding: 10px 14px; margin: 0 0 10px;
-  font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-table { border-collapse: collapse; background: #fff; border: 1px solid #e5e7eb; width: 100%; font-size: 14px; }
-th, td { text-align: left; vertical-align: top; padding: 5px 12px; border-bottom: 1px solid #f3f4f6;
-  overflow-wrap: anywhere; }
-th { font-weight: 500; color: #4b5563; width: 30%; }
-summary { cursor: pointer; color: #2563eb; margin-bottom: 8px; } a { color: #2563eb; }
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""

@@ -12,6 +12,10 @@ Main = Callable[[list[str]], int]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("jaxlm.run.pretrain:main", "train a language model: jaxlm pretrain CONFIG [--field.sub value ...]"),
+    "generations": (
+        "jaxlm.run.generations:main",
+        "n-gram, RNN, LSTM, GRU and decoder side by side: jaxlm generations CONFIG",
+    ),
     "generate": ("jaxlm.run.generate:main", "complete prompts: jaxlm generate RUN --prompt 'Once upon'"),
     "chat": ("jaxlm.run.chat:main", "write with a model in the terminal: jaxlm chat RUN"),
     "inspect": ("jaxlm.run.pretrain:inspect_main", "show decoded batches, masks and segments: jaxlm inspect CONFIG"),

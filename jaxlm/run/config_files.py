@@ -25,16 +25,22 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.config_json import near_names
 
 T = TypeVar("T")
-O = TypeVar("O", bound="RunOptions")  # noqa: E741
+O = TypeVar("O", bound="CommandOptions")  # noqa: E741
 _HELP = ("-h", "--help")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """Options of the command, beside those of the config: they change no result."""
+class CommandOptions:
+    """Options of a command, beside those of its config: they change no result."""
 
     run_dir: Path | None = None
     """Where the run lives; an existing one is resumed. None = runs/ and the name of the config file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(CommandOptions):
+    """Options of a training run."""
+
     dry_run: bool = False
     """Show shapes, memory and mesh, and train nothing."""
     profile: bool = False

@@ -1,0 +1,159 @@
+"""``jaxlm generations CONFIG``: every generation of language model on one text, with one score, in one table.
+
+Each trained model is a run of its own below the run directory, resumed like any other; a finished one is not run again.
+"""
+
+import dataclasses
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.evals.positions import loss_by_position
+from jaxlm.io.agree import say
+from jaxlm.io.generations_report import write_generations_report
+from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.models.ngram_fit import fit_ngram
+from jaxlm.plan.families import train_flops_per_token
+from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.generations_config import GenerationsConfig
+from jaxlm.run.handle import load
+from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.ngram_runs import write_run
+from jaxlm.run.prepare import PreparedData, prepare_data
+from jaxlm.run.pretrain import pretrain
+from jaxlm.run.processes import detect_processes
+
+NGRAM_RUN = "n-gram"
+RESULTS = "generations.json"
+CONTEXT_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
+TIMED_REPEATS = 5
+
+
+def main(argv: list[str]) -> int:
+    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the table as JSON."""
+    if detect_processes() is not None:
+        raise UserError("jaxlm generations is a single process: start it without the variables of a cluster")
+    config, options = load_config(GenerationsConfig, argv, CommandOptions, prog="jaxlm generations")
+    results = compare_generations(config, options.run_dir or Path("runs") / config.name)
+    print(json.dumps(results))
+    return 0
+
+
+def compare_generations(config: GenerationsConfig, run_dir: str | Path) -> dict[str, Any]:
+    """Trains, scores and samples each generation; returns (and writes to ``generations.json``) a row for each.
+
+    A row: ``num_params``, ``train_flops``, ``train_seconds``, ``bits_per_byte``, ``nats_per_token``, ``by_position``,
+    ``milliseconds_by_length`` and ``samples``. Raises UserError for bad input, before anything is trained.
+    """
+    directory = RunDir(run_dir)
+    with directory:
+        runs = config.pretraining()
+        directory.write_config(config, may_change=("name", "sample", "checkpoint", "log_every", "max_scored_documents"))
+        data = prepare_data(next(iter(runs.values())), say)
+        rows = {NGRAM_RUN: _fit_ngram(config, data, directory.path / NGRAM_RUN)}
+        for name, one in runs.items():
+            say(f"-- {name}")
+            figures = pretrain(one, directory.path / name)
+            if "stopped_by" in figures:
+                raise UserError(f"stopped by {figures['stopped_by']} while training {name}: the same command goes on")
+            flops = train_flops_per_token(
+                dataclasses.replace(one.model, vocab_size=data.tokenizer.vocab_size), one.data.seq_len
+            )
+            rows[name] = {
+                "num_params": figures["num_params"],
+                "train_flops": flops * one.num_steps * one.tokens_per_step,
+                "train_seconds": figures["perf/step_seconds"] * one.num_steps,
+                "train_tokens": one.num_steps * one.tokens_per_step,
+            }
+        documents = itertools.islice(data.corpus.validation(), config.max_scored_documents)
+        texts = [document.text for document in documents]
+        for name, row in rows.items():
+            say(f"-- scoring {name}")
+            row |= _judge(load(directory.path / name), texts, config)
+        results = {"rows": rows, "run_dir": str(directory.path)}
+        write_json(directory.path / RESULTS, results)
+        write_generations_report(directory.report_path, config.name, rows)
+        say(f"report: {directory.report_path}")
+        return results
+
+
+def _fit_ngram(config: GenerationsConfig, data: PreparedData, run_dir: Path) -> dict[str, Any]:
+    """Counts the training documents, each behind the start symbol as the others see them."""
+    split, tokenizer = data.dataset.splits["train"], data.tokenizer
+    offsets = np.asarray(split.doc_offsets)
+    start = time.perf_counter()
+    documents = split.read(offsets[:-1], np.diff(offsets))
+    model = fit_ngram(
+        documents,
+        tokenizer.vocab_size,
+        config.ngram.order,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        smoothing=config.ngram.smoothing,
+        k=config.ngram.k,
+        alpha=config.ngram.alpha,
+        prune=config.ngram.prune,
+    )
+    seconds = time.perf_counter() - start
+    write_run(run_dir, model, tokenizer, {"add_bos": True, "add_eos": True})
+    # What a model of counts stores: a probability and a back-off weight for each n-gram.
+    num_params = 2 * int(sum(model.facts["num_grams"]))
+    return {
+        "num_params": num_params,
+        "train_flops": None,
+        "train_seconds": seconds,
+        "train_tokens": int(split.num_tokens),
+    }
+
+
+def _judge(lm: LanguageModel, texts: list[str], config: GenerationsConfig) -> dict[str, Any]:
+    scores = lm.score(texts)
+    nats = sum(score.nats + (score.start_nats or 0.0) for score in scores)
+    num_bytes = sum(score.num_bytes for score in scores)
+    longest = min(config.decoder.data.seq_len, max(score.num_tokens for score in scores))
+    by_position = loss_by_position([score.logprobs for score in scores], longest=longest)
+    return {
+        "bits_per_byte": nats / (num_bytes * float(np.log(2))),
+        "nats_per_token": sum(score.nats for score in scores) / sum(score.num_tokens for score in scores),
+        "by_position": [one._asdict() for one in by_position],
+        "milliseconds_by_length": _time_by_length(lm, texts, longest),
+        "samples": _samples(lm, config),
+    }
+
+
+def _samples(lm: LanguageModel, config: GenerationsConfig) -> list[dict[str, str]]:
+    if not config.sample.prompts:
+        return []
+    drawn = lm.generate(
+        config.sample.prompts,
+        max_new_tokens=config.sample.max_new_tokens,
+        temperature=config.sample.temperature,
+        top_p=config.sample.top_p,
+        num_samples=config.sample.num_samples,
+        seed=config.seed,
+    )
+    return [{"prompt": one.prompt, "completion": one.text} for one in drawn]
+
+
+def _time_by_length(lm: LanguageModel, texts: list[str], longest: int) -> dict[int, float]:
+    """Milliseconds to score a text of so many tokens, median of some; programs are compiled before."""
+    ids = lm.tokenizer.encode("\n".join(texts[:200]))
+    found = {}
+    for length in CONTEXT_LENGTHS:
+        if length > min(longest, len(ids)):
+            break
+        text = [lm.tokenizer.decode(ids[:length])]
+        lm.score(text)
+        times = []
+        for _ in range(TIMED_REPEATS):
+            start = time.perf_counter()
+            lm.score(text)
+            times.append(time.perf_counter() - start)
+        found[length] = 1e3 * statistics.median(times)
+    return found
