@@ -85,6 +85,12 @@ def estimate(grams: Sequence[Grams], config: NgramConfig, *, bos_id: int) -> tup
     return levels, facts
 
 
+def _sums(context: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """The sum of weights over each context, f64 [size]."""
+    # Of no n-grams at all bincount gives integers.
+    return np.bincount(context, weights=weights, minlength=size).astype(np.float64, copy=False)
+
+
 def _logs(values: np.ndarray) -> np.ndarray:
     return np.log(values).astype(np.float32)
 
@@ -145,9 +151,9 @@ def _kneser_ney(
             prob = (adjusted - taken) / total + taken.sum() / total / (len(adjusted) - 1)
         else:
             size = len(grams[n - 2].word)
-            total = np.bincount(here.context, weights=adjusted, minlength=size)
+            total = _sums(here.context, adjusted, size)
             rest = taken if mask is None else np.where(mask, taken, adjusted)
-            gamma = np.bincount(here.context, weights=rest, minlength=size)
+            gamma = _sums(here.context, rest, size)
             gamma /= total
             prob = np.subtract(adjusted, taken, out=taken if mask is None else None)
             prob /= total.take(here.context)
@@ -175,7 +181,7 @@ def _relative(
         if mask is not None and config.smoothing != "backoff":
             counts *= mask
         size = len(grams[n - 2].word)
-        total = np.bincount(here.context, weights=counts, minlength=size)
+        total = _sums(here.context, counts, size)
         whole = total + added * num_words
         left = {"add-k": added / whole, "backoff": np.full(size, config.alpha), "ml": np.zeros(size)}[config.smoothing]
         weight = _logs(left)
