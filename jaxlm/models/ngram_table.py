@@ -18,6 +18,7 @@ Store = Callable[[int, Iterator[np.ndarray]], np.ndarray]
 """``store(width, blocks)``: the rows of that width that come in blocks, as one array in memory or in a file."""
 
 KEY_BITS = 64
+PACKED_BITS = 63
 
 EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 """The first column of a free row; no key begins with it."""
@@ -60,7 +61,7 @@ def lay_out(
     size = len(columns[0])
     buckets = num_buckets(size)
     bits = max(1, size.bit_length())
-    packed = bits + buckets.bit_length() <= 63  # (bucket, index) in one number
+    packed = bits + buckets.bit_length() <= PACKED_BITS  # (bucket, index) in one number
 
     def keys() -> Iterator[Keys]:
         for span in spans(size):

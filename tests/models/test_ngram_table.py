@@ -43,6 +43,14 @@ def test_slots_are_those_of_linear_probing(rng):
     assert max(taken) < len(rows) - 1
 
 
+def test_the_layout_of_too_many_keys_for_one_number(rng, monkeypatch):
+    keys = random_keys(rng, 3000, 1)
+    rows, slots = make_rows(keys, keys[0])
+    monkeypatch.setattr("jaxlm.models.ngram_table.PACKED_BITS", 0)
+    for a, b in zip(make_rows(keys, keys[0]), (rows, slots), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_one_colliding_bucket_is_a_walk():
     keys = np.arange(1 << 14, dtype=np.uint64)
     crowded = keys[bucket_of((keys,), 64) == 5]
