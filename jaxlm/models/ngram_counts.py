@@ -5,26 +5,14 @@ Each n-gram is a context (its first n-1 words, as a number among the (n-1)-grams
 it is the context of the next order. Rows fit one 64-bit key unless vocabulary, contexts and text are all huge.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.models.ngram_sort import BLOCK, Allocate, Keys, Sorter, sort_in_memory
 from jaxlm.models.ngram_table import KEY_BITS
-
-Keys = tuple[np.ndarray, ...]
-"""Rows to be sorted, as one or two uint64 columns [m], the first the most significant."""
-
-Sorter = Callable[[Iterable[Keys]], Iterator[Keys]]
-"""Rows in any order, in blocks -> all of them in order, in blocks."""
-
-Allocate = Callable[[int, type], np.ndarray]
-"""``allocate(length, dtype)``: an array, in memory or in a file."""
-
-
-BLOCK = 1 << 17
-"""Rows made and read at once."""
 
 
 class Grams(NamedTuple):
@@ -41,26 +29,6 @@ class Grams(NamedTuple):
     num_starting: int
     """How many of them, counted from ``first_starting``, begin with the start symbol."""
     first_starting: int
-
-
-def sort_in_memory(blocks: Iterable[Keys]) -> Iterator[Keys]:
-    """The default `Sorter`: everything at once, given out in parts that stay in the cache."""
-    parts = list(zip(*blocks, strict=True))
-    if parts:
-        columns = tuple(np.concatenate(column) for column in parts)
-        del parts
-        columns = sort_keys(columns)
-        for begin in range(0, len(columns[0]), BLOCK):
-            yield tuple(column[begin : begin + BLOCK] for column in columns)
-
-
-def sort_keys(columns: Keys) -> Keys:
-    """Rows in order. One column is sorted where it lies."""
-    if len(columns) == 1:
-        columns[0].sort()
-        return columns
-    order = np.lexsort(columns[::-1])
-    return tuple(column[order] for column in columns)
 
 
 def join_sequences(
@@ -117,7 +85,9 @@ def count_ngrams(
     length = len(tokens)
     word_bits, position_bits = vocab_size.bit_length(), max(1, length).bit_length()
     offsets = _offsets(tokens, bos_id, allocate)
-    counts = np.bincount(tokens, minlength=vocab_size) if length else np.zeros(vocab_size, np.int64)
+    counts = np.zeros(vocab_size, np.int64)
+    for begin in range(0, length, 1 << 20):  # large blocks: each costs as much as the vocabulary is long
+        counts += np.bincount(tokens[begin : begin + (1 << 20)], minlength=vocab_size)
     none = np.zeros(0, np.int32)
     found = [Grams(none, np.arange(vocab_size, dtype=np.int32), none, counts, 1, bos_id)]
     ids = tokens
@@ -159,8 +129,8 @@ def _offsets(tokens: np.ndarray, bos_id: int, allocate: Allocate) -> np.ndarray:
     """How far each position lies behind its start symbol, at most 255, uint8 [t]."""
     offsets = allocate(len(tokens), np.uint8)
     carried = 0
-    for begin in range(0, len(tokens), 1 << 22):
-        part = np.asarray(tokens[begin : begin + (1 << 22)])
+    for begin in range(0, len(tokens), BLOCK):
+        part = np.asarray(tokens[begin : begin + BLOCK])
         index = np.arange(len(part))
         start = np.maximum.accumulate(np.where(part == bos_id, index, -1 - carried))
         distance = index - start

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxlm.models.ngram_counts import Grams
+from jaxlm.models.ngram_sort import Allocate, spans
 
 SMOOTHINGS = ("kneser-ney", "add-k", "backoff", "ml")
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
@@ -63,7 +64,9 @@ class Estimate(NamedTuple):
     of a word never seen after it, NaN for one that nothing follows."""
 
 
-def estimate(grams: Sequence[Grams], config: NgramConfig, *, bos_id: int) -> tuple[list[Estimate], dict[str, Any]]:
+def estimate(
+    grams: Sequence[Grams], config: NgramConfig, *, bos_id: int, allocate: Allocate = np.empty
+) -> tuple[list[Estimate], dict[str, Any]]:
     """The estimate of each order, and facts about it (``num_grams``, and ``discounts`` under Kneser-Ney).
 
     Probabilities are over all words but ``bos_id``, which is only ever a context.
@@ -75,18 +78,35 @@ def estimate(grams: Sequence[Grams], config: NgramConfig, *, bos_id: int) -> tup
     with np.errstate(divide="ignore", invalid="ignore"):
         if config.smoothing == "kneser-ney":
             facts["discounts"], facts["fallback_orders"] = [], []
-            pairs = list(_kneser_ney(grams, kept, bos_id, facts))
+            pairs = list(_kneser_ney(grams, kept, bos_id, facts, allocate))
         else:
-            pairs = list(_relative(grams, kept, config, bos_id))
+            pairs = list(_relative(grams, kept, config, bos_id, allocate))
     last = np.log(config.alpha) if config.smoothing == "backoff" else _BARREN[config.smoothing]
-    backoffs = [weight for _, weight in pairs[1:]] + [np.full(len(grams[-1].word), last, np.float32)]
+    backoffs = [weight for _, weight in pairs[1:]] + [allocate(len(grams[-1].word), np.float32)]
+    backoffs[-1][:] = last
     levels = [Estimate(m, logs, weight) for m, (logs, _), weight in zip(kept, pairs, backoffs, strict=True)]
     levels[0].logprobs[bos_id] = -np.inf
     return levels, facts
 
 
-def _logs(values: np.ndarray) -> np.ndarray:
-    return np.log(values).astype(np.float32)
+def _add_sums(sums: np.ndarray, context: np.ndarray, weights: np.ndarray) -> None:
+    """Adds weights to the sums of their contexts, which do not decrease."""
+    if len(context):
+        first, last = int(context[0]), int(context[-1])
+        sums[first : last + 1] += np.bincount(context - first, weights=weights, minlength=last - first + 1)
+
+
+def _logs(values: np.ndarray, allocate: Allocate) -> np.ndarray:
+    logs = allocate(len(values), np.float32)
+    for span in spans(len(values)):
+        logs[span] = np.log(values[span])
+    return logs
+
+
+def _zeros(length: int, dtype: type, allocate: Allocate) -> np.ndarray:
+    array = allocate(length, dtype)
+    array[:] = 0
+    return array
 
 
 def discounts(counts: np.ndarray) -> tuple[tuple[float, float, float], bool]:
@@ -95,7 +115,9 @@ def discounts(counts: np.ndarray) -> tuple[tuple[float, float, float], bool]:
     D_k = k - (k+1) Y n_{k+1} / n_k with Y = n_1 / (n_1 + 2 n_2), n_k the number of n-grams counted k times (Chen and
     Goodman 1998, equation 26). Where a count of counts is zero, or a discount falls outside 0 .. k: 0.5, 1, 1.5.
     """
-    n = np.bincount(np.minimum(counts, 5), minlength=6).astype(np.float64)
+    n = np.zeros(6)
+    for span in spans(len(counts)):
+        n += np.bincount(np.minimum(counts[span], 5), minlength=6)
     if not n[1:5].all():
         return FALLBACK_DISCOUNTS, False
     y = n[1] / (n[1] + 2 * n[2])
@@ -105,14 +127,17 @@ def discounts(counts: np.ndarray) -> tuple[tuple[float, float, float], bool]:
     return (found[0], found[1], found[2]), True
 
 
-def adjusted_counts(grams: Sequence[Grams], n: int, bos_id: int) -> np.ndarray:
+def adjusted_counts(grams: Sequence[Grams], n: int, bos_id: int, allocate: Allocate = np.empty) -> np.ndarray:
     """What Kneser-Ney counts for order ``n``, int64 [g]: of the highest order, and of n-grams that begin with the start
     symbol, times seen; else the number of different words seen before it."""
     here = grams[n - 1]
     if n == len(grams):
         adjusted = here.counts
     else:
-        adjusted = np.bincount(grams[n].suffix, minlength=len(here.word))
+        adjusted = _zeros(len(here.word), np.int64, allocate)
+        suffix = grams[n].suffix
+        for span in spans(len(suffix)):
+            np.add.at(adjusted, suffix[span], 1)
         if n > 1:
             starting = slice(here.first_starting, here.first_starting + here.num_starting)
             adjusted[starting] = here.counts[starting]
@@ -123,7 +148,11 @@ def adjusted_counts(grams: Sequence[Grams], n: int, bos_id: int) -> np.ndarray:
 
 
 def _kneser_ney(
-    grams: Sequence[Grams], kept: Sequence[np.ndarray | None], bos_id: int, facts: dict[str, Any]
+    grams: Sequence[Grams],
+    kept: Sequence[np.ndarray | None],
+    bos_id: int,
+    facts: dict[str, Any],
+    allocate: Allocate,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each order, log p of its n-grams and log gamma of those of the order below.
 
@@ -132,53 +161,67 @@ def _kneser_ney(
     """
     below = np.zeros(0)
     for n, here in enumerate(grams, start=1):
-        adjusted = adjusted_counts(grams, n, bos_id)
+        adjusted = adjusted_counts(grams, n, bos_id, allocate)
         found, computed = discounts(adjusted)
         facts["discounts"].append(list(found))
         if not computed:
             facts["fallback_orders"].append(n)
-        taken = np.array([0.0, *found])[np.minimum(adjusted, 3)]
-        mask = kept[n - 1]
-        gamma = np.zeros(0)
+        discount = np.array([0.0, *found])
         if n == 1:
-            total = adjusted.sum()
-            prob = (adjusted - taken) / total + taken.sum() / total / (len(adjusted) - 1)
-        else:
-            size = len(grams[n - 2].word)
-            total = np.bincount(here.context, weights=adjusted, minlength=size)
-            rest = taken if mask is None else np.where(mask, taken, adjusted)
-            gamma = np.bincount(here.context, weights=rest, minlength=size)
-            gamma /= total
-            prob = np.subtract(adjusted, taken, out=taken if mask is None else None)
-            prob /= total.take(here.context)
-            lower = below.take(here.suffix)
-            lower *= gamma.take(here.context)
-            prob += lower
-            gamma[total == 0] = 1.0
-        yield _logs(prob), _logs(gamma)
+            taken, total = discount[np.minimum(adjusted, 3)], adjusted.sum()
+            below = (adjusted - taken) / total + taken.sum() / total / (len(adjusted) - 1)
+            yield _logs(below, allocate), np.zeros(0, np.float32)
+            continue
+        mask = kept[n - 1]
+        total, gamma = (_zeros(len(below), np.float64, allocate) for _ in range(2))
+        for span in spans(len(adjusted)):
+            counts = adjusted[span]
+            rest = discount.take(np.minimum(counts, 3))
+            if mask is not None:
+                rest = np.where(mask[span], rest, counts)
+            _add_sums(total, here.context[span], counts)
+            _add_sums(gamma, here.context[span], rest)
+        for span in spans(len(total)):
+            gamma[span] = np.where(total[span] == 0, 1.0, gamma[span] / total[span])
+        prob = allocate(len(adjusted), np.float64)
+        for span in spans(len(adjusted)):
+            counts, context = adjusted[span], here.context[span]
+            lower = gamma.take(context) * below.take(here.suffix[span])
+            prob[span] = (counts - discount.take(np.minimum(counts, 3))) / total.take(context) + lower
+        yield _logs(prob, allocate), _logs(gamma, allocate)
         below = prob
 
 
 def _relative(
-    grams: Sequence[Grams], kept: Sequence[np.ndarray | None], config: NgramConfig, bos_id: int
+    grams: Sequence[Grams],
+    kept: Sequence[np.ndarray | None],
+    config: NgramConfig,
+    bos_id: int,
+    allocate: Allocate,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The same for relative frequencies, with k added under add-k."""
     added = config.k if config.smoothing == "add-k" else 0.0
     num_words = len(grams[0].word) - 1
     for n, here in enumerate(grams, start=1):
-        mask = kept[n - 1]
-        counts = here.counts.astype(np.float64)
         if n == 1:
+            counts = here.counts.astype(np.float64)
             counts[bos_id] = 0.0
-            yield _logs((counts + added) / (counts.sum() + added * num_words)), np.zeros(0, np.float32)
+            yield _logs((counts + added) / (counts.sum() + added * num_words), allocate), np.zeros(0, np.float32)
             continue
-        if mask is not None and config.smoothing != "backoff":
-            counts *= mask
-        size = len(grams[n - 2].word)
-        total = np.bincount(here.context, weights=counts, minlength=size)
-        whole = total + added * num_words
-        left = {"add-k": added / whole, "backoff": np.full(size, config.alpha), "ml": np.zeros(size)}[config.smoothing]
-        weight = _logs(left)
-        if config.smoothing != "backoff":
-            weight[total == 0] = _BARREN[config.smoothing]
-        yield _logs((counts + added) / whole[here.context]), weight
+        mask = kept[n - 1] if config.smoothing != "backoff" else None
+        total = _zeros(len(grams[n - 2].word), np.float64, allocate)
+        for span in spans(len(here.word)):
+            counts = here.counts[span]
+            _add_sums(total, here.context[span], counts if mask is None else counts * mask[span])
+        prob = allocate(len(here.word), np.float64)
+        for span in spans(len(here.word)):
+            prob[span] = (here.counts[span] + added) / (total.take(here.context[span]) + added * num_words)
+        weight = allocate(len(total), np.float32)
+        for span in spans(len(total)):
+            sums = total[span]
+            if config.smoothing == "backoff":
+                weight[span] = np.log(config.alpha)
+            else:
+                left = np.log(added / (sums + added * num_words)) if added else -np.inf
+                weight[span] = np.where(sums == 0, _BARREN[config.smoothing], left)
+        yield _logs(prob, allocate), weight

@@ -7,9 +7,10 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.models.ngram import NgramModel
-from jaxlm.models.ngram_counts import BLOCK, Allocate, Grams, Sorter, count_ngrams, join_sequences, sort_in_memory
+from jaxlm.models.ngram_counts import Grams, count_ngrams, join_sequences
 from jaxlm.models.ngram_estimate import Estimate, NgramConfig, estimate
-from jaxlm.models.ngram_table import KEY_BITS, Store, add_table, in_memory, payload_of
+from jaxlm.models.ngram_sort import BLOCK, Allocate, Sorter, sort_in_memory, spans
+from jaxlm.models.ngram_table import KEY_BITS, Store, in_memory, is_wide, make_rows, pack, payload_of
 
 
 def build_model(
@@ -22,34 +23,33 @@ def build_model(
     eos_id: int | None = None,
     unk_id: int | None = None,
     store: Callable[[int], Store] = lambda n: in_memory,
+    sorter: Sorter = sort_in_memory,
+    allocate: Allocate = np.empty,
     key_bits: int = KEY_BITS,
 ) -> NgramModel:
     """Lays counted and estimated n-grams out in tables; ``store(n)`` keeps the one of order ``n``."""
     vocab_size = len(grams[0].word)
     unigrams = np.stack([levels[0].logprobs, levels[0].backoffs], axis=1)
-    numbers = np.arange(vocab_size)
-    num_contexts = vocab_size
+    numbers, num_contexts = np.arange(vocab_size), vocab_size
     tables = []
     for n, (here, level) in enumerate(zip(grams[1:], levels[1:], strict=True), start=2):
-        kept = slice(None) if level.kept is None else level.kept
-        context = numbers[here.context[kept]]
-        payload = payload_of(level.logprobs[kept], level.backoffs[kept])
-        rows, slots = add_table(
-            context,
-            here.word[kept].astype(np.int64),
-            payload,
-            num_contexts=num_contexts,
-            vocab_size=vocab_size,
-            store=store(n),
-            key_bits=key_bits,
-        )
+        kept = None if level.kept is None else np.flatnonzero(level.kept)
+        size = len(here.word) if kept is None else len(kept)
+        wide = is_wide(num_contexts, vocab_size, key_bits)
+        columns = tuple(allocate(size, np.uint64) for _ in range(1 + wide))
+        payload = allocate(size, np.uint64)
+        for span in spans(size):
+            chosen = span if kept is None else kept[span]
+            context, word = numbers[here.context[chosen]], here.word[chosen].astype(np.int64)
+            for column, values in zip(columns, pack(context, word, 1 + wide, vocab_size), strict=True):
+                column[span] = values
+            payload[span] = payload_of(level.logprobs[chosen], level.backoffs[chosen])
+        rows, slots = make_rows(columns, payload, store(n), sorter, allocate)
         tables.append(rows)
-        if level.kept is None:
-            numbers = slots
-        else:
-            numbers = np.full(len(here.word), -1, np.int64)
-            numbers[level.kept] = slots
-        num_contexts = len(rows)
+        numbers, num_contexts = slots, len(rows)
+        if kept is not None:
+            numbers = allocate(len(here.word), np.int64)
+            numbers[kept] = slots
     return NgramModel(config, bos_id, eos_id, unk_id, unigrams, tuple(tables), facts)
 
 
@@ -83,10 +83,20 @@ def fit_tokens(
         key_bits=key_bits,
     )
     say(f"estimating {', '.join(f'{len(g.word):,}' for g in grams)} n-grams")
-    levels, facts = estimate(grams, config, bos_id=bos_id)
+    levels, facts = estimate(grams, config, bos_id=bos_id, allocate=allocate)
     say("laying out the tables")
     ends = {"bos_id": bos_id, "eos_id": eos_id, "unk_id": unk_id}
-    return build_model(grams, levels, config, facts, **ends, store=store, key_bits=key_bits)
+    return build_model(
+        grams,
+        levels,
+        config,
+        facts,
+        **ends,
+        store=store,
+        sorter=sorter,
+        allocate=allocate,
+        key_bits=key_bits,
+    )
 
 
 def fit_ngram(
@@ -151,13 +161,9 @@ def model_from_lists(
         if blank.any():
             values = values.copy()
             values[blank, 0] = weights[blank] + model.last_logprob(ids[blank, 1:])
-        rows, _ = add_table(
-            context,
-            ids[:, -1],
-            payload_of(values[:, 0], values[:, 1]),
-            num_contexts=model.num_contexts(n - 1),
-            vocab_size=vocab_size,
-        )
+        wide = is_wide(model.num_contexts(n - 1), vocab_size)
+        columns = pack(context, ids[:, -1], 1 + wide, vocab_size)
+        rows, _ = make_rows(columns, payload_of(values[:, 0], values[:, 1]))
         model = NgramModel(config, bos_id, eos_id, unk_id, unigrams, (*model.tables, rows), facts)
     return model
 

@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-Store = Callable[[tuple[int, int], Iterator[np.ndarray]], np.ndarray]
-"""``store(shape, blocks)``: the array of that shape whose rows come in blocks, in memory or in a file."""
+from jaxlm.models.ngram_sort import Allocate, Keys, Sorter, sort_in_memory, spans
+
+Store = Callable[[int, Iterator[np.ndarray]], np.ndarray]
+"""``store(width, blocks)``: the rows of that width that come in blocks, as one array in memory or in a file."""
 
 KEY_BITS = 64
+PACKED_BITS = 63
 
 EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 """The first column of a free row; no key begins with it."""
 
 SPACE = 1.6
 """Buckets for each key: a search looks at 1.8 rows where it finds, 2.9 where it does not."""
-
-BLOCK = 1 << 16
-"""Rows put together at once, so that they stay in the cache."""
 
 _A = np.uint64(0x9E3779B97F4A7C15)
 _B = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -54,65 +54,83 @@ def bucket_of(columns: tuple[np.ndarray, ...], buckets: int) -> np.ndarray:
     return mixed.view(np.int64)
 
 
-def lay_out(columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray, int]:
-    """For distinct keys: their indices in the order of the table, int64 [m], the slot of each of those, int64 [m], and
-    the number of rows of the table (the last row is free)."""
+def lay_out(
+    columns: tuple[np.ndarray, ...], sorter: Sorter = sort_in_memory
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For distinct keys, block by block in the order of the table: their indices and their slots, int64."""
     size = len(columns[0])
     buckets = num_buckets(size)
-    bucket = bucket_of(columns, buckets)
     bits = max(1, size.bit_length())
-    if bits + buckets.bit_length() <= 63:  # one sort of (bucket, index) packed together
-        bucket <<= bits
-        bucket |= np.arange(size)
-        bucket.sort()
-        order = bucket & ((1 << bits) - 1)
-        bucket >>= bits
-    else:
-        order = np.argsort(bucket, kind="stable")
-        bucket = bucket[order]
-    index = np.arange(size)
-    bucket -= index
-    slots = np.maximum.accumulate(bucket, out=bucket)
-    slots += index
-    last = int(slots[-1]) if size else 0
-    return order, slots, max(buckets, last + 1) + 1
+    packed = bits + buckets.bit_length() <= PACKED_BITS  # (bucket, index) in one number
+
+    def keys() -> Iterator[Keys]:
+        for span in spans(size):
+            bucket = bucket_of(tuple(column[span] for column in columns), buckets)
+            index = np.arange(span.start, span.stop)
+            if packed:
+                bucket <<= bits
+                bucket |= index
+                yield (bucket.view(np.uint64),)
+            else:
+                yield bucket.view(np.uint64), index.view(np.uint64)
+
+    begin, top = 0, -1
+    for block in sorter(keys()):
+        number = block[-1].view(np.int64)
+        order, bucket = (number & ((1 << bits) - 1), number >> bits) if packed else (number, block[0].view(np.int64))
+        index = np.arange(begin, begin + len(order))
+        furthest = np.maximum.accumulate(bucket - index) if begin == 0 else _accumulate(bucket - index, top)
+        begin += len(order)
+        top = int(furthest[-1])
+        yield order, furthest + index
 
 
-def in_memory(shape: tuple[int, int], blocks: Iterator[np.ndarray]) -> np.ndarray:
+def _accumulate(values: np.ndarray, top: int) -> np.ndarray:
+    values[0] = max(int(values[0]), top)
+    return np.maximum.accumulate(values, out=values)
+
+
+def in_memory(width: int, blocks: Iterator[np.ndarray]) -> np.ndarray:
     """The default `Store`."""
-    rows = np.empty(shape, np.uint64)
-    begin = 0
-    for block in blocks:
-        rows[begin : begin + len(block)] = block
-        begin += len(block)
-    return rows
+    return np.concatenate(list(blocks))
 
 
 def make_rows(
-    columns: tuple[np.ndarray, ...], payload: np.ndarray, store: Store = in_memory
+    columns: tuple[np.ndarray, ...],
+    payload: np.ndarray,
+    store: Store = in_memory,
+    sorter: Sorter = sort_in_memory,
+    allocate: Allocate = np.empty,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The table of distinct keys: its rows, uint64 [r, columns + 1], and the row of each key, int64 [m]."""
-    order, slots, num_rows = lay_out(columns)
-    width = len(columns) + 1
+    """The table of distinct keys: its rows, uint64 [r, columns + 1], and the row of each key, int64 [m].
+
+    The last row is free and holds the number of buckets.
+    """
+    width, size = len(columns) + 1, len(payload)
+    placed = allocate(size, np.int64)
 
     def blocks() -> Iterator[np.ndarray]:
-        for begin in range(0, num_rows, BLOCK):
-            block = np.zeros((min(BLOCK, num_rows - begin), width), np.uint64)
-            block[:, 0] = EMPTY
-            first, last = np.searchsorted(slots, [begin, begin + BLOCK])
-            part, places = order[first:last], slots[first:last] - begin
-            filled = np.empty((len(part), width), np.uint64)
+        end = 0
+        for order, slots in lay_out(columns, sorter):
+            placed[order] = slots
+            filled = np.empty((len(order), width), np.uint64)
             for i, column in enumerate((*columns, payload)):
-                filled[:, i] = column.take(part)
-            block[places] = filled
-            if begin + BLOCK >= num_rows:
-                block[-1, 1] = num_buckets(len(payload))
+                filled[:, i] = column.take(order)
+            block = _free_rows(int(slots[-1]) + 1 - end, width)
+            block[slots - end] = filled
+            end += len(block)
             yield block
+        rest = _free_rows(max(0, num_buckets(size) - end) + 1, width)
+        rest[-1, 1] = num_buckets(size)
+        yield rest
 
-    rows = store((num_rows, width), blocks())
-    placed = np.empty_like(slots)
-    placed[order] = slots
-    return rows, placed
+    return store(width, blocks()), placed
+
+
+def _free_rows(count: int, width: int) -> np.ndarray:
+    rows = np.zeros((count, width), np.uint64)
+    rows[:, 0] = EMPTY
+    return rows
 
 
 def search(rows: np.ndarray, columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -178,21 +196,6 @@ def payload_of(logprobs: np.ndarray, backoffs: np.ndarray) -> np.ndarray:
     return both.view(np.uint64)[:, 0]
 
 
-def add_table(
-    context: np.ndarray,
-    word: np.ndarray,
-    payload: np.ndarray,
-    *,
-    num_contexts: int,
-    vocab_size: int,
-    store: Store = in_memory,
-    key_bits: int = KEY_BITS,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The table of one order, and the row of each of its n-grams.
-
-    Args:
-      context: number of each n-gram's context, int64 [g], below ``num_contexts``.
-      key_bits: (context, word) takes two columns where it needs as many bits or more.
-    """
-    wide = num_contexts.bit_length() + word_bits(vocab_size) >= key_bits
-    return make_rows(pack(context, word, 2 if wide else 1, vocab_size), payload, store)
+def is_wide(num_contexts: int, vocab_size: int, key_bits: int = KEY_BITS) -> bool:
+    """True where (context, word) takes two columns, as it needs ``key_bits`` bits or more."""
+    return num_contexts.bit_length() + word_bits(vocab_size) >= key_bits

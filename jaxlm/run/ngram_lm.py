@@ -14,7 +14,7 @@ from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.ngram import NgramModel
 from jaxlm.models.ngram_sample import NgramSampling, sample
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_texts
-from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.text.tokenizer import Tokenizer, check_text
 from jaxlm.text.words import split_words
 
 DEFAULT_NEW_TOKENS = 128
@@ -75,6 +75,7 @@ class NgramLM(LanguageModel):
     def _tokens(self, text: str) -> np.ndarray:
         """Ids of a text, each of its sequences behind the start symbol."""
         if isinstance(self.tokenizer, WordVocab):
+            check_text(text)
             words = split_words(text.encode("utf-8"))
             return sentence_tokens(words, self.tokenizer.ids(words))
         return np.array([self.model.bos_id, *self.tokenizer.encode(text)], np.int32)

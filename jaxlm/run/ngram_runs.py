@@ -190,6 +190,8 @@ def score_piece(model: NgramModel, vocab: WordVocab, piece: Piece, where: str) -
 def score_text(run: str | Path, text: str | Path, *, num_threads: int | None = None) -> dict[str, Any]:
     """Perplexity of a text of one sentence a line, and the sums behind it. Raises UserError where it has no word."""
     start = time.monotonic()
+    if num_threads is not None and num_threads < 1:
+        raise UserError(f"threads={num_threads} must be at least 1")
     model, vocab = open_run(run)
     name = str(check_file(text, "text"))
     threads = num_threads or min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)

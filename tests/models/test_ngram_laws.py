@@ -215,6 +215,19 @@ def test_keys_of_two_columns_give_the_same_model(smoothing):
     np.testing.assert_array_equal(packed.score(tokens), wide.score(tokens))
 
 
+@pytest.mark.parametrize("smoothing", ["kneser-ney", "add-k", "backoff", "ml"])
+@pytest.mark.parametrize("key_bits", [64, 4])
+def test_orders_beyond_every_sequence_add_nothing(smoothing, key_bits):
+    options = {"bos_id": BOS, "eos_id": EOS, "smoothing": smoothing}
+    short, long = (fit_ngram([[3], [3], [4], [5]], VOCAB, n, key_bits=key_bits, **options) for n in (3, 7))
+    tokens = join_sequences([[3, 4, 4, 4, 4, 4, 4, 4], [], [8]], vocab_size=VOCAB, bos_id=BOS, eos_id=EOS)
+    assert long.facts["num_grams"][3:] == [0, 0, 0, 0]
+    if smoothing == "backoff":  # each order given up costs, seen or not
+        assert (short.score(tokens) >= long.score(tokens)).all()
+    else:
+        np.testing.assert_allclose(short.score(tokens), long.score(tokens), rtol=1e-6)
+
+
 def test_large_ids_are_counted_in_two_columns():
     big = (1 << 20) - 2
     tokens = join_sequences([[big, 5, big], [5, big]], vocab_size=big + 1, bos_id=0, eos_id=None)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxlm.models.ngram_table import add_table, bucket_of, lay_out, make_rows, pack, payload_of, search
+from jaxlm.models.ngram_table import bucket_of, is_wide, make_rows, pack, payload_of, search
 
 
 def random_keys(rng, size, columns):
@@ -31,9 +31,7 @@ def test_what_is_put_in_is_found(rng, columns, size):
 def test_slots_are_those_of_linear_probing(rng):
     """The closed form against probing one key after another, in the order of the buckets."""
     keys = random_keys(rng, 500, 1)[0]
-    order, placed, num_rows = lay_out((keys,))
-    slots = np.empty_like(placed)
-    slots[order] = placed
+    rows, slots = make_rows((keys,), keys)
     buckets = bucket_of((keys,), 800)
     taken = set()
     for i in np.lexsort((np.arange(len(keys)), buckets)).tolist():
@@ -42,7 +40,15 @@ def test_slots_are_those_of_linear_probing(rng):
             slot += 1
         taken.add(slot)
         assert slots[i] == slot
-    assert max(taken) < num_rows - 1
+    assert max(taken) < len(rows) - 1
+
+
+def test_the_layout_of_too_many_keys_for_one_number(rng, monkeypatch):
+    keys = random_keys(rng, 3000, 1)
+    rows, slots = make_rows(keys, keys[0])
+    monkeypatch.setattr("jaxlm.models.ngram_table.PACKED_BITS", 0)
+    for a, b in zip(make_rows(keys, keys[0]), (rows, slots), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_one_colliding_bucket_is_a_walk():
@@ -65,11 +71,11 @@ def test_numbers_too_large_for_one_key_take_two(rng):
     """Contexts of 45 bits and ids of 30: more than 64 bits together."""
     context, word = rng.integers(0, 1 << 45, 300), rng.integers(0, 1 << 30, 300)
     payload = payload_of(rng.normal(size=300), rng.normal(size=300))
-    rows, _ = add_table(context, word, payload, num_contexts=1 << 45, vocab_size=1 << 30)
+    assert is_wide(1 << 45, 1 << 30)
+    assert not is_wide(1 << 25, 1 << 30)
+    rows, _ = make_rows(pack(context, word, 2, 1 << 30), payload)
     assert rows.shape[1] == 3
     _, found, values = search(rows, pack(context, word, 2, 1 << 30))
     assert found.all()
     np.testing.assert_array_equal(values, payload)
     assert not search(rows, pack(context + 1, word, 2, 1 << 30))[1].any()
-    narrow, _ = add_table(context >> 20, word, payload, num_contexts=1 << 25, vocab_size=1 << 30)
-    assert narrow.shape[1] == 2

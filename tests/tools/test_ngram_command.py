@@ -40,12 +40,19 @@ def fitted(run, tmp_path):
     return tmp_path / "run", figures
 
 
-@pytest.mark.parametrize(("order", "perplexity"), [(3, 247.65619940271102), (5, 239.98394435644792)])
-def test_wikitext_2_as_kenlm_has_it(run, shared_data, tmp_path, order, perplexity):
+@pytest.mark.parametrize(
+    ("order", "options", "perplexity"),
+    [
+        (3, (), 247.65619940271102),
+        (5, (), 239.98394435644792),
+        (5, ("--prune", 0, 0, 1), 248.25636937976196),
+    ],
+)
+def test_wikitext_2_as_kenlm_has_it(run, shared_data, tmp_path, order, options, perplexity):
     """The raw files: empty lines dropped, <unk> an ordinary word. The figures are those of KenLM's lmplz and query."""
     folder = shared_data / "text" / "wikitext-2"
     code, figures, _ = run(
-        "fit", "--order", order, "--text", folder / "train.recovered.txt.gz", "--out", tmp_path / "run"
+        "fit", "--order", order, "--text", folder / "train.recovered.txt.gz", "--out", tmp_path / "run", *options
     )
     assert (code, figures["num_tokens"]) == (0, 2_075_677)
     code, figures, err = run("score", tmp_path / "run", "--text", folder / "valid.txt")
@@ -129,6 +136,8 @@ def test_the_run_opens_by_its_handle(run, fitted, tmp_path):
     assert empty.num_tokens == 0
     (tmp_path / "held").write_text("the cat sat\nthe cat ran")
     assert np.exp(score.nats / 8) == pytest.approx(run("score", path, "--text", tmp_path / "held")[1]["perplexity"])
+    with pytest.raises(UserError, match="lone surrogate"):
+        lm.score(["\ud800"])
     logits = lm.logits([[1, 3, 4], [1, 0, 0]])
     assert logits.shape == (2, 3, 9)
     np.testing.assert_allclose(np.exp(logits).sum(-1), 1, rtol=1e-5)
@@ -197,6 +206,7 @@ def test_byte_models_have_bits_per_byte(tmp_path):
         (["import", "NONE", "--out", "OUT"], "no ARPA file"),
         (["score", "OUT", "--text", "TRAIN"], "no run directory"),
         (["score", "DIR", "--text", "TRAIN"], "no n-gram model in"),
+        (["score", "OUT", "--text", "TRAIN", "--threads", "0"], "threads=0"),
         (["generate", "OUT"], "no run directory"),
     ],
 )

@@ -21,18 +21,27 @@ def table_store(directory: Path) -> Callable[[int], Store]:
     """``store(n)`` for `fit_tokens`: each table goes straight into the file that `save_ngram` would write."""
 
     def store(n: int) -> Store:
-        def keep(shape: tuple[int, int], blocks: Iterator[np.ndarray]) -> np.ndarray:
+        def keep(width: int, blocks: Iterator[np.ndarray]) -> np.ndarray:
             path = directory / table_name(n)
+            num_rows = 0
             with open(path, "wb") as file:
-                header = {"descr": "<u8", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+                file.write(_header(num_rows, width))
                 for block in blocks:
                     block.astype("<u8", copy=False).tofile(file)
+                    num_rows += len(block)
+                file.seek(0)
+                file.write(_header(num_rows, width))
             return np.load(path, mmap_mode="r", allow_pickle=False)
 
         return keep
 
     return store
+
+
+def _header(num_rows: int, width: int) -> bytes:
+    """The head of a .npy file of uint64 [num_rows, width], 128 bytes whatever the number."""
+    text = f"{{'descr': '<u8', 'fortran_order': False, 'shape': ({num_rows}, {width}), }}"
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
 
 
 def save_ngram(directory: str | Path, model: NgramModel) -> None:

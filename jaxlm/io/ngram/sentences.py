@@ -30,22 +30,23 @@ def read_pieces(path: str | Path, *, size: int = PIECE) -> Iterator[Piece]:
     Raises UserError where the file is missing or no text.
     """
     path = Path(path)
-    rest, line = b"", 0
+    held: list[bytes] = []  # the beginning of a line that has not ended yet
+    line = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             while data := file.read(size):
                 cut = data.rfind(b"\n") + 1
                 if not cut:
-                    rest += data
+                    held.append(data)
                     continue
-                piece = rest + data[:cut]
-                rest = data[cut:]
+                piece = b"".join([*held, data[:cut]])
+                held = [data[cut:]]
                 yield Piece(piece, line)
                 line += piece.count(b"\n")
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read the text {path}: {reason}") from error
-    if rest:
+    if rest := b"".join(held):
         yield Piece(rest, line)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxlm.models.ngram_counts import Keys, sort_keys
+from jaxlm.models.ngram_sort import Keys, sort_keys
 
 ROW_BYTES = 128
 """Memory that counting takes for each row of a block: key, copies while sorting, numbers, flags."""
@@ -49,15 +49,23 @@ class Spill:
 
     def sort(self, blocks: Iterable[Keys]) -> Iterator[Keys]:
         """A `Sorter`: each block becomes a sorted run in a file; the runs are merged block by block."""
-        runs = []
+        runs: list[Path] = []
+        held: list[Keys] = []
         for block in blocks:
+            if held and len(block[0]) + sum(len(part[0]) for part in held) > self.block_size:
+                runs.append(self._write(held))
+                held = []
             if len(block[0]):
-                runs.append(self._write(sort_keys(block)))
+                held.append(block)
+        if held:
+            runs.append(self._write(held))
+        del held
         yield from merge_runs([np.load(run, mmap_mode="r", allow_pickle=False) for run in runs], self.block_size)
         for run in runs:
             os.unlink(run)
 
-    def _write(self, columns: Keys) -> Path:
+    def _write(self, blocks: list[Keys]) -> Path:
+        columns = sort_keys(tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
         path = self._new_file("run.npy")
         np.save(path, np.stack(columns, axis=1), allow_pickle=False)
         return path

@@ -10,6 +10,7 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, read_definition, read_model, write_definition
 from jaxlm.models.ngram_table import make_rows, search
+from jaxlm.text.tokenizer import check_text
 from jaxlm.text.words import Words, hash_words, split_words
 
 UNK, BOS, EOS = 0, 1, 2
@@ -119,7 +120,8 @@ class WordVocab:
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
         """Ids of the words of one text; line breaks are spaces here."""
-        found = self.ids(split_words(text.encode("utf-8", "surrogatepass"))).tolist()
+        check_text(text)
+        found = self.ids(split_words(text.encode("utf-8"))).tolist()
         return [BOS] * bos + found + [EOS] * eos
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
