@@ -83,8 +83,8 @@ def splash_attention(
     """Attention of whole rows (s = t), [b, t, n, h]. Padding (segment 0) attends to padding: finite, and read by no
     one.
 
-    Under a mesh (``jax.set_mesh``) rows are split over data, fsdp and expert, heads over model, each where it divides; the
-    kernel then runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for
+    Under a mesh (``jax.set_mesh``) rows are split over data, fsdp and expert, heads over model, each where it divides;
+    the kernel runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for
     tests.
     """
     b, t, n, _ = q_btnh.shape
