@@ -84,7 +84,7 @@ def splash_attention(
     one.
 
     Under a mesh (``jax.set_mesh``) rows are split over data, fsdp and expert, heads over model, each where it divides;
-    the kernel then runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for
+    the kernel runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for
     tests.
     """
     b, t, n, _ = q_btnh.shape

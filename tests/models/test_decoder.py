@@ -55,7 +55,7 @@ FORMS = {
 def model_of(**changes):
     config = dataclasses.replace(BASE, **changes)
     model = make_decoder(config)
-    return config, model, model.init(jax.random.key(0))
+    return config, model, jax.jit(model.init)(jax.random.key(0))
 
 
 def tokens_of(rows, length, seed=0):
@@ -97,8 +97,8 @@ def test_written_out_layers_are_the_scanned_ones(form):
     def loss(fn, p):
         return jnp.mean(jnp.square(fn(p, tokens)))
 
-    a, grads_a = jax.value_and_grad(lambda p: loss(model.apply_fn, p))(params)
-    b, grads_b = jax.value_and_grad(lambda p: loss(other.apply_fn, p))(params)
+    a, grads_a = jax.jit(jax.value_and_grad(lambda p: loss(model.apply_fn, p)))(params)
+    b, grads_b = jax.jit(jax.value_and_grad(lambda p: loss(other.apply_fn, p)))(params)
     np.testing.assert_allclose(a, b, rtol=1e-5)
     # Key biases shift all scores of a query alike: their gradient is zero, and what is left of it rounding.
     for (path, x), y in zip(flatten_with_paths(grads_a).items(), jax.tree.leaves(grads_b), strict=True):
@@ -111,7 +111,8 @@ def test_a_token_never_sees_what_comes_after(form):
     _, model, params = model_of(**FORMS[form])
     tokens = tokens_of(1, 10)
     changed = tokens.at[0, 6].set((tokens[0, 6] + 1) % 37)
-    a, b = (np.asarray(model.apply_fn(params, x)) for x in (tokens, changed))
+    apply_fn = jax.jit(model.apply_fn)
+    a, b = (np.asarray(apply_fn(params, x)) for x in (tokens, changed))
     np.testing.assert_array_equal(a[:, :6], b[:, :6])
     assert not np.allclose(a[:, 6], b[:, 6])
 

@@ -43,7 +43,7 @@ PUBLISHED = {
     "mixtral-8x7b": 46_702_792_704,
     "mixtral-8x22b": 140_620_634_112,
 }
-"""As released, or by the paper's shape; the released ones are also what their reference implementations count."""
+"""GPT-3 and PaLM by their papers' shapes; the others as transformers counts a model of the same shape."""
 
 MLA = MlaConfig(kv_lora_rank=16, q_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6)
 SMALL = {"vocab_size": 31, "num_layers": 2, "model_dim": 16, "num_heads": 2}

@@ -1,6 +1,7 @@
 """The mesh changes nothing but rounding: rules, layouts, and loss and gradients on eight simulated devices."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
-from jaxlm.models.decoder import RULES, DecoderConfig, make_decoder
+from jaxlm.models.decoder import RULES, DecoderConfig, MlaConfig, MoeConfig, make_decoder
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.run.setup import batch_sharding, lay_out_state
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
@@ -29,12 +30,28 @@ CONFIG = DecoderConfig(
     mlp_dim=48,
     init_std=None,
 )
+MLA = MlaConfig(kv_lora_rank=16, q_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6)
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
 
 
+FORMS = {
+    "mixtral": {"moe": MoeConfig(num_experts=8, top_k=2)},
+    "shared expert": {"moe": MoeConfig(num_experts=4, top_k=2, renormalize=False, shared_dim=16), "mlp": "gelu"},
+    "latent": {"mla": MLA, "qk_norm": False, "num_kv_heads": None},
+}
+EXPERT_CASES = [
+    ("mixtral", (1, 1, 8, 1)),
+    ("mixtral", (1, 2, 2, 2)),
+    ("shared expert", (2, 1, 4, 1)),
+    ("latent", (1, 2, 2, 2)),
+]
+
+
 def mesh_of(sizes):
-    data, fsdp, model = sizes
-    return make_mesh(MeshConfig(data=data, fsdp=fsdp, model=model), jax.devices()[: data * fsdp * model])
+    """(data, fsdp, model) or (data, fsdp, expert, model)."""
+    data, fsdp, *expert, model = sizes
+    config = MeshConfig(data=data, fsdp=fsdp, expert=expert[0] if expert else 1, model=model)
+    return make_mesh(config, jax.devices()[: math.prod(sizes)])
 
 
 def batch(packed):
@@ -56,7 +73,8 @@ def loss_and_grads(model, params, rows):
 
     def loss_fn(p):
         terms, _ = objective.terms(p, None, None, rows, jax.random.key(0))
-        return terms["nll"].total / objective.counts(rows)["nll"]
+        counts = objective.counts(rows)
+        return sum(term.weight * term.total / counts[name] for name, term in terms.items())
 
     return jax.jit(jax.value_and_grad(loss_fn))(params)
 
@@ -64,9 +82,18 @@ def loss_and_grads(model, params, rows):
 @pytest.mark.parametrize("sizes", MESHES)
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_mesh_gives_the_loss_and_gradients_of_one_device(sizes, packed):
-    config = dataclasses.replace(CONFIG, tie_embeddings=packed, scan_layers=packed)
+    assert_same_on(sizes, dataclasses.replace(CONFIG, tie_embeddings=packed, scan_layers=packed), packed)
+
+
+@pytest.mark.parametrize(("form", "sizes"), EXPERT_CASES)
+def test_experts_and_latents_do_so_on_an_expert_axis(form, sizes):
+    assert_same_on(sizes, dataclasses.replace(CONFIG, **FORMS[form]), packed=form == "mixtral")
+
+
+def assert_same_on(sizes, config, packed):
+    """Loss with all its terms, and each gradient tensor, to 1e-5."""
     model = make_decoder(config)
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     loss, grads = loss_and_grads(model, params, batch(packed))
     mesh = mesh_of(sizes)
     specs = match_rules(RULES, params)
@@ -95,9 +122,11 @@ def test_no_device_holds_the_whole_state(name):
 
 
 def test_every_parameter_of_every_form_has_a_rule():
-    for changes in ({}, {"bias": True, "norm": "layernorm", "position": "learned"}, {"tie_embeddings": False}):
+    learned = {"bias": True, "norm": "layernorm", "position": "learned"}
+    latent = {"mla": MLA, "qk_norm": False, "num_kv_heads": None, "bias": True}
+    for changes in ({}, learned, {"tie_embeddings": False}, latent, {"output_norms": True}, *FORMS.values()):
         for pattern in ((None,), (4, None, 4)):
-            config = dataclasses.replace(CONFIG, window_pattern=pattern, **changes)
+            config = dataclasses.replace(CONFIG, **changes, window_pattern=pattern)
             match_rules(RULES, jax.eval_shape(make_decoder(config).init, jax.random.key(0)))
 
 
@@ -121,6 +150,7 @@ def test_a_dimension_that_does_not_divide_is_named():
 
 def test_meshes_that_do_not_fit_the_devices_are_refused():
     assert dict(make_mesh(MeshConfig(fsdp=2), jax.devices()).shape) == {"data": 4, "fsdp": 2, "expert": 1, "model": 1}
+    assert make_mesh(MeshConfig(expert=2, model=2), jax.devices()).shape["data"] == 2
     with pytest.raises(UserError, match=r"mesh\.fsdp=3 .* there are 8"):
         make_mesh(MeshConfig(fsdp=3), jax.devices())
     with pytest.raises(UserError, match="needs 16 devices and there are 8"):

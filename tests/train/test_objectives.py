@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.models.decoder import DecoderConfig, MoeConfig, make_decoder
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
@@ -71,6 +71,21 @@ def test_packed_rows_give_the_loss_and_gradient_of_single_documents(position, wi
     single = batch_of([[doc] for doc in docs], 14)
     packed = batch_of([docs[:3], docs[3:]], 20)
     assert_same(loss_and_grads(model, params, single), loss_and_grads(model, params, packed))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_router_terms_join_the_loss_and_padding_has_no_part_in_them(scan):
+    moe = MoeConfig(num_experts=4, balance_coef=0.5, router_z_coef=0.1)
+    model = make_decoder(DecoderConfig(**{**vars(CONFIG), "moe": moe, "scan_layers": scan}))
+    params = jax.jit(model.init)(jax.random.key(1))
+    docs = documents()
+    single, packed = batch_of([[doc] for doc in docs], 14), batch_of([docs[:3], docs[3:]], 20)
+    assert_same(loss_and_grads(model, params, single), loss_and_grads(model, params, packed))
+    terms, _ = causal_objective(model).terms(params, None, None, packed, jax.random.key(0))
+    assert set(terms) == {"nll", "router_balance", "router_z"}
+    balance, z = terms["router_balance"], terms["router_z"]
+    assert (balance.weight, z.weight, float(z.count)) == (0.5, 0.1, 36.0)
+    assert 0.9 < balance.total / balance.count < 4  # 1 where even, 4 where one expert has all
 
 
 @pytest.mark.parametrize("accum", [2, 4])
