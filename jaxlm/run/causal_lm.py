@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
+from jaxlm.evals.embeddings import analogy, nearest
 from jaxlm.evals.scoring import score_sequences
 from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
@@ -113,6 +114,25 @@ class CausalLM(LanguageModel):
         width = min(self.context, bucket_length(length))
         padded_bt = np.pad(tokens_bt.astype(np.int32), ((0, 0), (0, width - length)))
         return np.asarray(self._programs.logits(self.params, padded_bt))[:, :length]
+
+    def neighbours(self, text: str, *, count: int = 10) -> list[tuple[str, float]]:
+        """The tokens whose embeddings are nearest to that of ``text`` (one token), with their cosines."""
+        token = self._one_token(text)
+        table_vd = np.asarray(self.params["embed"]["table"], np.float32)[: self.vocab_size]
+        found = nearest(table_vd, table_vd[token], count=count, without=[token])
+        return [(self.tokenizer.token_str(one.token), one.cosine) for one in found]
+
+    def analogy(self, a: str, b: str, c: str, *, count: int = 10) -> list[tuple[str, float]]:
+        """What is to ``c`` as ``b`` is to ``a``, each one token: ``analogy("man", "king", "woman")``."""
+        table_vd = np.asarray(self.params["embed"]["table"], np.float32)[: self.vocab_size]
+        found = analogy(table_vd, *(self._one_token(text) for text in (a, b, c)), count=count)
+        return [(self.tokenizer.token_str(one.token), one.cosine) for one in found]
+
+    def _one_token(self, text: str) -> int:
+        ids = self.tokenizer.encode(text)
+        if len(ids) != 1:
+            raise UserError(f"{text!r} is {len(ids)} tokens here, and an embedding belongs to one: give another word")
+        return ids[0]
 
     def score(self, texts: Sequence[str], *, stride: int | None = None) -> list[Score]:
         """Log-likelihood of each text's tokens given the start symbol, every token predicted once.

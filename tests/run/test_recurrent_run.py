@@ -5,6 +5,8 @@ import signal
 import pytest
 
 import jaxlm
+from jaxlm.core.errors import UserError
+from jaxlm.run.causal_lm import CausalLM
 from tests.run.commands import assert_same_run, finish, losses, refused, saved, start, succeed, wait_for, write_config
 
 FIELDS = """
@@ -59,6 +61,10 @@ def test_it_is_opened_scored_and_sampled(whole):
     (text,) = lm.generate(["def "], max_new_tokens=6, temperature=0.0)
     assert len(text.tokens) == 6
     assert figures["eval/bits_per_byte"] > 0
+    assert isinstance(lm, CausalLM)
+    assert len(lm.neighbours("d", count=3)) == len(lm.analogy("a", "b", "c", count=3)) == 3
+    with pytest.raises(UserError, match="'def' is 3 tokens here"):
+        lm.neighbours("def")
 
 
 def test_a_decoder_has_no_state_to_carry(config_file, tmp_path):

@@ -1,0 +1,91 @@
+"""Generations side by side at a tiny size, through the real command: every model there, resumed, one JSON line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import jaxlm
+from tests.run.commands import REPO, environment
+
+CONFIG = '''
+"""Tiny."""
+from jaxlm.data.batches import DataConfig
+from jaxlm.data.corpus import CorpusConfig
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.models.ngram_estimate import NgramConfig
+from jaxlm.models.recurrent import RecurrentConfig
+from jaxlm.run.config import SampleConfig
+from jaxlm.run.generations_config import GenerationsConfig, TrainedConfig
+from jaxlm.text.tokenizer import TokenizerConfig
+
+
+def config():
+    return GenerationsConfig(
+        corpus=CorpusConfig(source="text", paths=("TEXT",), document="paragraph"),
+        tokenizer=TokenizerConfig(kind="byte"),
+        ngram=NgramConfig(order=3),
+        recurrent=TrainedConfig(
+            RecurrentConfig(model_dim=16), DataConfig(seq_len=16, packing="stream"), num_steps=12, global_batch_size=4
+        ),
+        decoder=TrainedConfig(
+            DecoderConfig(max_seq_len=32, num_layers=1, model_dim=16, num_heads=2),
+            DataConfig(seq_len=32),
+            num_steps=12,
+            global_batch_size=4,
+        ),
+        cells=("gru",),
+        sample=SampleConfig(prompts=("def ",), max_new_tokens=6, num_samples=1),
+        max_scored_documents=10,
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("generations")
+    text = "\n\n".join(path.read_text() for path in sorted((REPO / "jaxlm" / "core").glob("*.py")))
+    (directory / "text.txt").write_text(text)
+    (directory / "tiny.py").write_text(CONFIG.replace("TEXT", str(directory / "text.txt")))
+
+    def run(*argv):
+        args = [sys.executable, "-m", "jaxlm", "generations", str(directory / "tiny.py"), *argv]
+        args += ["--run-dir", str(directory / "run")]
+        return subprocess.run(args, cwd=REPO, env=environment(1), capture_output=True, text=True, timeout=300)
+
+    return run, directory / "run"
+
+
+def test_one_table_of_all_generations(command):
+    run, run_dir = command
+    done = run()
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert list(rows) == ["n-gram", "gru", "decoder"]
+    for name, row in rows.items():
+        assert 0 < row["bits_per_byte"] < 10
+        assert [one["last"] for one in row["by_position"]] == [1, 2, 4, 8, 16, 32]
+        assert set(row["milliseconds_by_length"]) == {"16", "32"}
+        assert row["samples"][0]["prompt"] == "def "
+        assert jaxlm.load(run_dir / name).family == {"gru": "recurrent", "n-gram": "ngram"}.get(name, name)
+    # The counts are exact on so little text; twelve steps of training are not.
+    assert rows["n-gram"]["bits_per_byte"] < rows["decoder"]["bits_per_byte"]
+    assert "loss by position" in (run_dir / "report.html").read_text()
+    again = run()
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("is finished") == 2
+    assert json.loads(again.stdout.splitlines()[-1])["rows"]["gru"]["bits_per_byte"] == rows["gru"]["bits_per_byte"]
+
+
+def test_bad_input_is_one_line(command):
+    run, _ = command
+    for argv, words in (
+        (("--tokenizer.kind", "char"), "cannot spell every text"),
+        (("--ngram.smoothing", "backoff"), "no likelihoods"),
+        (("--decoder.num-layers", "3"), "or --decoder.model.num_layers?"),
+    ):
+        done = run(*argv)
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert words in line
