@@ -24,16 +24,16 @@ def target_logprobs(model: Model, params: Params, batch: Batch) -> tuple[Array, 
 
 
 def _target_logprobs(model: Model, params: Params, batch: Batch, state: PyTree) -> tuple[Array, Array, PyTree]:
-    hidden_btd, state = model.hidden(
+    hidden = model.hidden(
         params,
         batch["tokens"],
         positions=batch.get("positions"),
         segment_ids=batch.get("segment_ids"),
         kv_cache=state,
     )
-    logits_btv = model.logits(params, hidden_btd)
+    logits_btv = model.logits(params, hidden.hidden_btd)
     nll_bt, _ = token_nll(logits_btv, batch["targets"])
-    return -nll_bt, jnp.argmax(logits_btv, axis=-1) == batch["targets"], state
+    return -nll_bt, jnp.argmax(logits_btv, axis=-1) == batch["targets"], hidden.kv_cache
 
 
 def make_eval_step(model: Model, *, per_row: bool = False) -> Callable[[Params, Batch], Sums]:

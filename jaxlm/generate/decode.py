@@ -129,18 +129,16 @@ def prefill(
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
     batch_size, prompt_len = tokens_bt.shape
     kv_cache = model.init_cache(batch_size, prompt_len + max_new_tokens - 1)
-    hidden_btd, kv_cache = model.hidden(
-        params, tokens_bt, positions=positions_bt, segment_ids=segment_ids_bt, kv_cache=kv_cache
-    )
-    assert kv_cache is not None
-    logits_bv = model.logits(params, hidden_btd[:, -1:])[:, 0]
+    hidden = model.hidden(params, tokens_bt, positions=positions_bt, segment_ids=segment_ids_bt, kv_cache=kv_cache)
+    assert hidden.kv_cache is not None
+    logits_bv = model.logits(params, hidden.hidden_btd[:, -1:])[:, 0]
     seen_bv = None
     if sampling.repetition_penalty != 1:
         rows_b1 = jnp.arange(batch_size)[:, None]
         seen_bv = jnp.zeros(logits_bv.shape, bool).at[rows_b1, tokens_bt].max(segment_ids_bt > 0)
     state = DecodeState(
         num_sampled=jnp.zeros((), jnp.int32),
-        kv_cache=kv_cache,
+        kv_cache=hidden.kv_cache,
         token_b=tokens_bt[:, -1],
         position_b=positions_bt[:, -1],
         done_b=~jnp.any(segment_ids_bt > 0, axis=1),
@@ -175,15 +173,15 @@ def decode(
         return (state.num_sampled < until) & ~jnp.all(state.done_b)
 
     def decode_step(state: DecodeState) -> DecodeState:
-        hidden_btd, kv_cache = model.hidden(
+        hidden = model.hidden(
             params,
             state.token_b[:, None],
             positions=state.position_b[:, None],
             segment_ids=jnp.ones_like(state.token_b)[:, None],
             kv_cache=state.kv_cache,
         )
-        logits_bv = model.logits(params, hidden_btd)[:, 0]
-        return _draw(state._replace(kv_cache=kv_cache), logits_bv, sampling, stop_ids)
+        logits_bv = model.logits(params, hidden.hidden_btd)[:, 0]
+        return _draw(state._replace(kv_cache=hidden.kv_cache), logits_bv, sampling, stop_ids)
 
     return jax.lax.while_loop(not_finished, decode_step, state)
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jax.sharding import PartitionSpec
 
-from jaxlm.core.types import Array, Params, PyTree
+from jaxlm.core.types import Array, Params, PyTree, Terms
 
 Rules = tuple[tuple[str, PartitionSpec], ...]
 """Ordered (regex over a parameter's path, spec of its trailing dimensions): first match wins, no match is an error."""
@@ -17,7 +17,7 @@ class KVCache(NamedTuple):
 
     layers: PyTree
     """``{"k", "v"}`` for each layer, nested like the parameters: [l, b, s, k, h] under ``layers/layer_j``, [b, s, k, h]
-    under ``tail_i``. Keys are stored rotated."""
+    under ``tail_i``; with latent attention ``{"latent", "k_rope"}``, [.., b, s, width]. Keys are stored rotated."""
     positions_bs: Array
     segment_ids_bs: Array
     length: Array
@@ -33,8 +33,18 @@ Cache = Any
 """What a model remembers of the tokens so far: a decoder's `KVCache`, a recurrent model's state."""
 
 
+class HiddenOutput(NamedTuple):
+    """What ``hidden`` gives."""
+
+    hidden_btd: Array
+    """After the final norm, in the compute dtype."""
+    kv_cache: Cache | None = None
+    terms: Terms | None = None
+    """Terms of the loss that the model adds itself (``Model.term_names``), over the tokens that are not padding."""
+
+
 class HiddenFn(Protocol):
-    """``hidden(params, tokens_bt, ...) -> (hidden_btd after the final norm, kv_cache or None)``.
+    """``hidden(params, tokens_bt, ...) -> HiddenOutput``.
 
     positions None = 0, 1, 2... (with a cache: onwards from its length). segment_ids None = one segment and no padding,
     the cheapest path; else 1-based with 0 for padding. kv_cache: the tokens are written to its next slots and attend
@@ -50,7 +60,7 @@ class HiddenFn(Protocol):
         segment_ids: Array | None = None,
         kv_cache: Cache | None = None,
         dropout_key: Array | None = None,
-    ) -> tuple[Array, Cache | None]: ...
+    ) -> HiddenOutput: ...
 
 
 class InitCacheFn(Protocol):
@@ -70,7 +80,10 @@ class Model(NamedTuple):
     """``logits(params, hidden [..., d]) -> f32 [..., v]``."""
     init_cache: InitCacheFn
     rules: Rules
+    term_names: tuple[str, ...] = ()
+    """Names of ``HiddenOutput.terms``: batch statistics of a mixture of experts. Each is summed over tokens that are not
+    padding."""
 
     def apply_fn(self, params: Params, tokens_bt: Array, **kwargs: Any) -> Array:
         """``logits(hidden(tokens))``, f32 [b, t, v]; keywords as for ``hidden``."""
-        return self.logits(params, self.hidden(params, tokens_bt, **kwargs)[0])
+        return self.logits(params, self.hidden(params, tokens_bt, **kwargs).hidden_btd)

@@ -6,7 +6,9 @@ from typing import Literal, get_args
 
 from jaxlm.core.dtypes import DType, as_dtype
 from jaxlm.nn.attention import IMPLEMENTATIONS, Implementation, choose_implementation
+from jaxlm.nn.latent_attention import MlaConfig
 from jaxlm.nn.mlp import GATED, MlpKind
+from jaxlm.nn.moe import MoeConfig
 from jaxlm.nn.norms import NormKind
 from jaxlm.nn.rope import RopeConfig
 
@@ -43,12 +45,20 @@ class DecoderConfig:
     head_dim: int | None = None
     """Width of a head; None = model_dim / num_heads."""
     mlp_dim: int | None = None
-    """Inner width of the MLP; None = 4 model_dim, or 8/3 model_dim rounded up to a multiple of 8 for the gated
+    """Inner width of the MLP, with ``moe`` that of each expert; None = 4 model_dim, or 8/3 model_dim rounded up to a multiple of 8 for the gated
     kinds."""
     mlp: MlpKind = "swiglu"
+    moe: MoeConfig | None = None
+    """Experts in place of each layer's MLP; None = one MLP for all tokens."""
+    mla: MlaConfig | None = None
+    """Latent attention; None = queries, keys and values each by one map."""
     norm: NormKind = "rmsnorm"
     norm_scale: bool = True
     """Learned gains in norms."""
+    norm_offset: bool = False
+    """Gains are kept as 1 + w, w starting at 0 (Gemma)."""
+    output_norms: bool = False
+    """Norms after attention and MLP too, before they are added to the stream (Gemma 3: four a layer)."""
     norm_eps: float = 1e-6
     bias: bool = False
     """Biases in linear maps, and in LayerNorms with gains."""
@@ -62,6 +72,8 @@ class DecoderConfig:
     """Logits become c tanh(logits / c) (Gemma 2)."""
     attn_softcap: float | None = None
     """The same on attention scores."""
+    query_pre_attn_scalar: float | None = None
+    """Scores are divided by its square root (Gemma); None = the width of a head."""
     window_pattern: tuple[int | None, ...] = (None,)
     """Layer i sees the pattern[i % len] newest positions; None = all."""
     dropout: float = 0.0
@@ -95,7 +107,7 @@ class DecoderConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"model.{name}={value} must be at least 1")
-        if self.head_dim is None and self.model_dim % self.num_heads:
+        if self.mla is None and self.head_dim is None and self.model_dim % self.num_heads:
             raise ValueError(
                 f"model.model_dim={self.model_dim} is not a multiple of num_heads={self.num_heads}: "
                 "change one of them or set head_dim"
@@ -105,7 +117,7 @@ class DecoderConfig:
                 f"model.num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}: "
                 "change one of them"
             )
-        if self.position == "rope" and self.head_width % 2:
+        if self.position == "rope" and self.rope_width % 2:
             raise ValueError(
                 f"model.head_dim={self.head_width} is odd, and rope turns pairs: make it even or set position"
             )
@@ -116,7 +128,7 @@ class DecoderConfig:
                 raise ValueError(f"model.window_pattern={self.window_pattern} holds {window}: windows are at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout} is outside [0, 1)")
-        for name in ("logit_softcap", "attn_softcap", "init_std", "norm_eps"):
+        for name in ("logit_softcap", "attn_softcap", "query_pre_attn_scalar", "init_std", "norm_eps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"model.{name}={value} must be above 0")
@@ -124,6 +136,23 @@ class DecoderConfig:
             raise ValueError(
                 "model.zero_init_head=True would zero the embeddings with tie_embeddings=True: turn one of them off"
             )
+
+        if self.norm_offset and not self.norm_scale:
+            raise ValueError("model.norm_offset=True has no gains to offset with norm_scale=False: change one of them")
+        if self.moe is not None and self.bias:
+            raise ValueError("model.bias=True with model.moe: experts have no biases, set bias=False")
+        if self.mla is not None:
+            for name in ("num_kv_heads", "head_dim"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"model.{name}={getattr(self, name)} means nothing with model.mla: leave it None, the widths "
+                        "are those of mla"
+                    )
+            if self.qk_norm or self.position != "rope":
+                raise ValueError(
+                    f"model.qk_norm={self.qk_norm} and position={self.position!r} do not go with model.mla, which "
+                    "normalises its latents and rotates: use qk_norm=False and position='rope'"
+                )
 
     @property
     def kv_heads(self) -> int:
@@ -134,6 +163,33 @@ class DecoderConfig:
     def head_width(self) -> int:
         """Width of one head."""
         return self.model_dim // self.num_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def qk_width(self) -> int:
+        """Width of a query or key head, as scores read it."""
+        return self.head_width if self.mla is None else self.mla.qk_head_dim
+
+    @property
+    def v_width(self) -> int:
+        """Width of a value head."""
+        return self.head_width if self.mla is None else self.mla.v_head_dim
+
+    @property
+    def rope_width(self) -> int:
+        """Width of what is rotated in a head."""
+        return self.head_width if self.mla is None else self.mla.qk_rope_head_dim
+
+    @property
+    def attn_scale(self) -> float:
+        """What scores are multiplied with."""
+        return 1.0 / math.sqrt(self.qk_width if self.query_pre_attn_scalar is None else self.query_pre_attn_scalar)
+
+    @property
+    def cache_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What the KV cache holds of one token in one layer: name -> shape."""
+        if self.mla is not None:
+            return {"latent": (self.mla.kv_lora_rank,), "k_rope": (self.mla.qk_rope_head_dim,)}
+        return {name: (self.kv_heads, self.head_width) for name in ("k", "v")}
 
     @property
     def mlp_width(self) -> int:
@@ -159,9 +215,13 @@ class DecoderConfig:
         """Layers left over after the whole groups."""
         return self.num_layers % len(self.window_pattern)
 
+    def pattern_window(self, layer: int) -> int | None:
+        """The window of a layer as ``window_pattern`` says it, which also says how the layer's rope turns."""
+        return self.window_pattern[layer % len(self.window_pattern)]
+
     def window(self, layer: int) -> int | None:
         """The window of a layer; one that reaches over the whole context is None."""
-        window = self.window_pattern[layer % len(self.window_pattern)]
+        window = self.pattern_window(layer)
         return None if window is not None and window >= self.max_seq_len else window
 
 
@@ -174,7 +234,7 @@ def resolve_attention(config: DecoderConfig, platform: str) -> DecoderConfig:
         config.attention,
         platform,
         dtype=as_dtype(config.compute_dtype),
-        head_dim=config.head_width,
+        head_dim=config.qk_width,
         softcap=config.attn_softcap,
     )
     return dataclasses.replace(config, attention=implementation)

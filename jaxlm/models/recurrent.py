@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import DType, as_dtype
 from jaxlm.core.types import Array, Params
-from jaxlm.models.api import Model, Rules
+from jaxlm.models.api import HiddenOutput, Model, Rules
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.linear import matmul, normal_init
 from jaxlm.nn.recurrent import CELLS, CellName, State, gate_width, init_state, unroll
@@ -169,7 +169,7 @@ def make_recurrent(config: RecurrentConfig) -> Model:
         segment_ids: Array | None = None,
         kv_cache: Any = None,
         dropout_key: Array | None = None,
-    ) -> tuple[Array, RecurrentState | None]:
+    ) -> HiddenOutput:
         """The last layer's output [b, t, d] and, where a state was given, the state after the row.
 
         A position of 0 begins a text: the state before it is zeroed. ``segment_ids`` say nothing more: segments begin
@@ -193,7 +193,7 @@ def make_recurrent(config: RecurrentConfig) -> Model:
             rate = config.output_dropout if i == len(widths) - 1 else config.hidden_dropout
             x_btd = locked(x_btd.astype(compute_dtype), rate, dropout_key, 2 * i + 5)
         x_btd = constrain(x_btd, HIDDEN_SPEC)
-        return x_btd, None if kv_cache is None else RecurrentState(tuple(states))
+        return HiddenOutput(x_btd, None if kv_cache is None else RecurrentState(tuple(states)))
 
     def logits(params: Params, hidden_btd: Array) -> Array:
         """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""

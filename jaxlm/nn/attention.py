@@ -79,7 +79,7 @@ def attend(
     scale: float | None = None,
     implementation: Implementation = "xla",
 ) -> Array:
-    """``softmax(mask(cap(scale q k^T))) v``, [b, t, n, h] in q's dtype; ``cap(x) = c tanh(x / c)``; softmax in f32.
+    """``softmax(mask(cap(scale q k^T))) v``, [b, t, n, v's width] in q's dtype; ``cap(x) = c tanh(x / c)``; softmax in f32.
 
     n is a multiple of k: queries in groups of n / k share a key head (GQA, Ainslie et al. 2023; MQA at k = 1), which is
     never repeated in memory. scale None = 1/sqrt(h). Who sees whom is ``core.masks.attention_mask`` over positions
@@ -91,6 +91,25 @@ def attend(
     """
     scale = 1.0 / math.sqrt(q_btnh.shape[-1]) if scale is None else scale
     t, s = q_btnh.shape[1], k_bskh.shape[1]
+    if implementation in ("splash", "splash_interpret", "cudnn") and s == t and v_bskh.shape[-1] < q_btnh.shape[-1]:
+        # The kernels know one width: narrower values (latent attention) are padded, and the padding cut off again.
+        padded = jnp.pad(v_bskh, ((0, 0), (0, 0), (0, 0), (0, q_btnh.shape[-1] - v_bskh.shape[-1])))
+        out_btnh = attend(
+            q_btnh,
+            k_bskh,
+            padded,
+            q_positions=q_positions,
+            k_positions=k_positions,
+            q_segment_ids=q_segment_ids,
+            k_segment_ids=k_segment_ids,
+            mask_bts=mask_bts,
+            causal=causal,
+            window=window,
+            softcap=softcap,
+            scale=scale,
+            implementation=implementation,
+        )
+        return out_btnh[..., : v_bskh.shape[-1]]
     if implementation in ("splash", "splash_interpret") and s == t:
         return splash_attention(
             q_btnh,
@@ -147,4 +166,4 @@ def xla_attention(
         scores_bkgts = jnp.where(mask_bts[:, None, None], scores_bkgts, MASKED)
     weights_bkgts = jax.nn.softmax(scores_bkgts, axis=-1).astype(v_bskh.dtype)
     out_bkgth = jnp.einsum("bkgts,bksh->bkgth", weights_bkgts, v_bksh)
-    return out_bkgth.transpose(0, 3, 1, 2, 4).reshape(b, t, n, h)
+    return out_bkgth.transpose(0, 3, 1, 2, 4).reshape(b, t, n, v_bskh.shape[-1])

@@ -23,7 +23,7 @@ def relu_squared(x: Array) -> Array:
     return jnp.square(jax.nn.relu(x))
 
 
-_ACTIVATIONS = {"swiglu": jax.nn.silu, "geglu": gelu_tanh, "gelu": gelu_tanh, "relu2": relu_squared}
+ACTIVATIONS = {"swiglu": jax.nn.silu, "geglu": gelu_tanh, "gelu": gelu_tanh, "relu2": relu_squared}
 
 
 class MLP(nn.Module):
@@ -42,7 +42,7 @@ class MLP(nn.Module):
         def linear(name: str, features: int, std: float) -> Linear:
             return Linear(features, std, self.use_bias, self.dtype, self.param_dtype, name=name)
 
-        act = _ACTIVATIONS[self.kind]
+        act = ACTIVATIONS[self.kind]
         names = ("up", "gate") if self.kind in GATED else ("up",)
         up_btf, *gates = apply_together([linear(name, self.width, self.init_std) for name in names], x_btd)
         inner_btf = act(gates[0]) * up_btf if gates else act(up_btf)

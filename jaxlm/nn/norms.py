@@ -29,7 +29,7 @@ _NORMALIZE = {"rmsnorm": rms_normalize, "layernorm": layer_normalize}
 
 class Norm(nn.Module):
     """A norm over the last axis with an optional learned gain, and for LayerNorm an optional bias. Returns
-    ``dtype``."""
+    ``dtype``. With ``offset`` the gain is 1 + ``scale``, which starts at 0 (Gemma)."""
 
     kind: NormKind
     eps: float
@@ -37,13 +37,15 @@ class Norm(nn.Module):
     use_bias: bool
     dtype: jnp.dtype
     param_dtype: jnp.dtype
+    offset: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         y = _NORMALIZE[self.kind](x, self.eps)
         if self.use_scale:
-            scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],), self.param_dtype)
-            y = y * scale.astype(jnp.float32)
+            start = nn.initializers.zeros_init() if self.offset else nn.initializers.ones_init()
+            scale = self.param("scale", start, (x.shape[-1],), self.param_dtype).astype(jnp.float32)
+            y = y * (1.0 + scale if self.offset else scale)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (x.shape[-1],), self.param_dtype)
             y = y + bias.astype(jnp.float32)

@@ -1,15 +1,16 @@
-"""Rotary position embeddings (Su et al. 2021), with the Llama 3.1 and YaRN rescalings for longer contexts."""
+"""Rotary position embeddings (Su et al. 2021), with the linear, Llama 3.1 and YaRN rescalings for longer
+contexts."""
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.core.types import Array
 
-RopeScaling = Literal["none", "llama3", "yarn"]
+RopeScaling = Literal["none", "linear", "llama3", "yarn"]
 
 RopeTables = tuple[Array, Array]
 """Cosine (twice over) and sine (negated, then as it is), f32 [..., h]: ``x cos + roll(x, h/2) sin`` is the rotation."""
@@ -23,6 +24,8 @@ class RopeConfig:
     """Angles of the rotation: pair i of a head of width h turns by ``position * theta^(-2i/h)``, rescaled."""
 
     theta: float = 10000.0
+    local_theta: float | None = None
+    """theta of layers with a window, whose angles are never rescaled (Gemma 3); None = they turn as all others."""
     scaling: RopeScaling = "none"
     factor: float = 1.0
     """How much longer the context is than the original."""
@@ -40,14 +43,16 @@ class RopeConfig:
     """yarn: what queries and keys are both multiplied with; None = 0.1 ln(factor) + 1."""
 
     def __post_init__(self) -> None:
-        if self.scaling not in ("none", "llama3", "yarn"):
-            raise ValueError(f"rope.scaling={self.scaling!r} is unknown: choose none, llama3 or yarn")
-        if self.theta <= 1:
-            raise ValueError(f"rope.theta={self.theta} must be above 1: 10000 is usual")
+        if self.scaling not in get_args(RopeScaling):
+            raise ValueError(f"rope.scaling={self.scaling!r} is unknown: choose {', '.join(get_args(RopeScaling))}")
+        for name in ("theta", "local_theta"):
+            value = getattr(self, name)
+            if value is not None and value <= 1:
+                raise ValueError(f"rope.{name}={value} must be above 1: 10000 is usual")
         if self.factor < 1:
             raise ValueError(f"rope.factor={self.factor} is less than 1: give new context / original context")
         if self.scaling == "none" and self.factor != 1:
-            raise ValueError(f"rope.factor={self.factor} does nothing with rope.scaling='none': choose llama3 or yarn")
+            raise ValueError(f"rope.factor={self.factor} does nothing with rope.scaling='none': choose a scaling")
         if self.original_max_seq_len < 1:
             raise ValueError(f"rope.original_max_seq_len={self.original_max_seq_len} must be at least 1")
         if self.scaling == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:
@@ -62,6 +67,10 @@ class RopeConfig:
             )
         if self.attention_factor is not None and self.attention_factor <= 0:
             raise ValueError(f"rope.attention_factor={self.attention_factor} must be above 0: use None for YaRN's own")
+
+    def of_window(self, window: int | None) -> "RopeConfig":
+        """The rotation of a layer with this window."""
+        return self if window is None or self.local_theta is None else RopeConfig(theta=self.local_theta)
 
 
 def _llama3(inv_freq: np.ndarray, config: RopeConfig) -> np.ndarray:
@@ -94,6 +103,8 @@ def rope_frequencies(config: RopeConfig, head_dim: int) -> tuple[np.ndarray, flo
     (Peng et al. 2023, eq. 22).
     """
     inv_freq = config.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    if config.scaling == "linear":  # position interpolation (Chen et al. 2023)
+        return inv_freq / config.factor, 1.0
     if config.scaling == "llama3":
         return _llama3(inv_freq, config), 1.0
     if config.scaling == "yarn":

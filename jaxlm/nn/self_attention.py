@@ -11,8 +11,11 @@ from jaxlm.nn.linear import Linear, apply_together
 from jaxlm.nn.norms import Norm
 from jaxlm.nn.rope import RopeTables, apply_rope
 
-AttendFn = Callable[[Array, Array, Array], tuple[Array, Any]]
-"""``(q_btnh, k_btkh, v_btkh) -> (out_btnh, anything)``: attention proper, and where keys and values are stored."""
+AttendFn = Callable[[Array, Array, Array], Array]
+"""``(q_btnh, k_bskh, v_bskh) -> out_btnh``: attention proper, its masks, scale and kernel bound."""
+
+RememberFn = Callable[[dict[str, Array]], tuple[dict[str, Array], Any]]
+"""``entries [b, t, ...] -> (all entries so far [b, s, ...], what to store)``: a layer's part of a KV cache."""
 
 
 class SelfAttention(nn.Module):
@@ -24,6 +27,7 @@ class SelfAttention(nn.Module):
     head_dim: int
     qk_norm: bool
     norm_scale: bool
+    norm_offset: bool
     norm_eps: float
     init_std: float
     out_init_std: float
@@ -32,7 +36,10 @@ class SelfAttention(nn.Module):
     param_dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_btd: Array, attend: AttendFn, rope: RopeTables | None) -> tuple[Array, Any]:
+    def __call__(
+        self, x_btd: Array, attend: AttendFn, remember: RememberFn | None, rope: RopeTables | None
+    ) -> tuple[Array, Any]:
+        """What attention adds to the stream, [b, t, d], and what ``remember`` stored: keys (rotated) and values."""
         b, t, d = x_btd.shape
 
         def linear(name: str, heads: int) -> Linear:
@@ -40,8 +47,16 @@ class SelfAttention(nn.Module):
             return Linear(width, self.init_std, self.use_bias, self.dtype, self.param_dtype, name=name)
 
         def norm(name: str, x: Array) -> Array:
-            layer = Norm("rmsnorm", self.norm_eps, self.norm_scale, False, self.dtype, self.param_dtype, name=name)
-            return layer(x)
+            return Norm(
+                "rmsnorm",
+                self.norm_eps,
+                self.norm_scale,
+                False,
+                self.dtype,
+                self.param_dtype,
+                self.norm_offset,
+                name=name,
+            )(x)
 
         heads = {"q": self.num_heads, "k": self.num_kv_heads, "v": self.num_kv_heads}
         projected = apply_together([linear(name, count) for name, count in heads.items()], x_btd)
@@ -50,6 +65,9 @@ class SelfAttention(nn.Module):
             q_btnh, k_btkh = norm("q_norm", q_btnh), norm("k_norm", k_btkh)
         if rope is not None:
             q_btnh, k_btkh = apply_rope(q_btnh, rope), apply_rope(k_btkh, rope)
-        out_btnh, stored = attend(q_btnh, k_btkh, v_btkh)
+        entries, stored = {"k": k_btkh, "v": v_btkh}, None
+        if remember is not None:
+            entries, stored = remember(entries)
+        out_btnh = attend(q_btnh, entries["k"], entries["v"])
         out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, name="o")
         return out(out_btnh.reshape(b, t, self.num_heads * self.head_dim)), stored

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from jaxlm.core.types import Array
 
-BATCH_AXES = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp", "expert")
 HEAD_AXIS = "model"
 LANES = 128
 """The kernel's tiles are multiples of this: shorter rows are padded to it."""
@@ -83,7 +83,7 @@ def splash_attention(
     """Attention of whole rows (s = t), [b, t, n, h]. Padding (segment 0) attends to padding: finite, and read by no
     one.
 
-    Under a mesh (``jax.set_mesh``) rows are split over data and fsdp and heads over model, each where it divides; the
+    Under a mesh (``jax.set_mesh``) rows are split over data, fsdp and expert and heads over model, each where it divides; the
     kernel then runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for
     tests.
     """

@@ -10,12 +10,13 @@ from jaxlm.plan.memory import MemoryEstimate, estimate_memory, sharded_bytes
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.devices import device_memory_bytes
 from jaxlm.run.setup import StateLayout
+from jaxlm.sharding.mesh import batch_ways
 
 
 def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh) -> MemoryEstimate:
     """Bytes on one device for a run of ``config`` (its model resolved) on ``mesh``."""
     sizes = dict(mesh.shape)
-    rows = math.ceil(config.microbatch_size / (sizes["data"] * sizes["fsdp"]))
+    rows = math.ceil(config.microbatch_size / batch_ways(mesh))
     kept, logits = step_bytes(config.model, rows=rows, seq_len=config.data.seq_len, model_ways=sizes["model"])
     return estimate_memory(
         param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),

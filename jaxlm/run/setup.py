@@ -11,7 +11,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key, purpose_key
 from jaxlm.core.types import Array, Batch, PyTree
 from jaxlm.models.api import Model
-from jaxlm.sharding.mesh import batch_spec
+from jaxlm.sharding.mesh import batch_spec, batch_ways
 from jaxlm.sharding.rules import check_divides, match_rules, named_shardings, state_specs
 from jaxlm.train.state import TrainState, create_state
 from jaxlm.train.step import TrainStep
@@ -63,7 +63,7 @@ def lay_out_state(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the data and fsdp axes."""
+    """Rows over the data, fsdp and expert axes."""
     return NamedSharding(mesh, batch_spec())
 
 
@@ -77,11 +77,11 @@ def abstract_batch(keys: tuple[str, ...], rows: int, seq_len: int, mesh: Mesh) -
 
 def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> None:
     """Raises UserError where the rows of a microbatch cannot be dealt evenly to the devices that share the batch."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = batch_ways(mesh)
     if microbatch_size % ways:
         raise UserError(
             f"microbatches of {microbatch_size} rows (global_batch_size={global_batch_size} / grad_accum_steps="
-            f"{global_batch_size // microbatch_size}) do not divide over mesh.data * mesh.fsdp = {ways} devices: "
+            f"{global_batch_size // microbatch_size}) do not divide over mesh.data * mesh.fsdp * mesh.expert = {ways} devices: "
             f"make global_batch_size / grad_accum_steps a multiple of {ways}"
         )
 

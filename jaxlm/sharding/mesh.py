@@ -1,5 +1,5 @@
-"""The mesh: devices in three axes. data: copies of the state; fsdp: copies that split the state; model: split
-layers."""
+"""The mesh: devices in four axes. data: copies of the state; fsdp: copies that split the state; expert: split experts;
+model: split layers."""
 
 import dataclasses
 import math
@@ -12,7 +12,9 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxlm.core.errors import UserError
 
-AXES = ("data", "fsdp", "model")
+AXES = ("data", "fsdp", "expert", "model")
+BATCH_AXES = ("data", "fsdp", "expert")
+"""Axes that the rows of a batch are split over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +22,11 @@ class MeshConfig:
     """Devices along each axis; their product is the number of devices."""
 
     data: int | None = None
-    """Splits the batch; None = the devices that fsdp and model leave."""
+    """Splits the batch; None = the devices that the other axes leave."""
     fsdp: int = 1
     """Splits the batch, and parameters and optimiser state with it, gathered layer by layer (ZeRO-3)."""
+    expert: int = 1
+    """Splits the batch, and the experts of a mixture; all else is copied over it."""
     model: int = 1
     """Splits heads, MLP and vocabulary (Megatron)."""
 
@@ -33,17 +37,17 @@ class MeshConfig:
                 raise ValueError(f"mesh.{axis}={size} must be at least 1")
 
     def axis_sizes(self, num_devices: int) -> dict[str, int]:
-        """``{"data": ..., "fsdp": ..., "model": ...}``. Raises UserError where they do not multiply to the devices."""
-        rest = self.fsdp * self.model
+        """``{"data": ..., "fsdp": ..., "expert": ..., "model": ...}``. Raises UserError where they do not multiply to the devices."""
+        rest = self.fsdp * self.expert * self.model
         data = num_devices // rest if self.data is None else self.data
         if data * rest != num_devices:
-            asked = f"mesh.data={self.data} x mesh.fsdp={self.fsdp} x mesh.model={self.model}"
+            asked = " x ".join(f"mesh.{axis}={getattr(self, axis)}" for axis in AXES)
             need = f"a multiple of {rest}" if self.data is None else f"{data * rest}"
             raise UserError(
                 f"{asked} needs {need} devices and there are {num_devices}: "
                 "change an axis, or leave mesh.data=None to take what is left"
             )
-        return {"data": data, "fsdp": self.fsdp, "model": self.model}
+        return {"data": data, "fsdp": self.fsdp, "expert": self.expert, "model": self.model}
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
@@ -60,10 +64,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
 
 
 def batch_spec() -> PartitionSpec:
-    """How a batch lies: rows over data and fsdp."""
-    return PartitionSpec(("data", "fsdp"))
+    """How a batch lies: rows over data, fsdp and expert."""
+    return PartitionSpec(BATCH_AXES)
 
 
 def batch_ways(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split; a batch size must be a multiple of it."""
-    return math.prod(mesh.shape[axis] for axis in ("data", "fsdp"))
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

@@ -8,8 +8,17 @@ from jaxlm.models.api import Model
 from jaxlm.train.step import Objective
 
 
+def num_tokens(batch: Batch) -> Array:
+    """Tokens of a batch that are not padding, f32 scalar."""
+    segment_ids = batch.get("segment_ids")
+    if segment_ids is None:
+        return jnp.asarray(batch["tokens"].size, jnp.float32)
+    return jnp.sum(segment_ids != 0, dtype=jnp.float32)
+
+
 def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = False) -> Objective:
-    """Mean next-token cross-entropy in nats, plus ``z_loss_coef`` times the mean squared log-normaliser.
+    """Mean next-token cross-entropy in nats, plus ``z_loss_coef`` times the mean squared log-normaliser, plus the terms
+    that the model adds itself (a router's balance: a statistic of each microbatch, so accumulation alters it).
 
     ``carried``: the carry is the model's state after the batch before (``model.init_cache``), row by row; no gradient
     flows into it (truncated backpropagation through time).
@@ -17,7 +26,7 @@ def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = 
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        hidden_btd, state = model.hidden(
+        hidden = model.hidden(
             params,
             batch["tokens"],
             positions=batch.get("positions"),
@@ -25,16 +34,17 @@ def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = 
             kv_cache=carry if carried else None,
             dropout_key=key,
         )
-        nll_bt, log_z_bt = token_nll(model.logits(params, hidden_btd), batch["targets"])
+        nll_bt, log_z_bt = token_nll(model.logits(params, hidden.hidden_btd), batch["targets"])
         loss_mask = batch["loss_mask"]
         count = jnp.sum(loss_mask)
         out = {"nll": Term(masked_sum(nll_bt, loss_mask), count)}
         if z_loss_coef:
             out["z_loss"] = Term(masked_sum(z_loss(log_z_bt), loss_mask), count, z_loss_coef)
-        return out, state if carried else carry
+        return out | (hidden.terms or {}), hidden.kv_cache if carried else carry
 
     def counts(batch: Batch) -> dict[str, Array]:
         count = jnp.sum(batch["loss_mask"])
-        return {"nll": count, "z_loss": count} if z_loss_coef else {"nll": count}
+        out = {"nll": count, "z_loss": count} if z_loss_coef else {"nll": count}
+        return out | dict.fromkeys(model.term_names, num_tokens(batch))
 
     return Objective(terms, counts, carry_rows=carried)

@@ -10,11 +10,12 @@ import pytest
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
-from jaxlm.models.decoder import DecoderConfig, RopeConfig, make_decoder
+from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig, RopeConfig, make_decoder
 
 BASE = DecoderConfig(
     vocab_size=37, max_seq_len=64, num_layers=3, model_dim=32, num_heads=4, head_dim=8, mlp_dim=48, init_std=None
 )
+MLA = MlaConfig(kv_lora_rank=16, q_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6)
 FORMS = {
     "rope": {},
     "llama3": {"rope": RopeConfig(scaling="llama3", factor=4.0)},
@@ -27,6 +28,27 @@ FORMS = {
     "softcaps": {"attn_softcap": 5.0, "logit_softcap": 8.0, "embed_scale": True, "mlp": "geglu"},
     "unrolled": {"scan_layers": False, "mlp": "relu2", "window_pattern": (6,)},
     "padded vocabulary": {"vocab_multiple": 16},
+    "gemma3": {
+        "num_layers": 5,
+        "num_kv_heads": 1,
+        "mlp": "geglu",
+        "norm_offset": True,
+        "output_norms": True,
+        "query_pre_attn_scalar": 12.0,
+        "embed_scale": True,
+        "window_pattern": (4, 4, None),
+        "rope": RopeConfig(theta=1e6, local_theta=1e4, scaling="linear", factor=8.0),
+    },
+    "mixtral": {"moe": MoeConfig(num_experts=4), "qk_norm": False, "num_kv_heads": 2, "tie_embeddings": False},
+    "shared expert": {"moe": MoeConfig(num_experts=4, top_k=3, renormalize=False, shared_dim=24), "mlp": "gelu"},
+    "latent": {"mla": MLA, "head_dim": None, "qk_norm": False},
+    "latent, free queries, experts": {
+        "mla": dataclasses.replace(MLA, q_lora_rank=None),
+        "moe": MoeConfig(num_experts=4),
+        "head_dim": None,
+        "qk_norm": False,
+        "window_pattern": (None, 4),
+    },
 }
 
 
@@ -53,13 +75,13 @@ def test_cached_decoding_of_ragged_prompts_equals_the_full_forward(form):
         segments[row, width - n :] = 1
         positions[row, width - n :] = np.arange(n)
     hidden_fn = jax.jit(lambda p, x, s, q, c: model.hidden(p, x, segment_ids=s, positions=q, kv_cache=c))
-    hidden, cache = hidden_fn(params, prompts, segments, positions, model.init_cache(3, width + total))
+    hidden, cache, _ = hidden_fn(params, prompts, segments, positions, model.init_cache(3, width + total))
     steps = [model.logits(params, hidden[:, -1])]
     assert np.isfinite(np.asarray(hidden)).all()  # rows of padding too
     for i in range(4):
         at = np.array([n + i for n in lengths])
         new = np.asarray(tokens)[np.arange(3), at][:, None]
-        hidden, cache = hidden_fn(params, new, np.ones((3, 1), np.int32), at[:, None].astype(np.int32), cache)
+        hidden, cache, _ = hidden_fn(params, new, np.ones((3, 1), np.int32), at[:, None].astype(np.int32), cache)
         steps.append(model.logits(params, hidden[:, 0]))
     for i, logits in enumerate(steps):
         expected = np.stack([full[row, n - 1 + i] for row, n in enumerate(lengths)])
@@ -108,8 +130,9 @@ def test_recomputing_changes_only_memory(policy, scan):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
-def test_packed_segments_do_not_see_each_other():
-    _, model, params = model_of(window_pattern=(None, 4))
+@pytest.mark.parametrize("form", ["windows and tail", "gemma3", "mixtral", "shared expert", "latent"])
+def test_packed_segments_do_not_see_each_other(form):
+    _, model, params = model_of(**FORMS[form])
     first, second = tokens_of(1, 5, 1), tokens_of(1, 7, 2)
     packed = jnp.concatenate([first, second], axis=1)
     segments = jnp.asarray([[1] * 5 + [2] * 7], jnp.int32)
@@ -122,7 +145,7 @@ def test_packed_segments_do_not_see_each_other():
 def test_bfloat16_compute_keeps_float32_parameters_and_logits():
     _, model, params = model_of(compute_dtype="bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    hidden, _ = model.hidden(params, tokens_of(1, 6))
+    hidden = model.hidden(params, tokens_of(1, 6)).hidden_btd
     logits = model.logits(params, hidden)
     assert (hidden.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
     exact = make_decoder(BASE).apply_fn(params, tokens_of(1, 6))

@@ -33,7 +33,7 @@ def test_the_state_carried_over_is_one_long_row(cell, rng):
     state = model.init_cache(2, 0)
     parts = []
     for first in range(0, 12, 4):
-        hidden, state = model.hidden(params, tokens[:, first : first + 4], kv_cache=state)
+        hidden, state, _ = model.hidden(params, tokens[:, first : first + 4], kv_cache=state)
         parts.append(model.logits(params, hidden))
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-6, atol=1e-6)
 
@@ -69,7 +69,7 @@ def test_generation_is_the_full_forward_token_by_token(cell, rng):
 def test_dropout_has_one_mask_for_all_steps_and_none_without_a_key(rng):
     model, params = made(output_dropout=0.5)
     tokens = rng.integers(0, 31, (2, 9)).astype(np.int32)
-    hidden, _ = model.hidden(params, tokens, dropout_key=jax.random.key(1))
+    hidden, _, _ = model.hidden(params, tokens, dropout_key=jax.random.key(1))
     zero_btd = np.asarray(hidden) == 0
     assert 0.2 < zero_btd.mean() < 0.8
     np.testing.assert_array_equal(zero_btd, np.broadcast_to(zero_btd[:, :1], zero_btd.shape))

@@ -1,0 +1,66 @@
+"""The decoder's KV cache: how it is made, and how new tokens are written into it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.core.dtypes import as_dtype
+from jaxlm.core.errors import UserError
+from jaxlm.core.types import Array
+from jaxlm.models.api import KVCache
+from jaxlm.models.decoder_config import DecoderConfig
+
+
+def init_cache(config: DecoderConfig, batch_size: int, capacity: int, dtype: Any = None) -> KVCache:
+    """An empty cache of ``capacity`` slots for ``batch_size`` rows, in the compute dtype unless told."""
+    dtype = as_dtype(config.compute_dtype) if dtype is None else jnp.dtype(dtype)
+
+    def entries(*lead: int) -> dict[str, Array]:
+        shapes = config.cache_shapes.items()
+        return {name: jnp.zeros((*lead, batch_size, capacity, *shape), dtype) for name, shape in shapes}
+
+    group, groups = len(config.window_pattern), config.num_groups
+    layers: dict[str, Any] = {"layers": {f"layer_{j}": entries(groups) for j in range(group)}} if groups else {}
+    layers |= {f"tail_{i}": entries() for i in range(config.num_tail_layers)}
+    slots = jnp.zeros((batch_size, capacity), jnp.int32)
+    return KVCache(layers, slots, slots, jnp.zeros((), jnp.int32))
+
+
+def advance(cache: KVCache, index: Array, segment_ids: Array | None, b: int, t: int) -> KVCache:
+    """The cache with the positions and segments of t new slots; their layers are still to be written."""
+    if t > cache.capacity:
+        raise UserError(f"{t} tokens exceed the cache's capacity of {cache.capacity}: make it larger or cut the prompt")
+    start = (jnp.zeros((), jnp.int32), cache.length)
+    segments = jnp.ones((b, t), jnp.int32) if segment_ids is None else segment_ids.astype(jnp.int32)
+    rows = jnp.broadcast_to(index, (b, t)).astype(jnp.int32)
+    return cache._replace(
+        positions_bs=jax.lax.dynamic_update_slice(cache.positions_bs, rows, start),
+        segment_ids_bs=jax.lax.dynamic_update_slice(cache.segment_ids_bs, segments, start),
+        length=cache.length + t,
+    )
+
+
+def remember(
+    buffers: dict[str, Array], entries: dict[str, Array], layer: int | Array | None, slot: Array
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Write a layer's new entries [b, t, ...]; returns all of the layer's [b, s, ...], in their dtype, and the buffers.
+
+    ``layer`` None: the buffers are this layer's own. Else they are stacked, and updated in place at
+    [layer, :, slot:slot + t] rather than cut up and stacked again.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    seen, stored = {}, {}
+    for name, new in entries.items():
+        buffer = buffers[name]
+        rest = (zero,) * (new.ndim - 2)
+        if layer is None:
+            buffer = jax.lax.dynamic_update_slice(buffer, new.astype(buffer.dtype), (zero, slot, *rest))
+            own = buffer
+        else:
+            layer = jnp.asarray(layer, jnp.int32)
+            update = new.astype(buffer.dtype)[None]
+            buffer = jax.lax.dynamic_update_slice(buffer, update, (layer, zero, slot, *rest))
+            own = jax.lax.dynamic_index_in_dim(buffer, layer, 0, keepdims=False)
+        seen[name], stored[name] = own.astype(new.dtype), buffer
+    return seen, stored
