@@ -40,7 +40,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "unigram", "bpe", "byte" or "char"."""
+        """ "unigram", "bpe", "byte", "char" or "hf"."""
         ...
 
     @property

@@ -42,6 +42,10 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         tokenizer = CharTokenizer(definition["characters"])
     elif kind in ("unigram", "bpe"):
         tokenizer = SentencePieceTokenizer(read_model(directory, definition["model_sha256"]), kind)
+    elif kind == "hf":
+        from jaxlm.io.tokenizers.hf import HFTokenizer  # needs an optional package
+
+        tokenizer = HFTokenizer(read_model(directory, definition["model_sha256"]), definition["settings"])
     else:
         raise UserError(f"tokenizer kind {kind!r} in {directory} is unknown to this jaxlm: upgrade jaxlm")
     if tokenizer.fingerprint != fingerprint_of(definition):

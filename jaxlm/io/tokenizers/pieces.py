@@ -99,6 +99,11 @@ class SentencePieceTokenizer:
         content = self._bytes[token_id]
         return piece if len(content) == 1 and content[0] >= 128 else content.decode()
 
+    def pieces(self) -> tuple[list[str], list[float]]:
+        """Each id's piece as SentencePiece spells it, and its score."""
+        ids = range(self.vocab_size)
+        return [self._processor.id_to_piece(i) for i in ids], [self._processor.get_score(i) for i in ids]
+
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.model and tokenizer.json."""
         write_definition(directory, self._definition(), self._model)
