@@ -235,20 +235,14 @@ def _render_rope(rope: RopeConfig) -> dict[str, Any]:
 
 def _canonical(config: DecoderConfig, *, like: DecoderConfig | None = None) -> dict[str, Any]:
     """What a config computes, each thing said in one way. ``like``: gains and biases that it has need not be here."""
-    defaults = DecoderConfig()
-    record = config_to_dict(
-        dataclasses.replace(
-            config,
-            **{name: getattr(defaults, name) for name in _FREE},
-            num_kv_heads=config.kv_heads,
-            head_dim=config.head_width if config.mla is None else None,
-            mlp_dim=config.mlp_width,
-            query_pre_attn_scalar=config.query_pre_attn_scalar or float(config.head_width),
-            norm_scale=config.norm_scale or (like is not None and like.norm_scale),
-            norm_offset=like.norm_offset if like is not None and not config.norm_scale else config.norm_offset,
-            bias=config.bias or (like is not None and like.bias),
-        )
-    )
+    defaults = config_to_dict(DecoderConfig())
+    record = config_to_dict(config) | {name: defaults[name] for name in _FREE}
+    record["num_kv_heads"], record["head_dim"], record["mlp_dim"] = config.kv_heads, config.head_width, config.mlp_width
+    record["query_pre_attn_scalar"] = config.query_pre_attn_scalar or float(config.head_width)
+    if like is not None:
+        if not config.norm_scale:
+            record["norm_scale"], record["norm_offset"] = like.norm_scale, like.norm_offset
+        record["bias"] = config.bias or like.bias
     windows = [config.pattern_window(i) for i in range(config.num_layers)]
     record["window_pattern"] = windows
     ropes = {} if config.position != "rope" else {str(w): config_to_dict(config.rope.of_window(w)) for w in windows}
