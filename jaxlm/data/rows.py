@@ -40,9 +40,10 @@ def make_rows(
 ) -> dict[str, np.ndarray]:
     """The rows of these ids, as arrays [n, t]: t = ``seq_len``, at least the rows' own.
 
-    ``tokens`` and ``targets`` (int32, the token ``rows.shift`` after), ``loss_mask`` (float32, 1 = counted), and with ``packed`` also
-    ``segment_ids`` (int32, 1-based, 0 = padding) and ``positions`` (int32, from 0 in each segment). A row is filled
-    from the left; past its end stand ``pad_id``, mask 0, segment 0. The id EMPTY_ROW gives a row of padding.
+    ``tokens`` and ``targets`` (int32, the token ``rows.shift`` after), ``loss_mask`` (float32, 1 = counted), and with
+    ``packed`` also ``segment_ids`` (int32, 1-based, 0 = padding) and ``positions`` (int32, from 0 in each segment). A
+    row is filled from the left; past its end stand ``pad_id``, mask 0, segment 0. The id EMPTY_ROW gives a row of
+    padding.
 
     >>> split = ArraySource(np.arange(10, 17), np.array([0, 4, 7]))
     >>> batch = make_rows(split, pack_best_fit(split.doc_offsets, 6), np.array([0]), seq_len=6, packed=True, pad_id=0)
