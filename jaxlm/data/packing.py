@@ -3,7 +3,7 @@
 All cut the flat token stream of a split into pieces of p predictions: a piece reads the p + 1 tokens start..start+p
 and gives p inputs and p targets. Neighbouring pieces of a document share one token, so every target is counted exactly
 once. For masked models (``shift`` 0) a piece is p tokens, each its own target, and neighbours share none.
- Rows are counted on without end: row id e * num_rows + i is row i of epoch e, so an id alone says what to read.
+Rows are counted on without end: row id e * num_rows + i is row i of epoch e, so an id alone says what to read.
 """
 
 import bisect

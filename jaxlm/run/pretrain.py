@@ -1,4 +1,4 @@
-"""``jaxlm pretrain CONFIG``: from text to a trained decoder. The same command resumes it.
+"""``jaxlm pretrain CONFIG``: from text to a trained model. The same command resumes it.
 
 Started once a host, it is one run over all of them (`jaxlm.run.processes`): the first process writes and prints, and
 what ends one ends all (`jaxlm.io.agree`).
@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.core.types import Params
-from jaxlm.data.batches import DataState, train_plan
+from jaxlm.data.batches import DataState
 from jaxlm.evals.compression import primed_xz_bits_per_byte
 from jaxlm.io.agree import (
     check_same,
@@ -35,7 +35,8 @@ from jaxlm.io.metrics import MetricsWriter, SilentWriter
 from jaxlm.io.progress import Progress, notice
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
-from jaxlm.run.assembly import Assembly
+from jaxlm.models.families import MASKED
+from jaxlm.run.assembly import Assembly, plan_batches
 from jaxlm.run.config import MAY_CHANGE, PretrainConfig
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
@@ -83,7 +84,7 @@ def inspect_main(argv: list[str]) -> int:
     config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect")
     data = prepare_data(config, say)
     split = data.dataset.splits["train"]
-    plan = train_plan(split, config.data, global_batch_size=config.global_batch_size, seed=config.seed)
+    plan = plan_batches(config, split, data.tokenizer)
     print(inspect_batches(data.tokenizer, split, plan, config.data, dataset_key=data.dataset.key))
     return 0
 
@@ -259,7 +260,7 @@ def _finish(run: Assembly, directory: RunDir, outcome: Outcome, samples: list[di
         say(f"stopped by {outcome.stopped_by} at step {outcome.step}, saved: the same command goes on from here")
         figures["stopped_by"] = outcome.stopped_by
     else:
-        figures |= _judge(samples, run.data)
+        figures |= _judge(samples, run.data, likelihood=run.config.model.family not in MASKED)
     figures = {name: None if value != value or value in _INFINITE else value for name, value in figures.items()}
     if outcome.stopped_by is None:
         directory.mark_done(figures)
@@ -268,11 +269,15 @@ def _finish(run: Assembly, directory: RunDir, outcome: Outcome, samples: list[di
     return figures
 
 
-def _judge(samples: list[dict[str, Any]], data: PreparedData) -> Figures:
+def _judge(samples: list[dict[str, Any]], data: PreparedData, *, likelihood: bool) -> Figures:
     """Figures that set the result in proportion: what the samples hold, and what xz makes of the same text."""
     figures = sample_figures(samples, data.corpus)
     report = data.corpus.report
-    if not data.tokenizer.closed and report.train.bytes + report.validation.bytes <= MOST_COMPRESSED_BYTES:
+    if (
+        not data.tokenizer.closed
+        and likelihood
+        and report.train.bytes + report.validation.bytes <= MOST_COMPRESSED_BYTES
+    ):
         texts = (document.text for document in data.corpus.train())
         held_out = (document.text for document in data.corpus.validation())
         figures["eval/xz_bits_per_byte"] = primed_xz_bits_per_byte(texts, held_out)

@@ -1,4 +1,4 @@
-"""What a step minimises. Causal language modelling; masked, classification and preference objectives join it here."""
+"""What a step minimises: cross-entropy of tokens, causal or masked, and of the labels of texts and tokens."""
 
 import jax.numpy as jnp
 
@@ -9,7 +9,10 @@ from jaxlm.train.step import Objective
 
 
 def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = False) -> Objective:
-    """Mean next-token cross-entropy in nats, plus ``z_loss_coef`` times the mean squared log-normaliser.
+    """Mean cross-entropy of the counted targets in nats, plus ``z_loss_coef`` times the mean squared log-normaliser.
+
+    The batch says what is predicted: the next token, or for an encoder the token itself at masked places
+    (`data.masking`).
 
     ``carried``: the carry is the model's state after the batch before (``model.init_cache``), row by row; no gradient
     flows into it (truncated backpropagation through time).
