@@ -99,6 +99,21 @@ def next_batch_id(batch_id: int, skipped: tuple[int, ...]) -> int:
     return batch_id
 
 
+def rows_at(places: np.ndarray, num_rows: int, *, seed: int, shuffle: bool, num_epochs: int | None) -> np.ndarray:
+    """The row ids at consecutive places of the endless stream of epochs (`BatchPlan`), int64."""
+    epoch, row = np.divmod(places, num_rows)
+    ids = epoch * num_rows
+    for e in range(int(epoch[0]), int(epoch[-1]) + 1):
+        here = slice(*np.searchsorted(epoch, [e, e + 1]).tolist())
+        if num_epochs is not None and e >= num_epochs:
+            ids[here] = EMPTY_ROW
+        elif shuffle:
+            ids[here] += permute(row[here], num_rows, mix_key(seed, int(Purpose.SHUFFLE), e))
+        else:
+            ids[here] += row[here]
+    return ids
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
     """The endless stream of rows, epoch after epoch, cut into batches of ``global_batch_size``.
@@ -143,18 +158,8 @@ class BatchPlan:
         """
         if batch_id < 0 or (self.num_batches is not None and batch_id >= self.num_batches):
             raise IndexError(f"batch_id={batch_id} is not one of {self.num_batches} batches")
-        num_rows = self.rows.num_rows
-        epoch, row = np.divmod(np.arange(*self.span(batch_id), dtype=np.int64), num_rows)
-        ids = epoch * num_rows
-        for e in range(int(epoch[0]), int(epoch[-1]) + 1):
-            here = slice(*np.searchsorted(epoch, [e, e + 1]).tolist())
-            if self.num_epochs is not None and e >= self.num_epochs:
-                ids[here] = EMPTY_ROW
-            elif self.shuffle:
-                ids[here] += permute(row[here], num_rows, mix_key(self.seed, int(Purpose.SHUFFLE), e))
-            else:
-                ids[here] += row[here]
-        return ids
+        places = np.arange(*self.span(batch_id), dtype=np.int64)
+        return rows_at(places, self.rows.num_rows, seed=self.seed, shuffle=self.shuffle, num_epochs=self.num_epochs)
 
 
 def pack_rows(

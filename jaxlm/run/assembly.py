@@ -11,10 +11,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params
 from jaxlm.core.types import Params, PyTree
-from jaxlm.data.batches import BatchPlan, batch_keys, eval_plan, train_plan
+from jaxlm.data.batches import BatchPlan, DataState, batch_keys, eval_plan, train_plan
 from jaxlm.data.masking import make_masking
 from jaxlm.evals.perplexity import Sums, make_carried_eval_step, make_eval_step
-from jaxlm.io.loader import eval_batches
+from jaxlm.io.config_json import config_to_dict
+from jaxlm.io.loader import BatchReader, eval_batches, train_batches
 from jaxlm.io.token_dataset import TokenSplit
 from jaxlm.models.api import Model
 from jaxlm.models.families import MASKED, for_platform, make_model
@@ -24,10 +25,12 @@ from jaxlm.plan.flops import peak_flops
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.loop import Figures
 from jaxlm.run.prepare import PreparedData
+from jaxlm.run.samples import Sample, make_sampler
 from jaxlm.run.setup import StateLayout, abstract_batch, batch_sharding, compile_train_step, lay_out_state
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.train.objectives import causal_objective
+from jaxlm.train.state import TrainState
 from jaxlm.train.step import make_train_step
 
 
@@ -116,6 +119,26 @@ class Assembly:
         )
         batch = abstract_batch(batch_keys(self.plan.rows), config.global_batch_size, config.data.seq_len, self.mesh)
         return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
+
+    def fresh_state(self) -> TrainState:
+        """Step 0: parameters drawn anew."""
+        return self.layout.init()
+
+    def batches(self, state: DataState) -> BatchReader:
+        """The training batches from where ``state`` stands."""
+        return train_batches(
+            self.train_split,
+            self.plan,
+            state,
+            batch_sharding(self.mesh),
+            pad_id=self.data.tokenizer.pad_id,
+            read_threads=self.config.data.read_threads,
+            prefetch=self.config.data.prefetch,
+        )
+
+    def sampler(self) -> Callable[[Params], list[Sample]]:
+        """Writes the config's samples."""
+        return make_sampler(self.model, self.data.tokenizer, self.config, config_to_dict(self.config))
 
     def evaluator(self) -> Callable[[Params], Figures]:
         """Loss over the whole validation split, every target once, and bits per byte where the tokenizer allows it."""

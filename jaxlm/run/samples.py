@@ -12,9 +12,8 @@ from jaxlm.models.api import Model
 from jaxlm.models.families import MASKED
 from jaxlm.run.causal_lm import CausalLM, start_symbol
 from jaxlm.run.config import PretrainConfig
+from jaxlm.run.training import Sample
 from jaxlm.text.tokenizer import Tokenizer
-
-Sample = dict[str, Any]
 
 MOST_COMPARED_BYTES = 64 * 2**20
 """Training text beyond this is not compared with the samples: it would take longer than writing them."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxlm.core.types import Array, Batch, Params, PyTree, Term, Terms
 from jaxlm.losses.tokens import masked_sum, token_nll, z_loss
 from jaxlm.models.api import Model
+from jaxlm.models.heads import TaskModel
 from jaxlm.train.step import Objective
 
 
@@ -41,3 +42,22 @@ def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = 
         return {"nll": count, "z_loss": count} if z_loss_coef else {"nll": count}
 
     return Objective(terms, counts, carry_rows=carried)
+
+
+def task_objective(task: TaskModel) -> Objective:
+    """What a task model learns from labels: mean cross-entropy in nats over texts (classify) or over words (tag), or
+    mean squared error over texts (regress). ``loss_mask`` has the shape of ``labels``, [b] or [b, t]; 1 = counted."""
+
+    def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
+        del frozen
+        outputs, labels = task.outputs(params, batch, key), batch["labels"]
+        if task.head.kind == "regress":
+            name, losses = "squared_error", jnp.square(outputs - labels)
+        else:
+            name, losses = "nll", token_nll(outputs, labels)[0]
+        return {name: Term(masked_sum(losses, batch["loss_mask"]), jnp.sum(batch["loss_mask"]))}, carry
+
+    def counts(batch: Batch) -> dict[str, Array]:
+        return {"squared_error" if task.head.kind == "regress" else "nll": jnp.sum(batch["loss_mask"])}
+
+    return Objective(terms, counts)
