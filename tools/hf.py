@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxlm.core.errors import UserError
@@ -48,7 +49,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def make_tick(every: float = 2.0):  # noqa: ANN201
+def make_tick(every: float = 2.0) -> Callable[[str, int, int], None]:
     """Prints where the conversion is, every so many seconds and at its end."""
     shown = 0.0
 

@@ -9,11 +9,16 @@ from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.run.causal_lm import open_causal
+from jaxlm.run.encoder_lm import open_encoder
 from jaxlm.run.language_model import Generation, LanguageModel, Score
 
 __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 
-FAMILIES: dict[str, Callable[..., LanguageModel]] = {"decoder": open_causal, "recurrent": open_causal}
+FAMILIES: dict[str, Callable[..., LanguageModel]] = {
+    "decoder": open_causal,
+    "recurrent": open_causal,
+    "encoder": open_encoder,
+}
 """Family -> how to open it: ``f(run_config, tokenizer, checkpointer, step, ema) -> LanguageModel``."""
 
 

@@ -1,1 +1,1 @@
-"""Hugging Face interop: directories of config.json, safetensors and tokenizer.json, read and written tensor by tensor."""
+"""Hugging Face interop: config.json, safetensors and tokenizer.json, read and written tensor by tensor."""

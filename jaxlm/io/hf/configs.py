@@ -8,6 +8,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.config_json import config_to_dict, diff_configs
 from jaxlm.io.hf.families import FAMILIES, NO_MATTER, Family
 from jaxlm.models.decoder import DecoderConfig, MoeConfig, RopeConfig
+from jaxlm.models.encoder_config import EncoderConfig
 
 _ROPE_NAMES = ("rope_parameters", "rope_theta", "rope_scaling", "rope_local_base_freq")
 _WINDOW_NAMES = (
@@ -37,6 +38,7 @@ _FREE = (
     "scan_layers", "remat_policy", "attention",
 )  # fmt: skip
 """Fields of ours that do not alter a trained model's logits."""
+_RECORDS: dict[str, Any] = {"decoder": DecoderConfig, "encoder": EncoderConfig}
 
 
 def find_family(hf: dict[str, Any]) -> Family:
@@ -79,17 +81,18 @@ def read_config(family: Family, hf: dict[str, Any]) -> Any:
         raise UserError(f"config.json gives {num_layers!r} layers: it needs a whole number from 1")
     if family.rope != "none":
         ours["rope"] = _read_rope(family, hf)
-    ours["window_pattern"] = _read_windows(family, hf, num_layers)
-    return _build(ours)
+    if family.record == "decoder":
+        ours["window_pattern"] = _read_windows(family, hf, num_layers)
+    return _build(_RECORDS[family.record], ours)
 
 
-def _build(ours: dict[str, Any]) -> Any:
+def _build(record: Any, ours: dict[str, Any]) -> Any:
     moe = {field.partition(".")[2]: value for field, value in ours.items() if field.startswith("moe.")}
     plain = {field: value for field, value in ours.items() if "." not in field}
     try:
-        for record, values in ((MoeConfig, moe), (DecoderConfig, plain)):
-            _check_types(record, values)
-        return DecoderConfig(**plain, moe=MoeConfig(**moe) if "num_experts" in moe else None)
+        _check_types(MoeConfig, moe)
+        _check_types(record, plain)
+        return record(**plain, **({"moe": MoeConfig(**moe)} if "num_experts" in moe else {}))
     except (ValueError, TypeError) as error:
         raise UserError(f"config.json: {error}") from error
 
@@ -161,8 +164,9 @@ def _read_windows(family: Family, hf: dict[str, Any], num_layers: int) -> tuple[
         local = [i >= first if family.switched else bool((i + 1) % period) for i in range(num_layers)]
     else:
         if len(types) != num_layers or not set(types) <= {"full_attention", "sliding_attention"}:
+            kinds = ", ".join(sorted(map(str, set(types))))
             raise UserError(
-                f"config.json has {len(types)} layer_types ({', '.join(sorted(map(str, set(types))))}) for {num_layers} "
+                f"config.json has {len(types)} layer_types ({kinds}) for {num_layers} "
                 "layers: jaxlm computes full_attention and sliding_attention, one for each layer"
             )
         local = [kind == "sliding_attention" for kind in types]
@@ -173,7 +177,7 @@ def _read_windows(family: Family, hf: dict[str, Any], num_layers: int) -> tuple[
     return windows[:period]
 
 
-def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
+def write_config(config: Any) -> tuple[Family, dict[str, Any]]:
     """The family whose model has the same logits, and its config.json.
 
     Where ours lacks gains or biases that the family has, they are to be written as ones and zeros. Raises UserError,
@@ -181,7 +185,8 @@ def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
     """
     nearest: tuple[int, str] = (1 << 30, "")
     for family in FAMILIES:
-        if (family.architecture, config.moe is None) in (("MixtralForCausalLM", True), ("Qwen3MoeForCausalLM", True)):
+        with_experts = "moe.top_k" in {field for field, _ in family.fields.values()}
+        if family.record != config.family or with_experts != (getattr(config, "moe", None) is not None):
             continue
         hf = _render(family, config)
         try:
@@ -193,20 +198,20 @@ def write_config(config: DecoderConfig) -> tuple[Family, dict[str, Any]]:
         if not differences:
             return family, hf
         nearest = min(nearest, (len(differences), f"{family.architecture}, with {'; '.join(differences[:4])}"))
-    raise UserError(f"no family of Hugging Face's computes this model; nearest is {nearest[1]}")
+    near = f"; nearest is {nearest[1]}" if nearest[1] else ""
+    raise UserError(f"no family of Hugging Face's that jaxlm writes computes this {config.family}{near}")
 
 
-def _render(family: Family, config: DecoderConfig) -> dict[str, Any]:
+def _render(family: Family, config: Any) -> dict[str, Any]:
     """config.json of a family with our values, fitting or not."""
+    derived = _derived(config)
 
     def ours(field: str) -> Any:
         record: Any = config
         for name in field.split("."):
             record = getattr(record, name, None)
-        derived = {"head_dim": config.head_width, "num_kv_heads": config.kv_heads, "mlp_dim": config.mlp_width}
-        derived["query_pre_attn_scalar"] = config.query_pre_attn_scalar or float(config.head_width)
         value = derived.get(field, record)
-        return int(value) if field == "query_pre_attn_scalar" and value == int(value) else value
+        return int(value) if isinstance(value, float) and field == "query_pre_attn_scalar" and value % 1 == 0 else value
 
     hf: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type}
     hf |= {name: ours(field) for name, (field, _) in family.fields.items()}
@@ -217,6 +222,8 @@ def _render(family: Family, config: DecoderConfig) -> dict[str, Any]:
         theta = config.rope.local_theta
         near = _render_rope(config.rope if theta is None else RopeConfig(theta=theta))
         hf["rope_parameters"] = {"full_attention": _render_rope(config.rope), "sliding_attention": near}
+    if family.record == "encoder":
+        return hf
     windows = [config.pattern_window(i) for i in range(config.num_layers)]
     if family.windows != "none":
         hf["sliding_window"] = next((window for window in windows if window is not None), None)
@@ -233,16 +240,26 @@ def _render_rope(rope: RopeConfig) -> dict[str, Any]:
     return {"rope_type": kind, "rope_theta": rope.theta} | {k: v for k, v in values.items() if v is not None}
 
 
-def _canonical(config: DecoderConfig, *, like: DecoderConfig | None = None) -> dict[str, Any]:
+def _derived(config: Any) -> dict[str, Any]:
+    """The sizes that a config may leave open."""
+    sizes: dict[str, Any] = {"mlp_dim": config.mlp_width}
+    if config.family == "decoder":
+        sizes |= {"head_dim": config.head_width, "num_kv_heads": config.kv_heads}
+        sizes["query_pre_attn_scalar"] = config.query_pre_attn_scalar or float(config.head_width)
+    return sizes
+
+
+def _canonical(config: Any, *, like: Any = None) -> dict[str, Any]:
     """What a config computes, each thing said in one way. ``like``: gains and biases that it has need not be here."""
-    defaults = config_to_dict(DecoderConfig())
-    record = config_to_dict(config) | {name: defaults[name] for name in _FREE}
-    record["num_kv_heads"], record["head_dim"], record["mlp_dim"] = config.kv_heads, config.head_width, config.mlp_width
-    record["query_pre_attn_scalar"] = config.query_pre_attn_scalar or float(config.head_width)
+    defaults = config_to_dict(_RECORDS[config.family]())
+    record = config_to_dict(config) | {name: defaults[name] for name in _FREE if name in defaults} | _derived(config)
     if like is not None:
-        if not config.norm_scale:
-            record["norm_scale"], record["norm_offset"] = like.norm_scale, like.norm_offset
         record["bias"] = config.bias or like.bias
+    if config.family == "encoder":
+        # A pooler is no part of the masked objective, and is left out.
+        return record | {"pooler": False, "rope": None if config.position != "rope" else record["rope"]}
+    if like is not None and not config.norm_scale:
+        record["norm_scale"], record["norm_offset"] = like.norm_scale, like.norm_offset
     windows = [config.pattern_window(i) for i in range(config.num_layers)]
     record["window_pattern"] = windows
     ropes = {} if config.position != "rope" else {str(w): config_to_dict(config.rope.of_window(w)) for w in windows}

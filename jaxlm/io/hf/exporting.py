@@ -60,7 +60,9 @@ def export_hf(
         raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
     family, hf = write_config(config)
     # Theirs in the layout of ours: with the gains and biases that the family has, its layers grouped as they are here.
-    whole = dataclasses.replace(read_config(family, hf), window_pattern=config.window_pattern)
+    whole = read_config(family, hf)
+    if config.family == "decoder":
+        whole = dataclasses.replace(whole, window_pattern=config.window_pattern)
     shapes = {path: leaf.shape for path, leaf in flatten_with_paths(param_shapes(make_model(whole))).items()}
     pieces = write_out(family, whole, shapes)
     with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
@@ -77,7 +79,7 @@ def export_hf(
     by_name = {piece.tensor: piece for piece in pieces}
     total, done = sum(tensor.num_bytes for tensor in plan), 0
 
-    held, gain = "", 0.0 if whole.norm_offset else 1.0
+    held, gain = "", 0.0 if getattr(whole, "norm_offset", False) else 1.0
 
     def blocks(tensor: Planned) -> Iterator[np.ndarray]:
         nonlocal done, held
@@ -86,7 +88,9 @@ def export_hf(
             reader.forget()
             held = piece.parts[0].path
         for rows in piece.blocks(max(4, tensor.dtype.itemsize)):
-            yield np.concatenate([_values(reader, stored, piece, i, rows, gain) for i in range(len(piece.parts))], axis=-1)
+            yield np.concatenate(
+                [_values(reader, stored, piece, i, rows, gain) for i in range(len(piece.parts))], axis=-1
+            )
         done += tensor.num_bytes
         tick(tensor.name, done, total)
 
@@ -96,11 +100,15 @@ def export_hf(
         kept = record.get("imported", {})
         hf |= {name: kept.get(name, value) for name, value in ids.items()}
         write_json(partial / "config.json", hf | {"dtype": dtype, "use_cache": True})
-        write_hf_tokenizer(tokenizer, partial, add_bos=bool(record.get("data", {}).get("add_bos", True)), say=say)
-    if filled := sorted({part.path.split("/", 2)[-1] for piece in pieces for part in piece.parts} - {
-        path.split("/", 2)[-1] for path in stored
-    }):
-        say(f"written as ones and zeros, for the model has none: {', '.join(filled)}")
+        data = record.get("data", {})
+        write_hf_tokenizer(
+            tokenizer,
+            partial,
+            add_bos=data.get("add_bos", True),
+            add_eos=config.family == "encoder" and data.get("add_eos", True),
+            say=say,
+        )
+    _say_differences({part.path for piece in pieces for part in piece.parts}, stored, say)
     return {
         "architecture": family.architecture,
         "tensors": len(plan),
@@ -112,18 +120,23 @@ def export_hf(
     }
 
 
+def _say_differences(written: set[str], stored: set[str], say: Say) -> None:
+    if filled := written - stored:
+        say(f"{len(filled)} gains and biases that the model does not have are written as ones and zeros")
+    if left_out := sorted(stored - written):
+        say(f"left out: {', '.join(left_out)}")
+
+
 def _widest(names: set[str]) -> str:
     return next(iter(names)) if len(names) == 1 else "float32"
 
 
 def _by_row(pieces: list[Piece]) -> list[Piece]:
-    """Row by row of the table, as `write_out` gives them: layers that a checkpoint stores together are read together."""
+    """Parameter by parameter: layers that a checkpoint stores together are read together."""
     return sorted(pieces, key=lambda piece: (piece.parts[0].path, piece.parts[0].lead))
 
 
-def _values(
-    reader: StepReader, stored: set[str], piece: Piece, number: int, rows: slice, gain: float
-) -> np.ndarray:
+def _values(reader: StepReader, stored: set[str], piece: Piece, number: int, rows: slice, gain: float) -> np.ndarray:
     """Rows of one part of a tensor, from the checkpoint; gains that it lacks are ``gain``, biases 0."""
     part = piece.parts[number]
     if part.path not in stored:

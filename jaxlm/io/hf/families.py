@@ -31,6 +31,8 @@ class Family(NamedTuple):
     """Their name -> the values that mean what jaxlm computes; the first is their default, and what is written."""
     ours: dict[str, Any]
     """Our field -> the value that it has in every model of the family."""
+    record: Literal["decoder", "encoder"] = "decoder"
+    """Our kind of model."""
     rope: Literal["none", "one", "two"] = "one"
     """Rotation: none, one for all layers, or one each for global and local layers."""
     windows: Literal["none", "one", "types"] = "none"
@@ -237,16 +239,85 @@ GPT2 = Family(
     prefix="transformer.",
 )
 
-FAMILIES: tuple[Family, ...] = (GPT2, LLAMA, QWEN3, GEMMA3, MIXTRAL, QWEN3_MOE)
+_BERT = "bert.encoder.layer.{i}."
+BERT = Family(
+    "BertForMaskedLM",
+    "bert",
+    (
+        Row("bert.embeddings.word_embeddings.weight", "embed/table"),
+        Row("bert.embeddings.position_embeddings.weight", "embed/positions"),
+        Row("bert.embeddings.token_type_embeddings.weight", "embed/types"),
+        Row("bert.embeddings.LayerNorm.weight", "embed_norm/scale"),
+        Row("bert.embeddings.LayerNorm.bias", "embed_norm/bias"),
+        Row(_BERT + "attention.self.query.weight", "attn/q/kernel", TURN),
+        Row(_BERT + "attention.self.query.bias", "attn/q/bias"),
+        Row(_BERT + "attention.self.key.weight", "attn/k/kernel", TURN),
+        Row(_BERT + "attention.self.key.bias", "attn/k/bias"),
+        Row(_BERT + "attention.self.value.weight", "attn/v/kernel", TURN),
+        Row(_BERT + "attention.self.value.bias", "attn/v/bias"),
+        Row(_BERT + "attention.output.dense.weight", "attn/o/kernel", TURN),
+        Row(_BERT + "attention.output.dense.bias", "attn/o/bias"),
+        Row(_BERT + "attention.output.LayerNorm.weight", "attn_norm/scale"),
+        Row(_BERT + "attention.output.LayerNorm.bias", "attn_norm/bias"),
+        Row(_BERT + "intermediate.dense.weight", "mlp/up/kernel", TURN),
+        Row(_BERT + "intermediate.dense.bias", "mlp/up/bias"),
+        Row(_BERT + "output.dense.weight", "mlp/down/kernel", TURN),
+        Row(_BERT + "output.dense.bias", "mlp/down/bias"),
+        Row(_BERT + "output.LayerNorm.weight", "mlp_norm/scale"),
+        Row(_BERT + "output.LayerNorm.bias", "mlp_norm/bias"),
+        Row("cls.predictions.transform.dense.weight", "head/dense/kernel", TURN),
+        Row("cls.predictions.transform.dense.bias", "head/dense/bias"),
+        Row("cls.predictions.transform.LayerNorm.weight", "head/norm/scale"),
+        Row("cls.predictions.transform.LayerNorm.bias", "head/norm/bias"),
+        Row("cls.predictions.bias", "head/bias"),
+    ),
+    {
+        "vocab_size": ("vocab_size", 30522),
+        "hidden_size": ("model_dim", 768),
+        "num_hidden_layers": ("num_layers", 12),
+        "num_attention_heads": ("num_heads", 12),
+        "intermediate_size": ("mlp_dim", 3072),
+        "max_position_embeddings": ("max_seq_len", 512),
+        "type_vocab_size": ("num_token_types", 2),
+        "layer_norm_eps": ("norm_eps", 1e-12),
+    },
+    {
+        "hidden_act": ("gelu",),
+        "position_embedding_type": ("absolute",),
+        "tie_word_embeddings": (True,),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+    },
+    {
+        "mlp": "gelu_exact",
+        "norm": "layernorm",
+        "post_norm": True,
+        "bias": True,
+        "qk_norm": False,
+        "position": "learned",
+        "embed_norm": True,
+        "pooler": False,
+    },
+    record="encoder",
+    rope="none",
+    tied=(
+        ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+    ),
+    left_out=(r"^bert\.pooler\.", r"^cls\.seq_relationship\.", r"\.position_ids$"),
+    spellings=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
+)
+
+FAMILIES: tuple[Family, ...] = (GPT2, LLAMA, QWEN3, GEMMA3, MIXTRAL, QWEN3_MOE, BERT)
 
 NO_MATTER = (
     "architectures", "model_type", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache",
-    "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id",
+    "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id",
     "attention_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout_prob", "classifier_dropout",
     "attention_probs_dropout_prob", "summary_type", "summary_use_proj", "summary_activation", "summary_first_dropout",
     "summary_proj_to_labels", "reorder_and_upcast_attn", "output_router_logits", "router_aux_loss_coef",
     "router_jitter_noise", "task_specific_params", "n_ctx", "gradient_checkpointing", "cache_implementation",
-    "_attn_implementation", "attn_implementation", "id2label", "label2id", "problem_type", "auto_map", "generation_config", "intermediate_size",
-    "language",
+    "_attn_implementation", "attn_implementation", "id2label", "label2id", "problem_type", "auto_map",
+    "generation_config", "intermediate_size", "language", "cls_token_id",
 )  # fmt: skip
 """Names in config.json that do not alter the logits where a family's own table does not name them."""

@@ -24,6 +24,7 @@ from jaxlm.io.run_dir import RunDir, environment, write_json
 from jaxlm.io.tokenizers.hf import HFTokenizer, read_hf_tokenizer
 from jaxlm.models.families import make_model
 from jaxlm.plan.params import param_shapes
+from jaxlm.text.tokenizer import MASK
 
 Say = Callable[[str], None]
 Tick = Callable[[str, int, int], None]
@@ -105,6 +106,8 @@ def import_hf(
         raise UserError(f"{run} is there already: name a new run directory")
     opened = open_hf(source, dtype=dtype)
     tokenizer = read_hf_tokenizer(tokenizer_from or source, opened.hf_config, opened.config.vocab_size, say)
+    if opened.family.record == "encoder" and MASK not in tokenizer.special_tokens:
+        raise UserError(f"the tokenizer of {source} names no mask_token: give one in tokenizer_config.json")
     if opened.accounted.left_out:
         names = opened.accounted.left_out
         say(f"left out: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}")
@@ -148,7 +151,7 @@ def _describe(run: RunDir, name: str, opened: Opened, tokenizer: HFTokenizer) ->
     config = {
         "name": name,
         "model": config_to_dict(opened.config),
-        "data": {"add_bos": tokenizer.adds_bos, "add_eos": False, "packing": "best_fit"},
+        "data": {"add_bos": tokenizer.adds_bos, "add_eos": tokenizer.adds_eos, "packing": "best_fit"},
         "imported": opened.hf_config,
     }
     write_json(run.config_path, {"config": config, **environment()})

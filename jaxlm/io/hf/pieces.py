@@ -83,6 +83,8 @@ def _expand(row: Row, config: Any, shapes: dict[str, tuple[int, ...]]) -> Iterat
 
 def _layers(config: Any) -> list[tuple[str, tuple[int, ...]]]:
     """(prefix of its parameters, index into their first axis) of each layer."""
+    if config.family == "encoder":
+        return [("layers/", (i,)) for i in range(config.num_layers)]
     group, stacked = len(config.window_pattern), len(config.window_pattern) * config.num_groups
     return [
         (f"layers/layer_{i % group}/", (i // group,)) if i < stacked else (f"tail_{i - stacked}/", ())
@@ -125,7 +127,9 @@ def account(family: Family, config: Any, pieces: list[Piece], found: dict[str, T
     _check_depth(family, config, renamed)
     _refuse("lack tensor", [name for name in expected if name not in renamed], "which the config asks for")
     _refuse(
-        "hold tensor", [name for name in renamed if name not in expected and name not in same], "which is not in the model"
+        "hold tensor",
+        [name for name in renamed if name not in expected and name not in same],
+        "which is not in the model",
     )
     for name, piece in expected.items():
         have = renamed[name].shape

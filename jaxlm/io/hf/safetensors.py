@@ -80,7 +80,9 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
                 raise UserError(f"{directory / name} holds tensor {tensor_name}, which {INDEX_FILE} does not put there")
             tensors[tensor_name] = tensor
     if missing := sorted(weight_map.keys() - tensors.keys()):
-        raise UserError(f"{INDEX_FILE} puts tensor {missing[0]} into {weight_map[missing[0]]}, which has no such tensor")
+        raise UserError(
+            f"{INDEX_FILE} puts tensor {missing[0]} into {weight_map[missing[0]]}, which has no such tensor"
+        )
     return tensors
 
 

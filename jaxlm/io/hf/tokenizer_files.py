@@ -8,15 +8,17 @@ from typing import Any
 from jaxlm.io.run_dir import write_json
 from jaxlm.io.tokenizers import ByteTokenizer, SentencePieceTokenizer
 from jaxlm.io.tokenizers.hf import CONFIG_FILE, TOKENIZER_FILE, HFTokenizer
-from jaxlm.text.tokenizer import BOS, EOS, PAD, SPECIALS, Tokenizer
+from jaxlm.text.tokenizer import BOS, EOS, MASK, PAD, SPECIALS, Tokenizer
 
 _SPACE = "\u2581"
 
 
-def write_hf_tokenizer(tokenizer: Tokenizer, directory: Path, *, add_bos: bool, say: Callable[[str], None]) -> bool:
+def write_hf_tokenizer(
+    tokenizer: Tokenizer, directory: Path, *, add_bos: bool, add_eos: bool, say: Callable[[str], None]
+) -> bool:
     """Writes the two files; says why, and returns False, where there is no such form (characters).
 
-    ``add_bos``: whether texts begin with <bos> there, as the run's documents did.
+    ``add_bos``, ``add_eos``: whether texts begin with <bos> and end with <eos> there, as the run's did.
     """
     if isinstance(tokenizer, HFTokenizer):
         (directory / TOKENIZER_FILE).write_bytes(tokenizer.model)
@@ -46,7 +48,7 @@ def write_hf_tokenizer(tokenizer: Tokenizer, directory: Path, *, add_bos: bool, 
             }
             for name, number in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
         ],
-        "post_processor": _template(tokenizer) if add_bos else None,
+        "post_processor": _template(tokenizer, add_bos, add_eos) if add_bos or add_eos else None,
     }
     (directory / TOKENIZER_FILE).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
     settings = {
@@ -54,6 +56,7 @@ def write_hf_tokenizer(tokenizer: Tokenizer, directory: Path, *, add_bos: bool, 
         "bos_token": BOS,
         "eos_token": EOS,
         "pad_token": PAD,
+        "mask_token": MASK,
         "clean_up_tokenization_spaces": False,
     }
     write_json(directory / CONFIG_FILE, settings)
@@ -115,7 +118,7 @@ def _pieces(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
 
 
 def _merges(pieces: list[str]) -> list[list[str]]:
-    """The merges that a SentencePiece BPE vocabulary stands for: every split of a piece into two, by the piece's rank."""
+    """The merges that a SentencePiece BPE vocabulary stands for: each split of a piece into two, by its rank."""
     held = {piece: number for number, piece in enumerate(pieces)}
     reserved = {*SPECIALS, "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))}
     merges = []
@@ -128,11 +131,14 @@ def _merges(pieces: list[str]) -> list[list[str]]:
     return merges
 
 
-def _template(tokenizer: Tokenizer) -> dict[str, Any]:
-    begin = {"SpecialToken": {"id": BOS, "type_id": 0}}
+def _template(tokenizer: Tokenizer, add_bos: bool, add_eos: bool) -> dict[str, Any]:
+    begin: list[Any] = [{"SpecialToken": {"id": BOS, "type_id": 0}}] * add_bos
+    end: list[Any] = [{"SpecialToken": {"id": EOS, "type_id": 0}}] * add_eos
+    one, other = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))
+    ids = {BOS: tokenizer.bos_id, EOS: tokenizer.eos_id}
     return {
         "type": "TemplateProcessing",
-        "single": [begin, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [begin, {"Sequence": {"id": "A", "type_id": 0}}, begin, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {BOS: {"id": BOS, "ids": [tokenizer.bos_id], "tokens": [BOS]}},
+        "single": [*begin, one, *end],
+        "pair": [*begin, one, *end, *begin, other, *end],
+        "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in ids.items()},
     }

@@ -1,7 +1,7 @@
 """A tokenizer.json of Hugging Face's, behind the protocol. The ``tokenizers`` package does the work (extra ``hf``).
 
-Round trips are as exact as the tokenizer is: byte-level BPE (GPT-2, Llama 3) loses nothing, one that normalises (Qwen to
-NFC, BERT to lower case) or puts a space before the text gives back what it normalised.
+Round trips are as exact as the tokenizer is: byte-level BPE (GPT-2, Llama 3) loses nothing; one that normalises (Qwen
+to NFC, BERT to lower case) or puts a space before the text gives back what it normalised.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, write_definition
 from jaxlm.io.tokenizers.table import UNKNOWN
-from jaxlm.text.tokenizer import check_text
+from jaxlm.text.tokenizer import MASK, check_text
 
 TOKENIZER_FILE, CONFIG_FILE = "tokenizer.json", "tokenizer_config.json"
 _ROLES = ("bos", "eos", "pad", "unk", "mask", "sep", "cls")
@@ -60,10 +60,14 @@ class HFTokenizer:
         self.adds_bos = len(self._with_specials) > 1 and self._with_specials[0] in self._special_ids
         """Whether a text begins with a special token when it is encoded as the file says."""
         named = {role: self._id_of(settings.get(f"{role}_token")) for role in _ROLES}
-        first = self._with_specials[0] if self.adds_bos else None
+        self.adds_eos = len(self._with_specials) > 1 and self._with_specials[-1] in self._special_ids
+        """Whether it ends with one."""
+        first = self._with_specials[0] if self.adds_bos else named["bos"]
+        last = self._with_specials[-1] if self.adds_eos else named["eos"]
         self.bos_id: int | None = named["bos"] if named["bos"] is not None else first
-        self.eos_id: int | None = named["eos"]
-        self.mask_id: int | None = named["mask"]
+        self.eos_id: int | None = named["eos"] if named["eos"] is not None else last
+        if named["mask"] is not None:  # where jaxlm looks for it
+            self.special_tokens[MASK] = named["mask"]
         self.pad_id: int = next((i for i in (named["pad"], named["eos"]) if i is not None), 0)
         self.closed = not _spells_any_text(json.loads(model))
         self.fingerprint = fingerprint_of(self._definition())
