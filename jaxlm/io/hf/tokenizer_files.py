@@ -11,6 +11,10 @@ from jaxlm.io.tokenizers.hf import CONFIG_FILE, TOKENIZER_FILE, HFTokenizer
 from jaxlm.text.tokenizer import BOS, EOS, MASK, PAD, SPECIALS, Tokenizer
 
 _SPACE = "\u2581"
+_RESERVED = frozenset({*SPECIALS, "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))})
+"""Pieces that no text is cut into, also where it spells one."""
+_NEVER = -1000.0
+"""Their score: SentencePiece leaves them out of its search, and here they lose it."""
 
 
 def write_hf_tokenizer(
@@ -86,6 +90,7 @@ def _pieces(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
     pieces, scores = tokenizer.pieces()
     if tokenizer.kind == "unigram":
         unknown = pieces.index("<unk>")
+        scores = [_NEVER if piece in _RESERVED else score for piece, score in zip(pieces, scores, strict=True)]
         model: dict[str, Any] = {
             "type": "Unigram",
             "unk_id": unknown,
@@ -120,10 +125,9 @@ def _pieces(tokenizer: SentencePieceTokenizer) -> dict[str, Any]:
 def _merges(pieces: list[str]) -> list[list[str]]:
     """The merges that a SentencePiece BPE vocabulary stands for: each split of a piece into two, by its rank."""
     held = {piece: number for number, piece in enumerate(pieces)}
-    reserved = {*SPECIALS, "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))}
     merges = []
     for piece in pieces:
-        if piece in reserved:
+        if piece in _RESERVED:
             continue
         splits = [(piece[:at], piece[at:]) for at in range(1, len(piece))]
         found = [(left, right) for left, right in splits if left in held and right in held]
