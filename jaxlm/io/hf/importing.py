@@ -114,9 +114,9 @@ def import_hf(
     for copy, original in opened.accounted.copies:
         _check_copy(copy, opened.accounted.tensors[copy], original, opened.accounted.tensors[original])
     with new_directory(run) as partial:
-        writer = StepWriter(RunDir(partial).checkpoints_path, 0)
-        _write_params(opened, writer, tick)
-        writer.seal({"imported": {"architecture": opened.family.architecture}, "incidents": []})
+        with StepWriter(RunDir(partial).checkpoints_path, 0) as writer:
+            _write_params(opened, writer, tick)
+            writer.seal({"imported": {"architecture": opened.family.architecture}, "incidents": []})
         _describe(RunDir(partial), run.name, opened, tokenizer)
     return {
         "architecture": opened.family.architecture,

@@ -4,6 +4,7 @@ Orbax saves and restores whole arrays. What it leaves on disk is an OCDBT store 
 and a JSON description of the tree; here the same is written, and what it wrote is read, through TensorStore alone.
 """
 
+import contextlib
 import json
 import math
 from collections import deque
@@ -43,6 +44,16 @@ class StepWriter:
         (self._path / STATE).mkdir(parents=True)
         self._arrays: dict[str, Any] = {}
         self._pending: deque[Any] = deque()
+
+    def __enter__(self) -> "StepWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Blocks still under way are waited for, whatever came: nothing is written after this."""
+        for pending in self._pending:
+            with contextlib.suppress(Exception):
+                pending.result()
+        self._pending.clear()
 
     def add(self, path: str, shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype) -> None:
         """Makes an empty parameter, in which each chunk is to be written once."""
