@@ -8,10 +8,12 @@ from typing import Any
 from jaxlm.io.run_dir import write_json
 from jaxlm.io.tokenizers import ByteTokenizer, SentencePieceTokenizer
 from jaxlm.io.tokenizers.hf import CONFIG_FILE, TOKENIZER_FILE, HFTokenizer
-from jaxlm.text.tokenizer import BOS, EOS, MASK, PAD, SPECIALS, Tokenizer
+from jaxlm.text.tokenizer import BOS, EOS, MASK, PAD, SPECIALS, Tokenizer, present_names
 
 _SPACE = "\u2581"
-_RESERVED = frozenset({*SPECIALS, "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))})
+_RESERVED = frozenset(
+    {*present_names(dict.fromkeys(SPECIALS, 0)), "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))}
+)
 """Pieces that no text is cut into, also where it spells one."""
 _NEVER = -1000.0
 """Their score: SentencePiece leaves them out of its search, and here they lose it."""

@@ -110,9 +110,10 @@ class SentencePieceTokenizer:
         return piece if len(content) == 1 and content[0] >= 128 else content.decode()
 
     def pieces(self) -> tuple[list[str], list[float]]:
-        """Each id's piece as SentencePiece spells it, and its score."""
-        ids = range(self.vocab_size)
-        return [self._processor.id_to_piece(i) for i in ids], [self._processor.get_score(i) for i in ids]
+        """Each id's piece as SentencePiece spells it (specials under the names in use), and its score."""
+        pieces = [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+        scores = [self._processor.get_score(i) for i in range(self.vocab_size)]
+        return [PRESENT_NAMES.get(piece, piece) for piece in pieces], scores
 
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.model and tokenizer.json."""
