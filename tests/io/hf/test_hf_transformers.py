@@ -62,7 +62,7 @@ def test_same_logits_and_text(reference, tmp_path, name):
         made = generate_tokens(
             model,
             loaded.params,
-            *left_pad(rows, 0),
+            *map(jnp.asarray, left_pad(rows, 0)),
             max_new_tokens=20,
             sampling=SamplingConfig(temperature=0.0),
             key=jax.random.key(0),
