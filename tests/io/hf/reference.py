@@ -1,6 +1,7 @@
 """Run by an interpreter that has torch and transformers: ``make FAMILY DIR`` writes a directory with random weights,
 ``run DIR OUT`` opens one and writes the logits of ragged rows, padded on the left, and greedy continuations."""
 
+# pyright: reportMissingImports=false
 import sys
 
 
