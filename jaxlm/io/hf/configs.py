@@ -43,7 +43,8 @@ _RECORDS: dict[str, Any] = {"decoder": DecoderConfig, "encoder": EncoderConfig}
 
 def find_family(hf: dict[str, Any]) -> Family:
     """The family that config.json names. Raises UserError for one that jaxlm does not have."""
-    named = (hf.get("architectures") or [None])[0]
+    named = hf.get("architectures")
+    named = named[0] if isinstance(named, list) and named else named
     for family in FAMILIES:
         if family.architecture == named or (named is None and family.model_type == hf.get("model_type")):
             return family
@@ -53,6 +54,13 @@ def find_family(hf: dict[str, Any]) -> Family:
 
 def read_config(family: Family, hf: dict[str, Any]) -> Any:
     """Our config for config.json. Raises UserError for a setting that is missing, unknown or not computed here."""
+    try:
+        return _read(family, hf)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:  # values of other types
+        raise UserError(f"config.json cannot be read as {family.architecture}: {error}") from error
+
+
+def _read(family: Family, hf: dict[str, Any]) -> Any:
     known = {*family.fields, *family.fixed, *_ROPE_NAMES, *_WINDOW_NAMES, *NO_MATTER}
     if family.rope == "none":
         known -= set(_ROPE_NAMES)
@@ -73,7 +81,7 @@ def read_config(family: Family, hf: dict[str, Any]) -> Any:
     ours: dict[str, Any] = dict(family.ours)
     for name, (field, default) in family.fields.items():
         value = hf.get(name, default)
-        if value is ...:
+        if value is ... or (value is None and default is ...):
             raise UserError(f"config.json lacks {name}: get the file again")
         ours[field] = value
     num_layers = ours["num_layers"]

@@ -99,7 +99,7 @@ QWEN3 = Family(
     "Qwen3ForCausalLM",
     "qwen3",
     _STACK + _MLP_NORM + _QK_NORM + _GATED,
-    _SIZES | {"head_dim": ("head_dim", 128)},
+    _SIZES | {"head_dim": ("head_dim", 128), "num_key_value_heads": ("num_kv_heads", 32)},
     _SILU | {"attention_bias": (False,)},
     _LLAMA_FORM | {"qk_norm": True},
     windows="types",

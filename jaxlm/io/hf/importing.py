@@ -14,6 +14,7 @@ import numpy as np
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
+from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.hf.configs import find_family, read_config
 from jaxlm.io.hf.families import Family
@@ -180,7 +181,11 @@ def new_directory(path: Path) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):
             path.rmdir()  # an empty one may stand there
         partial.rename(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    except Exception as error:
+        if is_full_disk(error):  # TensorStore's is no OSError
+            raise UserError(f"no space left for {path}: free space; nothing was kept") from error
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -68,6 +68,12 @@ def test_old_and_new_rope_are_the_same():
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse"),
         ("bert", {"position_embedding_type": "relative_key"}, "relative_key"),
         ("llama", {"surprise": 3}, "surprise=3"),
+        ("llama", {"rope_scaling": 3}, "cannot be read as LlamaForCausalLM"),
+        ("llama", {"rope_parameters": [1]}, "cannot be read as LlamaForCausalLM"),
+        ("llama", {"vocab_size": None}, "lacks vocab_size"),
+        ("llama", {"architectures": 3}, "3 is not supported"),
+        ("gemma3", {"layer_types": 5}, "cannot be read as Gemma3ForCausalLM"),
+        ("gemma3", {"sliding_window_pattern": 0}, "cannot be read as Gemma3ForCausalLM"),
     ],
 )
 def test_refused_by_name(name, change, match):
