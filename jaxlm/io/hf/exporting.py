@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import decode_config
 from jaxlm.io.hf.configs import read_config, write_config
 from jaxlm.io.hf.importing import Say, Tick, new_directory
-from jaxlm.io.hf.pieces import Piece, write_out
+from jaxlm.io.hf.pieces import Piece, turned, write_out
 from jaxlm.io.hf.safetensors import Planned, write_tensors
 from jaxlm.io.hf.step_files import StepReader
 from jaxlm.io.hf.tokenizer_files import write_hf_tokenizer
@@ -65,20 +65,14 @@ def export_hf(
         whole = dataclasses.replace(whole, window_pattern=config.window_pattern)
     shapes = {path: leaf.shape for path, leaf in flatten_with_paths(param_shapes(make_model(whole))).items()}
     pieces = write_out(family, whole, shapes)
-    with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
-        step = checkpointer.newest_intact() if step is None else step
-        saved = checkpointer.shapes(step)
-    if ema and saved.get("ema_params") is None:
-        raise UserError(f"checkpoint {step} holds no averaged parameters: export with --no-ema, or leave it out")
-    field = "params" if ema is False or saved.get("ema_params") is None else "ema_params"
-    leaves = flatten_with_paths(saved[field])
+    saved = _find_step(run, config, step, ema)
+    leaves = saved.leaves
     dtype = dtype or _widest({np.dtype(leaf.dtype).name for leaf in leaves.values()})
-    reader = StepReader(run.checkpoints_path / str(step), field)
+    reader = StepReader(run.checkpoints_path / str(saved.step), saved.field)
     stored = set(leaves)
     plan = [Planned(piece.tensor, piece.shape, as_dtype(dtype)) for piece in _by_row(pieces)]
     by_name = {piece.tensor: piece for piece in pieces}
     total, done = sum(tensor.num_bytes for tensor in plan), 0
-
     held, gain = "", 0.0 if getattr(whole, "norm_offset", False) else 1.0
 
     def blocks(tensor: Planned) -> Iterator[np.ndarray]:
@@ -87,10 +81,10 @@ def export_hf(
         if piece.parts[0].path != held:
             reader.forget()
             held = piece.parts[0].path
-        for rows in piece.blocks(max(4, tensor.dtype.itemsize)):
-            yield np.concatenate(
-                [_values(reader, stored, piece, i, rows, gain) for i in range(len(piece.parts))], axis=-1
-            )
+        first = leaves.get(piece.parts[0].path)  # runs of rows as they are stored: no chunk is read twice
+        for rows in piece.blocks(4 if first is None else np.dtype(first.dtype).itemsize):
+            parts = [_values(reader, stored, piece, i, rows, gain) for i in range(len(piece.parts))]
+            yield parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         done += tensor.num_bytes
         tick(tensor.name, done, total)
 
@@ -116,8 +110,36 @@ def export_hf(
         "bytes": total,
         "dtype": dtype,
         "files": len(files),
-        "step": step,
+        "step": saved.step,
     }
+
+
+class _Saved(NamedTuple):
+    """The parameters of one checkpoint, as shapes by path."""
+
+    step: int
+    field: str
+    leaves: dict[str, Any]
+
+
+def _find_step(run: RunDir, config: Any, step: int | None, ema: bool | None) -> _Saved:
+    """The checkpoint to export, verified. Raises UserError where it is not that of the config."""
+    with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
+        step = checkpointer.newest_intact() if step is None else step
+        saved = checkpointer.shapes(step)
+    if ema and saved.get("ema_params") is None:
+        raise UserError(f"checkpoint {step} holds no averaged parameters: export with --no-ema, or leave it out")
+    field = "params" if ema is False or saved.get("ema_params") is None else "ema_params"
+    leaves = flatten_with_paths(saved[field])
+    for path, wanted in flatten_with_paths(param_shapes(make_model(config))).items():
+        have = leaves[path].shape if path in leaves else None
+        if have is None or tuple(have) != tuple(wanted.shape):
+            shown = "no" if have is None else f"{path} of shape {tuple(have)}, not"
+            raise UserError(
+                f"checkpoint {step} holds {shown} {path if have is None else tuple(wanted.shape)}: "
+                f"{run.config_path} is not the config that it was saved with"
+            )
+    return _Saved(step or 0, field, leaves)
 
 
 def _say_differences(written: set[str], stored: set[str], say: Say) -> None:
@@ -149,4 +171,4 @@ def _values(reader: StepReader, stored: set[str], piece: Piece, number: int, row
         index[0] = rows
     ours = tuple(index[::-1]) if piece.turn else tuple(index)
     block = reader.read(part.path, part.lead, ours)
-    return block.T if piece.turn else block
+    return turned(block, block.dtype) if piece.turn else block

@@ -18,7 +18,7 @@ from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.hf.configs import find_family, read_config
 from jaxlm.io.hf.families import Family
-from jaxlm.io.hf.pieces import Accounted, Piece, account, rows_per_block, write_out
+from jaxlm.io.hf.pieces import Accounted, Piece, account, rows_per_block, turned, write_out
 from jaxlm.io.hf.safetensors import Tensor, read_json, read_tensors
 from jaxlm.io.hf.step_files import StepWriter
 from jaxlm.io.run_dir import RunDir, environment, write_json
@@ -65,7 +65,7 @@ class Opened(NamedTuple):
                 index = (slice(None), rows) if piece.turn else (rows,)
                 if len(piece.parts) > 1:
                     index = ()
-                yield part.path, (*part.lead, *index), np.array(block.T if piece.turn else block, dtype, order="C")
+                yield part.path, (*part.lead, *index), turned(block, dtype) if piece.turn else np.array(block, dtype)
 
 
 def open_hf(directory: Path, *, dtype: Any = None) -> Opened:

@@ -1,5 +1,6 @@
 """Directories there and back, bit for bit; every tensor accounted for; nothing left behind by a refusal."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -260,3 +261,16 @@ def test_straight_under_shardings(tmp_path, name):
     for path, array in flatten_with_paths(params).items():
         np.testing.assert_array_equal(array, flatten_with_paths(wanted)[path].astype(jnp.bfloat16))
     assert params["embed"]["table"].addressable_shards[0].data.shape == (131, 4)
+
+
+def test_a_config_of_another_run(tmp_path):
+    config = DecoderConfig(vocab_size=282, model_dim=16, num_heads=2, num_layers=1, max_seq_len=32)
+    trained(tmp_path / "run", config)
+    for other, match in (
+        (dataclasses.replace(config, model_dim=32), r"holds embed/table of shape \(282, 16\), not \(282, 32\)"),
+        (dataclasses.replace(config, tie_embeddings=False), "holds no head/kernel"),
+    ):
+        write_json(tmp_path / "run" / "config.json", {"config": {"model": config_to_dict(other)}})
+        with pytest.raises(UserError, match=match):
+            out(tmp_path / "run", tmp_path / "hf")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
