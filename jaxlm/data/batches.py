@@ -6,7 +6,7 @@ so any number of hosts sees the same batches in the same order, and going to bat
 
 import bisect
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -19,6 +19,10 @@ from jaxlm.data.permutation import mix_key, permute
 from jaxlm.data.rows import TokenSource, make_rows
 
 Packing = Literal["best_fit", "concat", "none", "stream"]
+
+Transform = Callable[[dict[str, np.ndarray], np.ndarray], dict[str, np.ndarray]]
+"""``f(batch, row_ids) -> batch``: a pure change of built rows (`data.masking`). A row id occurs once in the endless
+stream, so whatever is drawn from it is new in every epoch and the same on any number of hosts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +99,21 @@ def next_batch_id(batch_id: int, skipped: tuple[int, ...]) -> int:
     return batch_id
 
 
+def rows_at(places: np.ndarray, num_rows: int, *, seed: int, shuffle: bool, num_epochs: int | None) -> np.ndarray:
+    """The row ids at consecutive places of the endless stream of epochs (`BatchPlan`), int64."""
+    epoch, row = np.divmod(places, num_rows)
+    ids = epoch * num_rows
+    for e in range(int(epoch[0]), int(epoch[-1]) + 1):
+        here = slice(*np.searchsorted(epoch, [e, e + 1]).tolist())
+        if num_epochs is not None and e >= num_epochs:
+            ids[here] = EMPTY_ROW
+        elif shuffle:
+            ids[here] += permute(row[here], num_rows, mix_key(seed, int(Purpose.SHUFFLE), e))
+        else:
+            ids[here] += row[here]
+    return ids
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchPlan:
     """The endless stream of rows, epoch after epoch, cut into batches of ``global_batch_size``.
@@ -109,6 +128,8 @@ class BatchPlan:
     seed: int = 0
     shuffle: bool = True
     num_epochs: int | None = None
+    transform: Transform | None = None
+    """What `make_batch` does to rows at last."""
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1:
@@ -137,37 +158,35 @@ class BatchPlan:
         """
         if batch_id < 0 or (self.num_batches is not None and batch_id >= self.num_batches):
             raise IndexError(f"batch_id={batch_id} is not one of {self.num_batches} batches")
-        num_rows = self.rows.num_rows
-        epoch, row = np.divmod(np.arange(*self.span(batch_id), dtype=np.int64), num_rows)
-        ids = epoch * num_rows
-        for e in range(int(epoch[0]), int(epoch[-1]) + 1):
-            here = slice(*np.searchsorted(epoch, [e, e + 1]).tolist())
-            if self.num_epochs is not None and e >= self.num_epochs:
-                ids[here] = EMPTY_ROW
-            elif self.shuffle:
-                ids[here] += permute(row[here], num_rows, mix_key(self.seed, int(Purpose.SHUFFLE), e))
-            else:
-                ids[here] += row[here]
-        return ids
+        places = np.arange(*self.span(batch_id), dtype=np.int64)
+        return rows_at(places, self.rows.num_rows, seed=self.seed, shuffle=self.shuffle, num_epochs=self.num_epochs)
 
 
 def pack_rows(
-    split: TokenSource, config: DataConfig, *, batch_size: int, offset_seed: int | None = None
+    split: TokenSource, config: DataConfig, *, batch_size: int, offset_seed: int | None = None, shift: int = 1
 ) -> PackedRows | WindowRows | LaneRows:
-    """The index map that ``config.packing`` names, over one split."""
+    """The index map that ``config.packing`` names, over one split. ``shift``: how far targets lie after inputs."""
     if config.packing == "stream":
         return lay_in_lanes(split.num_tokens, config.seq_len, batch_size)
     if config.packing == "best_fit":
-        return pack_best_fit(split.doc_offsets, config.seq_len)
+        return pack_best_fit(split.doc_offsets, config.seq_len, shift=shift)
     if config.packing == "none":
-        return one_a_row(split.doc_offsets, config.seq_len)
-    return concatenate(split.num_tokens, config.seq_len, offset_seed=offset_seed)
+        return one_a_row(split.doc_offsets, config.seq_len, shift=shift)
+    return concatenate(split.num_tokens, config.seq_len, offset_seed=offset_seed, shift=shift)
 
 
 def train_plan(
-    split: TokenSource, config: DataConfig, *, global_batch_size: int, seed: int, name: str = "train"
+    split: TokenSource,
+    config: DataConfig,
+    *,
+    global_batch_size: int,
+    seed: int,
+    name: str = "train",
+    transform: Transform | None = None,
+    shift: int = 1,
 ) -> BatchPlan:
-    """The batches of a training run over one split. ``name`` names the corpus in errors.
+    """The batches of a training run over one split. ``name`` names the corpus in errors; ``transform`` and ``shift`` 0
+    are for masked models.
 
     Raises:
       UserError: the split has fewer tokens than one sequence, or nothing to predict.
@@ -178,11 +197,21 @@ def train_plan(
             "lower data.seq_len or add text"
         )
     _check_predictable(split, config, name)
-    rows = pack_rows(split, config, batch_size=global_batch_size, offset_seed=seed if config.shuffle else None)
-    return BatchPlan(rows, global_batch_size, seed, config.shuffle and not rows.streamed, config.num_epochs)
+    offset_seed = seed if config.shuffle else None
+    rows = pack_rows(split, config, batch_size=global_batch_size, offset_seed=offset_seed, shift=shift)
+    shuffle = config.shuffle and not rows.streamed
+    return BatchPlan(rows, global_batch_size, seed, shuffle, config.num_epochs, transform)
 
 
-def eval_plan(split: TokenSource, config: DataConfig, *, batch_size: int, name: str = "validation") -> BatchPlan:
+def eval_plan(
+    split: TokenSource,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    name: str = "validation",
+    transform: Transform | None = None,
+    shift: int = 1,
+) -> BatchPlan:
     """One pass over a whole split in a fixed order, each target once; the last batch is filled with empty rows.
 
     A split shorter than a sequence is no error here: it is one row.
@@ -191,8 +220,8 @@ def eval_plan(split: TokenSource, config: DataConfig, *, batch_size: int, name: 
       UserError: the split has nothing to predict.
     """
     _check_predictable(split, config, name)
-    rows = pack_rows(split, config, batch_size=batch_size)
-    return BatchPlan(rows, batch_size, seed=0, shuffle=False, num_epochs=1)
+    rows = pack_rows(split, config, batch_size=batch_size, shift=shift)
+    return BatchPlan(rows, batch_size, seed=0, shuffle=False, num_epochs=1, transform=transform)
 
 
 def batch_keys(rows: Rows) -> tuple[str, ...]:
@@ -210,7 +239,7 @@ def make_batch(split: TokenSource, plan: BatchPlan, row_ids: np.ndarray, *, pad_
     if isinstance(rows, LaneRows):
         first_n1 = rows.first_positions(row_ids)[:, None].astype(np.int32)
         batch["positions"] = first_n1 + np.arange(rows.seq_len, dtype=np.int32)
-    return batch
+    return batch if plan.transform is None else plan.transform(batch, row_ids)
 
 
 def eval_batches(

@@ -23,6 +23,7 @@ class LaneRows:
     lanes: int
     segmented: bool = False
     streamed: bool = True
+    shift: int = 1
 
     @property
     def num_predictions(self) -> int:

@@ -2,7 +2,8 @@
 
 All cut the flat token stream of a split into pieces of p predictions: a piece reads the p + 1 tokens start..start+p
 and gives p inputs and p targets. Neighbouring pieces of a document share one token, so every target is counted exactly
-once. Rows are counted on without end: row id e * num_rows + i is row i of epoch e, so an id alone says what to read.
+once. For masked models (``shift`` 0) a piece is p tokens, each its own target, and neighbours share none.
+Rows are counted on without end: row id e * num_rows + i is row i of epoch e, so an id alone says what to read.
 """
 
 import bisect
@@ -27,7 +28,7 @@ class Pieces(NamedTuple):
     start: np.ndarray
     """First token in the flat stream of the split, int64."""
     length: np.ndarray
-    """Number of predictions; length + 1 tokens are read."""
+    """Number of predictions; length + shift tokens are read."""
 
 
 class Rows(Protocol):
@@ -60,6 +61,11 @@ class Rows(Protocol):
         """Whether a row goes on where the same row of the batch before ended."""
         ...
 
+    @property
+    def shift(self) -> int:
+        """How far targets lie after their inputs: 1 = the next token, 0 = the token itself (masked models)."""
+        ...
+
     def pieces(self, row_ids: np.ndarray) -> Pieces: ...
 
 
@@ -77,6 +83,7 @@ class PackedRows:
     num_predictions: int
     segmented: bool = True
     streamed: bool = False
+    shift: int = 1
 
     @property
     def num_rows(self) -> int:
@@ -112,10 +119,11 @@ class WindowRows:
     offset_seed: int | None = None
     segmented: bool = False
     streamed: bool = False
+    shift: int = 1
 
     @property
     def num_predictions(self) -> int:
-        return self.num_tokens - 1
+        return self.num_tokens - self.shift
 
     @property
     def num_rows(self) -> int:
@@ -154,8 +162,12 @@ class WindowRows:
         )
 
 
-def concatenate(num_tokens: int, seq_len: int, offset: int = 0, *, offset_seed: int | None = None) -> WindowRows:
+def concatenate(
+    num_tokens: int, seq_len: int, offset: int = 0, *, offset_seed: int | None = None, shift: int = 1
+) -> WindowRows:
     """Plain concatenation: the stream cut into windows, the last, shorter one kept.
+
+    With ``shift`` 0 rows have segments, since a model that looks ahead must be told what is padding.
 
     Raises:
       UserError: fewer than two tokens, so there is nothing to predict.
@@ -163,13 +175,13 @@ def concatenate(num_tokens: int, seq_len: int, offset: int = 0, *, offset_seed: 
     _check_seq_len(seq_len)
     if num_tokens < 2:
         raise UserError(f"num_tokens={num_tokens}: there is nothing to predict in fewer than two tokens, add text")
-    return WindowRows(num_tokens, seq_len, offset % (num_tokens - 1), offset_seed)
+    return WindowRows(num_tokens, seq_len, offset % (num_tokens - shift), offset_seed, not shift, shift=shift)
 
 
-def pack_best_fit(doc_offsets: np.ndarray, seq_len: int) -> PackedRows:
+def pack_best_fit(doc_offsets: np.ndarray, seq_len: int, *, shift: int = 1) -> PackedRows:
     """Best-fit decreasing: each piece goes, longest first, into the fullest row that still has room for it.
 
-    A document of n tokens has n - 1 predictions. It is cut into pieces of ``seq_len``, each a row of its own, and a
+    A document of n tokens has n - shift predictions. It is cut into pieces of ``seq_len``, each a row of its own, and a
     rest; only the rests are fitted (Ding et al. 2024, "Fewer truncations improve language modeling"). Rests of one
     length and rows of one room are moved together, so the Python operations number far fewer than the documents. Rows
     stand in the order of the first document that they hold.
@@ -177,36 +189,38 @@ def pack_best_fit(doc_offsets: np.ndarray, seq_len: int) -> PackedRows:
     Args:
       doc_offsets: int64 [num_documents + 1], where each document starts in the flat stream, in tokens.
       seq_len: predictions a row.
+      shift: 1 = each token predicts the next; 0 = itself, so that a document's last token stands in a row too.
 
     Raises:
       UserError: no document has two tokens, so there is nothing to predict.
     """
-    start, length, num_full = _cut(doc_offsets, seq_len)
+    start, length, num_full = _cut(doc_offsets, seq_len, shift)
     rest_length = length[num_full:]
     order = np.argsort(-rest_length, kind="stable")
     bins = np.empty(len(order), np.int64)
     bins[order] = _best_fit_decreasing(rest_length[order], seq_len)
 
     row = np.concatenate([np.arange(num_full), bins + num_full])
-    return _in_order(start, length, row, seq_len)
+    return _in_order(start, length, row, seq_len, shift)
 
 
-def one_a_row(doc_offsets: np.ndarray, seq_len: int) -> PackedRows:
-    """No packing: the pieces of `pack_best_fit`, each in a row of its own, padded. No row needs segments then.
+def one_a_row(doc_offsets: np.ndarray, seq_len: int, *, shift: int = 1) -> PackedRows:
+    """No packing: the pieces of `pack_best_fit`, each in a row of its own, padded. No row needs segments then, unless
+    its model looks ahead (``shift`` 0) and must be told what is padding.
 
     Raises:
       UserError: no document has two tokens, so there is nothing to predict.
     """
-    start, length, _ = _cut(doc_offsets, seq_len)
-    rows = _in_order(start, length, np.arange(len(start)), seq_len)
-    return dataclasses.replace(rows, segmented=False)
+    start, length, _ = _cut(doc_offsets, seq_len, shift)
+    rows = _in_order(start, length, np.arange(len(start)), seq_len, shift)
+    return dataclasses.replace(rows, segmented=not shift)
 
 
-def _cut(doc_offsets: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _cut(doc_offsets: np.ndarray, seq_len: int, shift: int) -> tuple[np.ndarray, np.ndarray, int]:
     """(start, int64; length, int32; how many of them are full) of the pieces: the full ones first, then the rests."""
     _check_seq_len(seq_len)
     offsets = np.asarray(doc_offsets, np.int64)
-    predictions = np.maximum(np.diff(offsets) - 1, 0)
+    predictions = np.maximum(np.diff(offsets) - shift, 0)
     full, rest = np.divmod(predictions, seq_len)
     if not predictions.any():
         raise UserError(f"none of {len(predictions)} documents has two tokens: there is nothing to predict, add text")
@@ -220,7 +234,7 @@ def _cut(doc_offsets: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray,
     return start, length, len(full_start)
 
 
-def _in_order(start: np.ndarray, length: np.ndarray, row: np.ndarray, seq_len: int) -> PackedRows:
+def _in_order(start: np.ndarray, length: np.ndarray, row: np.ndarray, seq_len: int, shift: int) -> PackedRows:
     """Number the rows by the first token that they hold, and lay out their pieces in the order of the stream."""
     order = np.lexsort((start, row))
     count = np.bincount(row)
@@ -230,7 +244,8 @@ def _in_order(start: np.ndarray, length: np.ndarray, row: np.ndarray, seq_len: i
     order = np.lexsort((start, rank[row]))
     row_offsets = np.zeros(len(count) + 1, np.int64)
     np.cumsum(np.bincount(rank[row]), out=row_offsets[1:])
-    return PackedRows(seq_len, start[order], length[order], row_offsets, int(length.sum(dtype=np.int64)))
+    num_predictions = int(length.sum(dtype=np.int64))
+    return PackedRows(seq_len, start[order], length[order], row_offsets, num_predictions, shift=shift)
 
 
 def _best_fit_decreasing(lengths: np.ndarray, capacity: int) -> np.ndarray:

@@ -34,6 +34,15 @@ def mix_key(*parts: int) -> int:
     return key
 
 
+def mix_array(key: int, values: np.ndarray) -> np.ndarray:
+    """64 random bits for each integer, uint64 of the shape of ``values``: splitmix64 of ``values ^ key``."""
+    mixed = np.asarray(values).astype(np.uint64) ^ np.uint64(key & _MASK)
+    mixed += np.uint64(_GOLDEN)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
+    return mixed ^ (mixed >> np.uint64(31))
+
+
 def permute(index: np.ndarray | int, n: int, key: int) -> np.ndarray:
     """Where each index goes under the permutation of [0, n) that ``key`` names: int64, the shape of ``index``.
 

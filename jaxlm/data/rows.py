@@ -40,9 +40,10 @@ def make_rows(
 ) -> dict[str, np.ndarray]:
     """The rows of these ids, as arrays [n, t]: t = ``seq_len``, at least the rows' own.
 
-    ``tokens`` and ``targets`` (int32, the token after), ``loss_mask`` (float32, 1 = counted), and with ``packed`` also
-    ``segment_ids`` (int32, 1-based, 0 = padding) and ``positions`` (int32, from 0 in each segment). A row is filled
-    from the left; past its end stand ``pad_id``, mask 0, segment 0. The id EMPTY_ROW gives a row of padding.
+    ``tokens`` and ``targets`` (int32, the token ``rows.shift`` after), ``loss_mask`` (float32, 1 = counted), and with
+    ``packed`` also ``segment_ids`` (int32, 1-based, 0 = padding) and ``positions`` (int32, from 0 in each segment). A
+    row is filled from the left; past its end stand ``pad_id``, mask 0, segment 0. The id EMPTY_ROW gives a row of
+    padding.
 
     >>> split = ArraySource(np.arange(10, 17), np.array([0, 4, 7]))
     >>> batch = make_rows(split, pack_best_fit(split.doc_offsets, 6), np.array([0]), seq_len=6, packed=True, pad_id=0)
@@ -68,10 +69,10 @@ def make_rows(
     count = np.arange(seq_len, dtype=np.int32)
     ends = (begins + length).tolist()
     # A few slice copies a piece are faster than one gather over all tokens, from pieces of about five tokens on.
-    read = split.read(start, length + 1)
+    read = split.read(start, length + rows.shift)
     for begin, end, piece, segment in zip(begins.tolist(), ends, read, segments.tolist(), strict=True):
-        tokens[begin:end] = piece[:-1]
-        targets[begin:end] = piece[1:]
+        tokens[begin:end] = piece[: end - begin]
+        targets[begin:end] = piece[rows.shift :]
         loss_mask[begin:end] = 1
         if segment_ids is not None and positions is not None:
             segment_ids[begin:end] = segment

@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, Sharding
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Batch
 from jaxlm.data.batches import BatchPlan, DataState, make_batch, next_batch_id
+from jaxlm.data.examples import ExamplePlan
 from jaxlm.data.rows import TokenSource
 
 
@@ -113,6 +114,24 @@ def eval_batches(
         split, plan, DataState(), sharding, pad_id=pad_id, read_threads=read_threads, prefetch=prefetch
     )
     return _close_after(reader)
+
+
+def example_batches(plan: ExamplePlan, state: DataState, sharding: Sharding) -> Iterator[tuple[int, Batch]]:
+    """The batches of labelled examples from ``state.cursor`` on, without the skipped ones: (batch id, global arrays).
+
+    They lie in memory, so none is read ahead. Raises UserError where the batch does not divide over the devices.
+    """
+    check_batch_size(plan.global_batch_size, sharding)
+    batch_id = next_batch_id(state.cursor, state.skipped)
+    while plan.num_batches is None or batch_id < plan.num_batches:
+        arrays = plan.batch(batch_id)
+        batch = {name: _spread(array, sharding) for name, array in arrays.items()}
+        yield batch_id, batch
+        batch_id = next_batch_id(batch_id + 1, state.skipped)
+
+
+def _spread(array: np.ndarray, sharding: Sharding) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _close_after(reader: BatchReader) -> Iterator[Batch]:

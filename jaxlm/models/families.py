@@ -6,14 +6,24 @@ from typing import Any
 
 from jaxlm.models.api import Model
 from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
+from jaxlm.models.encoder import make_encoder
+from jaxlm.models.encoder_config import EncoderConfig, resolve_encoder_attention
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent
 
-ModelConfig = DecoderConfig | RecurrentConfig
+ModelConfig = DecoderConfig | RecurrentConfig | EncoderConfig
 
-_MAKE: dict[str, Callable[[Any], Model]] = {"decoder": make_decoder, "recurrent": make_recurrent}
+_MAKE: dict[str, Callable[[Any], Model]] = {
+    "decoder": make_decoder,
+    "recurrent": make_recurrent,
+    "encoder": make_encoder,
+}
 
 CARRIES_STATE = ("recurrent",)
 """Families whose state can be carried from one batch to the next (``data.packing="stream"``)."""
+
+MASKED = ("encoder",)
+"""Families that see the whole text and are trained to restore what is hidden in it. The others predict the next token:
+they alone have likelihoods and can write."""
 
 
 def make_model(config: ModelConfig) -> Model:
@@ -26,6 +36,8 @@ def for_platform(config: ModelConfig, platform: str) -> ModelConfig:
 
     Raises UserError where the config asks for what the platform cannot do.
     """
+    if isinstance(config, EncoderConfig):
+        return resolve_encoder_attention(config, platform)
     return resolve_attention(config, platform) if isinstance(config, DecoderConfig) else config
 
 
@@ -33,4 +45,6 @@ def for_inference(config: ModelConfig, platform: str) -> ModelConfig:
     """The config as it runs best here, however it was trained: scanned layers decode faster."""
     if isinstance(config, DecoderConfig):
         config = dataclasses.replace(config, attention="auto", scan_layers=True)
+    if isinstance(config, EncoderConfig):
+        config = dataclasses.replace(config, attention="auto")
     return for_platform(config, platform)

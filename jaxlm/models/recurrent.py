@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.core.dtypes import DType, as_dtype
 from jaxlm.core.types import Array, Params
 from jaxlm.models.api import HiddenOutput, Model, Rules
+from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.linear import matmul, normal_init
 from jaxlm.nn.recurrent import CELLS, CellName, State, gate_width, init_state, unroll
@@ -28,8 +29,6 @@ RULES: Rules = (
     (r"^head/bias$", P("model")),
 )
 """How each parameter lies on the mesh."""
-
-HIDDEN_SPEC = P(("data", "fsdp"), None, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +151,7 @@ def make_recurrent(config: RecurrentConfig) -> Model:
         return x_btd * dropout(ones, rate, jax.random.fold_in(key, number))
 
     def embed_tokens(params: Params, tokens_bt: Array, key: Array | None) -> Array:
-        table = constrain(params["embed"]["table"].astype(compute_dtype), P("model", None))
-        x_btd = jnp.take(table, tokens_bt, axis=0, mode="clip")
+        x_btd = look_up(params["embed"]["table"], tokens_bt, compute_dtype)
         if key is not None and config.embed_dropout:
             words = dropout(
                 jnp.ones(padded_vocab_size, compute_dtype), config.embed_dropout, jax.random.fold_in(key, 0)
@@ -197,14 +195,14 @@ def make_recurrent(config: RecurrentConfig) -> Model:
 
     def logits(params: Params, hidden_btd: Array) -> Array:
         """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""
-        x = hidden_btd.astype(compute_dtype)
-        if config.tie_embeddings:
-            out = matmul(x, params["embed"]["table"].astype(compute_dtype), transpose=True, out_dtype=jnp.float32)
-        else:
-            out = matmul(x, params["head"]["kernel"].astype(compute_dtype), out_dtype=jnp.float32)
-        if config.head_bias:
-            out = out + params["head"]["bias"].astype(jnp.float32)
-        return out[..., : config.vocab_size] if padded_vocab_size != config.vocab_size else out
+        return score_symbols(
+            hidden_btd,
+            params["embed"]["table"] if config.tie_embeddings else params["head"]["kernel"],
+            tied=config.tie_embeddings,
+            vocab_size=config.vocab_size,
+            dtype=compute_dtype,
+            bias_v=params["head"]["bias"] if config.head_bias else None,
+        )
 
     def init_cache(batch_size: int, capacity: int, dtype: Any = None) -> RecurrentState:
         """Zero states; ``capacity`` and ``dtype`` mean nothing here."""

@@ -1,4 +1,4 @@
-"""The position-wise MLP: gated (SwiGLU, GeGLU) or plain (GELU, ReLU^2)."""
+"""The position-wise MLP: gated (SwiGLU, GeGLU) or plain (GELU and its tanh form, ReLU^2)."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxlm.core.types import Array
 from jaxlm.nn.linear import Linear, apply_together
 
-MlpKind = Literal["swiglu", "geglu", "gelu", "relu2"]
+MlpKind = Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu2"]
 GATED: tuple[MlpKind, ...] = ("swiglu", "geglu")
 
 
@@ -18,12 +18,18 @@ def gelu_tanh(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=True)
 
 
+def gelu_exact(x: Array) -> Array:
+    """``x Phi(x)`` with the normal distribution function itself, as BERT was trained with."""
+    return jax.nn.gelu(x, approximate=False)
+
+
 def relu_squared(x: Array) -> Array:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
     return jnp.square(jax.nn.relu(x))
 
 
-ACTIVATIONS = {"swiglu": jax.nn.silu, "geglu": gelu_tanh, "gelu": gelu_tanh, "relu2": relu_squared}
+ACTIVATIONS = {"swiglu": jax.nn.silu, "geglu": gelu_tanh, "gelu": gelu_tanh}
+ACTIVATIONS |= {"gelu_exact": gelu_exact, "relu2": relu_squared}
 
 
 class MLP(nn.Module):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxlm.core.tree import flatten_with_paths
+from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import ModelConfig, make_model
 from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.nn.recurrent import gate_width
@@ -19,6 +20,23 @@ def count_recurrent_params(config: RecurrentConfig) -> ParamCounts:
     sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
     total, table = sum(sizes.values()), sizes["embed/table"]
     return ParamCounts(total, table, total if config.tie_embeddings else total - table, total)
+
+
+def count_encoder_params(config: EncoderConfig) -> ParamCounts:
+    """Counts of an encoder, exactly those of its parameter tree. The pooler, which masked text does not use, is not in
+    ``matmul``; the table is, for the head."""
+    leaves = flatten_with_paths(param_shapes(make_model(config)))
+    sizes = {path: math.prod(leaf.shape) for path, leaf in leaves.items()}
+    embedding = sum(size for path, size in sizes.items() if path.startswith("embed/"))
+    pooler = sum(size for path, size in sizes.items() if path.startswith("pooler/"))
+    total = sum(sizes.values())
+    return ParamCounts(total, embedding, total - embedding - pooler + sizes["embed/table"])
+
+
+def _encoder_flops(config: EncoderConfig, seq_len: int) -> float:
+    """6 N + 3 x attention: each query sees the whole row, 4 n h FLOPs a key."""
+    attention = 4.0 * config.num_layers * config.num_heads * config.head_width * seq_len
+    return 6.0 * count_encoder_params(config).matmul + 3.0 * attention
 
 
 def _recurrent_flops(config: RecurrentConfig, seq_len: int) -> float:
@@ -43,8 +61,13 @@ def _recurrent_bytes(
 _FLOPS: dict[str, Callable[[Any, int], float]] = {
     "decoder": flops.train_flops_per_token,
     "recurrent": _recurrent_flops,
+    "encoder": _encoder_flops,
 }
-_BYTES: dict[str, Callable[..., tuple[int, int]]] = {"decoder": activation_bytes, "recurrent": _recurrent_bytes}
+_BYTES: dict[str, Callable[..., tuple[int, int]]] = {
+    "decoder": activation_bytes,
+    "recurrent": _recurrent_bytes,
+    "encoder": activation_bytes,  # a layer keeps what a decoder's does
+}
 
 
 def train_flops_per_token(config: ModelConfig, seq_len: int) -> float:

@@ -11,21 +11,39 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params
 from jaxlm.core.types import Params, PyTree
-from jaxlm.data.batches import batch_keys, eval_plan, train_plan
+from jaxlm.data.batches import BatchPlan, DataState, batch_keys, eval_plan, train_plan
+from jaxlm.data.masking import make_masking
 from jaxlm.evals.perplexity import Sums, make_carried_eval_step, make_eval_step
-from jaxlm.io.loader import eval_batches
+from jaxlm.io.config_json import config_to_dict
+from jaxlm.io.loader import BatchReader, eval_batches, train_batches
+from jaxlm.io.token_dataset import TokenSplit
 from jaxlm.models.api import Model
-from jaxlm.models.families import for_platform, make_model
+from jaxlm.models.families import MASKED, for_platform, make_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.plan.flops import peak_flops
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.loop import Figures
 from jaxlm.run.prepare import PreparedData
+from jaxlm.run.samples import Sample, make_sampler
 from jaxlm.run.setup import StateLayout, abstract_batch, batch_sharding, compile_train_step, lay_out_state
 from jaxlm.sharding.mesh import batch_ways
+from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.train.objectives import causal_objective
+from jaxlm.train.state import TrainState
 from jaxlm.train.step import make_train_step
+
+
+def plan_batches(config: PretrainConfig, split: TokenSplit, tokenizer: Tokenizer) -> BatchPlan:
+    """What a run trains on: documents in rows, and for an encoder what is hidden in them."""
+    size, masked = config.global_batch_size, _masked(config, tokenizer)
+    return train_plan(split, config.data, global_batch_size=size, seed=config.seed, **masked)
+
+
+def _masked(config: PretrainConfig, tokenizer: Tokenizer, *, evaluation: bool = False) -> dict[str, Any]:
+    if config.model.family not in MASKED:
+        return {}
+    return {"shift": 0, "transform": make_masking(config.masking, tokenizer, seed=config.seed, evaluation=evaluation)}
 
 
 class Assembly:
@@ -38,15 +56,18 @@ class Assembly:
         self.config, self.data, self.mesh = config, data, mesh
         self.model: Model = make_model(for_platform(config.model, mesh.devices.flat[0].platform))
         self.train_split, self.validation_split = data.dataset.splits["train"], data.dataset.splits["validation"]
-        self.plan = train_plan(
-            self.train_split, config.data, global_batch_size=config.global_batch_size, seed=config.seed
-        )
+        self.plan = plan_batches(config, self.train_split, data.tokenizer)
         if self.plan.num_batches is not None and self.plan.num_batches < config.num_steps:
             raise UserError(
                 f"data.num_epochs={config.data.num_epochs} gives {self.plan.num_batches} batches, fewer than num_steps="
                 f"{config.num_steps}: lower num_steps, raise num_epochs, or set it to None to repeat"
             )
-        self.eval_plan = eval_plan(self.validation_split, config.data, batch_size=self.eval_rows)
+        self.eval_plan = eval_plan(
+            self.validation_split,
+            config.data,
+            batch_size=self.eval_rows,
+            **_masked(config, data.tokenizer, evaluation=True),
+        )
         self.tx = make_optimizer(config.optimizer, config.num_steps)
         self.layout: StateLayout = lay_out_state(
             self.model,
@@ -99,9 +120,29 @@ class Assembly:
         batch = abstract_batch(batch_keys(self.plan.rows), config.global_batch_size, config.data.seq_len, self.mesh)
         return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
 
+    def fresh_state(self) -> TrainState:
+        """Step 0: parameters drawn anew."""
+        return self.layout.init()
+
+    def batches(self, state: DataState) -> BatchReader:
+        """The training batches from where ``state`` stands."""
+        return train_batches(
+            self.train_split,
+            self.plan,
+            state,
+            batch_sharding(self.mesh),
+            pad_id=self.data.tokenizer.pad_id,
+            read_threads=self.config.data.read_threads,
+            prefetch=self.config.data.prefetch,
+        )
+
+    def sampler(self) -> Callable[[Params], list[Sample]]:
+        """Writes the config's samples."""
+        return make_sampler(self.model, self.data.tokenizer, self.config, config_to_dict(self.config))
+
     def evaluator(self) -> Callable[[Params], Figures]:
         """Loss over the whole validation split, every target once, and bits per byte where the tokenizer allows it."""
-        sharding, tokenizer = batch_sharding(self.mesh), self.data.tokenizer
+        config, sharding, tokenizer = self.config, batch_sharding(self.mesh), self.data.tokenizer
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all the sums
         eval_step = jax.jit(make_eval_step(self.model), out_shardings=everywhere)
         carried_step = jax.jit(make_carried_eval_step(self.model), out_shardings=(everywhere, sharding))
@@ -124,11 +165,12 @@ class Assembly:
                 sums[name] = float(np.sum([batch[name] for batch in found], dtype=np.float64))
             loss = sums["nats"] / sums["tokens"]
             num_bytes = self.validation_split.num_bytes
+            has_likelihood = config.model.family not in MASKED and not tokenizer.closed
             return {
                 "eval/loss": loss,
                 "eval/perplexity": math.exp(min(loss, 700.0)),
                 "eval/accuracy": sums["correct"] / sums["tokens"],
-                "eval/bits_per_byte": None if tokenizer.closed else sums["nats"] / (math.log(2) * num_bytes),
+                "eval/bits_per_byte": sums["nats"] / (math.log(2) * num_bytes) if has_likelihood else None,
             }
 
         return evaluate

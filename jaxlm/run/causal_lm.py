@@ -1,6 +1,5 @@
 """A trained causal model (decoder, recurrent) behind the handle: scoring in windows, batched completion, streaming."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,13 +12,11 @@ from jaxlm.evals.scoring import score_sequences
 from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.io.checkpoints import Checkpointer
-from jaxlm.io.config_json import decode_config
-from jaxlm.io.run_dir import RunDir
-from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.api import Model
-from jaxlm.models.families import ModelConfig, make_model
+from jaxlm.models.families import make_model
 from jaxlm.run.completion import Completer, Row, programs
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_texts
+from jaxlm.run.opening import open_trained
 from jaxlm.text.tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 128
@@ -44,22 +41,9 @@ def restore_causal(
     run_config: dict[str, Any], tokenizer: Tokenizer, checkpointer: Checkpointer, step: int | None, ema: bool | None
 ) -> "CausalLM":
     """The model of a run's config and checkpoints (see ``jaxlm.load``)."""
-    config: Any = decode_config(ModelConfig, run_config.get("model", {}), where="config.model")
-    if config.vocab_size is None:
-        config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
-    if config.vocab_size is not None and config.vocab_size < tokenizer.vocab_size:
-        raise UserError(
-            f"model.vocab_size={config.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}: "
-            "the run directory's tokenizer is not the one it was trained with"
-        )
-    if step is None:
-        step = checkpointer.newest_intact()
-    kept = step in checkpointer.steps() and checkpointer.shapes(step).get("ema_params") is not None
-    if ema and not kept:
-        raise UserError(f"checkpoint {step} holds no averaged parameters: load with ema=False, or train with ema_decay")
-    name = "ema_params" if kept and ema is not False else "params"
-    params, _ = checkpointer.restore_params(step=step, name=name)
-    return CausalLM(make_model(config), params, tokenizer, run_config, step=step or 0, is_ema=name == "ema_params")
+    opened = open_trained(run_config, tokenizer, checkpointer, step, ema)
+    model = make_model(opened.config)
+    return CausalLM(model, opened.params, tokenizer, run_config, step=opened.step, is_ema=opened.is_ema)
 
 
 class CausalLM(LanguageModel):

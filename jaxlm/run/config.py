@@ -5,6 +5,7 @@ from dataclasses import field
 
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
+from jaxlm.data.masking import MaskingConfig
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.families import CARRIES_STATE, ModelConfig
@@ -29,7 +30,7 @@ computed (a mesh changes rounding). Everything else alters the trajectory, so it
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """Texts generated while training and at its end."""
+    """Texts generated while training and at its end; an encoder writes none."""
 
     prompts: tuple[str, ...] = ("",)
     max_new_tokens: int = 120
@@ -56,7 +57,9 @@ class PretrainConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=DecoderConfig)
-    """A decoder or a recurrent model: the config file says which."""
+    """A decoder, a recurrent model or an encoder: the config file says which."""
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    """What an encoder learns from."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

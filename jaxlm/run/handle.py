@@ -7,6 +7,7 @@ from typing import Any
 from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.causal_lm import open_causal
+from jaxlm.run.encoder_lm import open_encoder
 from jaxlm.run.language_model import Generation, LanguageModel, Score
 from jaxlm.run.ngram_lm import open_ngram
 
@@ -15,6 +16,7 @@ __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 FAMILIES: dict[str, Callable[..., LanguageModel]] = {
     "decoder": open_causal,
     "recurrent": open_causal,
+    "encoder": open_encoder,
     "ngram": open_ngram,
 }
 """Family -> how to open it: ``f(run, run_config, step, ema) -> LanguageModel``. Each opens its own parts of the run."""

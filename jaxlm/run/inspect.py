@@ -41,7 +41,8 @@ def inspect_batches(
     """The text of ``jaxlm inspect``: tokenizer and data set facts, the first documents, then batches row by row.
 
     A segment is a line: its number, positions, count of masked inputs, and its text from the first input to the last
-    target. Inputs whose target is not counted are struck through and dim, or stand between ⟦ and ⟧ in plain text.
+    target. Inputs whose target is not counted are struck through and dim, or stand between ⟦ and ⟧ in plain text. Of an
+    encoder's rows the text is what the model reads, and those marked are the places that it is to restore.
     Counts are of the whole batch, however few of its rows are shown.
 
     Args:
@@ -141,7 +142,8 @@ def _batch(
             continue
         epoch, number = divmod(row_id, plan.rows.num_rows)
         parts.append(Text(f"row {i}: row {number} of epoch {epoch}", style="italic"))
-        parts.append(_row(tokenizer, {name: array[i] for name, array in batch.items()}, spans[i], color))
+        row = {name: array[i] for name, array in batch.items()}
+        parts.append(_row(tokenizer, row, spans[i], color, restored=plan.rows.shift == 0))
     if len(row_ids) > rows_per_batch:
         parts.append(Text(f"… and {len(row_ids) - rows_per_batch} more rows", style="italic"))
     return parts
@@ -158,19 +160,24 @@ def _spans(batch: dict[str, np.ndarray], plan: BatchPlan, row: int) -> list[tupl
     return [(begin, end) for begin, end in itertools.pairwise(cuts) if ids[begin] != 0]
 
 
-def _row(tokenizer: Tokenizer, row: dict[str, np.ndarray], spans: Sequence[tuple[int, int]], color: bool) -> Table:
+def _row(
+    tokenizer: Tokenizer, row: dict[str, np.ndarray], spans: Sequence[tuple[int, int]], color: bool, restored: bool
+) -> Table:
     table = Table.grid(padding=(0, 2))
     for number, (begin, end) in enumerate(spans, start=1):
         positions = row["positions"][begin:end] if "positions" in row else np.arange(begin, end)
         mask = row["loss_mask"][begin:end]
         # The last target is no input of this segment: it is shown too, so that a cut document reads on.
         tokens = np.append(row["tokens"][begin:end], row["targets"][end - 1])
+        shown = np.append(mask, mask[-1])
+        if restored:
+            tokens, shown = tokens[:-1], 1 - mask
         colour = _COLOURS[(number - 1) % len(_COLOURS)]
-        masked = int(len(mask) - np.count_nonzero(mask))
+        masked = int(np.count_nonzero(mask) if restored else len(mask) - np.count_nonzero(mask))
         table.add_row(
             Text(f"  {number}", style=colour),
             f"positions {positions[0]}-{positions[-1]}" + (f", {masked} masked" if masked else ""),
-            _tokens(tokenizer, tokens, np.append(mask, mask[-1]), colour, color),
+            _tokens(tokenizer, tokens, shown, colour, color),
         )
     padding = len(row["tokens"]) - (spans[-1][1] if spans else 0)
     if padding:

@@ -9,11 +9,11 @@ from jaxlm.core.types import Params
 from jaxlm.evals.text import known_words, longest_copy, vocabulary
 from jaxlm.io.corpora.corpus import Corpus
 from jaxlm.models.api import Model
+from jaxlm.models.families import MASKED
 from jaxlm.run.causal_lm import CausalLM, start_symbol
 from jaxlm.run.config import PretrainConfig
+from jaxlm.run.training import Sample
 from jaxlm.text.tokenizer import Tokenizer
-
-Sample = dict[str, Any]
 
 MOST_COMPARED_BYTES = 64 * 2**20
 """Training text beyond this is not compared with the samples: it would take longer than writing them."""
@@ -22,6 +22,8 @@ MOST_COMPARED_BYTES = 64 * 2**20
 def check_prompts(config: PretrainConfig, tokenizer: Tokenizer) -> None:
     """Raises UserError for sample prompts that could not be completed at the end of a long run: empty without a start
     symbol, or with characters that a closed vocabulary lacks."""
+    if config.model.family in MASKED:
+        return
     start = start_symbol(tokenizer, dataclasses.asdict(config.data))
     for prompt in config.sample.prompts:
         if not tokenizer.encode(prompt) and start is None:
@@ -34,11 +36,12 @@ def check_prompts(config: PretrainConfig, tokenizer: Tokenizer) -> None:
 def make_sampler(
     model: Model, tokenizer: Tokenizer, config: PretrainConfig, run_config: dict[str, Any]
 ) -> Callable[[Params], list[Sample]]:
-    """``sample(params) -> [{"prompt", "completion"}, ...]``; compiled at the first call."""
+    """``sample(params) -> [{"prompt", "completion"}, ...]``, none for a model that cannot write; compiled at the first
+    call."""
     options = config.sample
 
     def sample(params: Params) -> list[Sample]:
-        if not options.prompts:
+        if not options.prompts or config.model.family in MASKED:
             return []
         language_model = CausalLM(model, params, tokenizer, run_config)
         written = language_model.generate(

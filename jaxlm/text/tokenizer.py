@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 
-PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"
 
 # Control and chat symbols that get an id of their own. Text that spells one of them is encoded as ordinary characters,
 # so no document can forge an end of text or a turn of the conversation.
@@ -26,6 +26,16 @@ SPECIALS: tuple[str, ...] = (
     *(f"<|reserved_{i}|>" for i in range(16)),
 )
 
+PRESENT_NAMES: dict[str, str] = {"<|reserved_0|>": MASK}
+"""Spare symbols that have been put to use: the name in `SPECIALS`, which models and files keep, so that no id and no
+fingerprint changes, and the name in use."""
+
+
+def present_names(special_tokens: dict[str, int]) -> dict[str, int]:
+    """Symbol to id under the names in use."""
+    return {PRESENT_NAMES.get(name, name): token for name, token in special_tokens.items()}
+
+
 # SentencePiece also holds <unk> and the 256 bytes; what is left of vocab_size is learned.
 MIN_PIECE_VOCAB = len(SPECIALS) + 1 + 256 + 16
 
@@ -40,7 +50,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "unigram", "bpe", "byte", "char" or "word"."""
+        """ "unigram", "bpe", "byte", "char", "word" or "hf" (another library's)."""
         ...
 
     @property

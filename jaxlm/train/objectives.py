@@ -1,10 +1,11 @@
-"""What a step minimises. Causal language modelling; masked, classification and preference objectives join it here."""
+"""What a step minimises: cross-entropy of tokens, causal or masked, and of the labels of texts and tokens."""
 
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array, Batch, Params, PyTree, Term, Terms
 from jaxlm.losses.tokens import masked_sum, token_nll, z_loss
 from jaxlm.models.api import Model
+from jaxlm.models.heads import TaskModel
 from jaxlm.train.step import Objective
 
 
@@ -17,8 +18,12 @@ def num_tokens(batch: Batch) -> Array:
 
 
 def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = False) -> Objective:
-    """Mean next-token cross-entropy in nats, plus ``z_loss_coef`` times the mean squared log-normaliser, plus the terms
-    that the model adds itself (a router's balance: a statistic of each microbatch, so accumulation alters it).
+    """Mean cross-entropy of the counted targets in nats, plus ``z_loss_coef`` times the mean squared log-normaliser,
+    plus the terms that the model adds itself (a router's balance: a statistic of each microbatch, so accumulation
+    alters it).
+
+    The batch says what is predicted: the next token, or for an encoder the token itself at masked places
+    (`data.masking`).
 
     ``carried``: the carry is the model's state after the batch before (``model.init_cache``), row by row; no gradient
     flows into it (truncated backpropagation through time).
@@ -48,3 +53,22 @@ def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = 
         return out | dict.fromkeys(model.term_names, num_tokens(batch))
 
     return Objective(terms, counts, carry_rows=carried)
+
+
+def task_objective(task: TaskModel) -> Objective:
+    """What a task model learns from labels: mean cross-entropy in nats over texts (classify) or over words (tag), or
+    mean squared error over texts (regress). ``loss_mask`` has the shape of ``labels``, [b] or [b, t]; 1 = counted."""
+
+    def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
+        del frozen
+        outputs, labels = task.outputs(params, batch, key), batch["labels"]
+        if task.head.kind == "regress":
+            name, losses = "squared_error", jnp.square(outputs - labels)
+        else:
+            name, losses = "nll", token_nll(outputs, labels)[0]
+        return {name: Term(masked_sum(losses, batch["loss_mask"]), jnp.sum(batch["loss_mask"]))}, carry
+
+    def counts(batch: Batch) -> dict[str, Array]:
+        return {"squared_error" if task.head.kind == "regress" else "nll": jnp.sum(batch["loss_mask"])}
+
+    return Objective(terms, counts)

@@ -50,6 +50,10 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
         from jaxlm.io.ngram.word_vocab import load_word_vocab
 
         return load_word_vocab(directory)
+    elif kind == "hf":
+        from jaxlm.io.tokenizers.hf import HFTokenizer  # needs an optional package
+
+        tokenizer = HFTokenizer(read_model(directory, definition["model_sha256"]), definition["settings"])
     else:
         raise UserError(f"tokenizer kind {kind!r} in {directory} is unknown to this jaxlm: upgrade jaxlm")
     if tokenizer.fingerprint != fingerprint_of(definition):

@@ -20,7 +20,16 @@ from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, write_defi
 from jaxlm.io.tokenizers.table import UNKNOWN, decode_bytes
 from jaxlm.text.chunks import chunk_text
 from jaxlm.text.dedup import unit_hash
-from jaxlm.text.tokenizer import BOS, EOS, PAD, SPECIALS, TokenizerConfig, check_text
+from jaxlm.text.tokenizer import (
+    BOS,
+    EOS,
+    PAD,
+    PRESENT_NAMES,
+    SPECIALS,
+    TokenizerConfig,
+    check_text,
+    present_names,
+)
 
 _SPACE = "\u2581"
 _ENCODE_CHUNK = 4096  # characters; bounds the search of a long text, whose f32 path scores would lose their digits
@@ -41,7 +50,8 @@ class SentencePieceTokenizer:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         processor = self._processor
         self.vocab_size: int = processor.get_piece_size()
-        self.special_tokens = {name: processor.piece_to_id(name) for name in SPECIALS}
+        self._stored = {name: processor.piece_to_id(name) for name in SPECIALS}
+        self.special_tokens = present_names(self._stored)
         self.pad_id = self.special_tokens[PAD]
         self.bos_id: int | None = self.special_tokens[BOS]
         self.eos_id: int | None = self.special_tokens[EOS]
@@ -54,7 +64,7 @@ class SentencePieceTokenizer:
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
             "vocab_size": self.vocab_size,
-            "special_tokens": self.special_tokens,
+            "special_tokens": self._stored,
             "model_sha256": hashlib.sha256(self._model).hexdigest(),
         }
 
@@ -96,9 +106,15 @@ class SentencePieceTokenizer:
             return UNKNOWN
         piece = self._processor.id_to_piece(token_id)
         if self._processor.is_control(token_id) or self._processor.is_unknown(token_id):
-            return piece
+            return PRESENT_NAMES.get(piece, piece)
         content = self._bytes[token_id]
         return piece if len(content) == 1 and content[0] >= 128 else content.decode()
+
+    def pieces(self) -> tuple[list[str], list[float]]:
+        """Each id's piece as SentencePiece spells it (specials under the names in use), and its score."""
+        pieces = [self._processor.id_to_piece(i) for i in range(self.vocab_size)]
+        scores = [self._processor.get_score(i) for i in range(self.vocab_size)]
+        return [PRESENT_NAMES.get(piece, piece) for piece in pieces], scores
 
     def save(self, directory: str | Path) -> None:
         """Writes tokenizer.model and tokenizer.json."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, write_definition
 from jaxlm.io.tokenizers.table import UNKNOWN, decode_bytes
-from jaxlm.text.tokenizer import BOS, EOS, PAD, SPECIALS, check_text
+from jaxlm.text.tokenizer import BOS, EOS, PAD, PRESENT_NAMES, SPECIALS, check_text, present_names
 
 
 class ByteTokenizer:
@@ -19,7 +19,8 @@ class ByteTokenizer:
     closed = False
 
     def __init__(self) -> None:
-        self.special_tokens = {name: 256 + i for i, name in enumerate(SPECIALS)}
+        self._stored = {name: 256 + i for i, name in enumerate(SPECIALS)}
+        self.special_tokens = present_names(self._stored)
         self.vocab_size = 256 + len(SPECIALS)
         self.pad_id = self.special_tokens[PAD]
         self.bos_id: int | None = self.special_tokens[BOS]
@@ -28,7 +29,7 @@ class ByteTokenizer:
         self.fingerprint = fingerprint_of(self._definition())
 
     def _definition(self) -> dict[str, Any]:
-        return {"format_version": FORMAT_VERSION, "kind": self.kind, "special_tokens": self.special_tokens}
+        return {"format_version": FORMAT_VERSION, "kind": self.kind, "special_tokens": self._stored}
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> list[int]:
         """Ids of one text; UserError for a lone surrogate."""
@@ -49,8 +50,11 @@ class ByteTokenizer:
         """An ASCII character, ``<0xE4>`` for another byte, or the special's name."""
         if 0 <= token_id < 128:
             return chr(token_id)
+        if 0 <= token_id < 256:
+            return f"<0x{token_id:02X}>"
         if 0 <= token_id < self.vocab_size:
-            return f"<0x{token_id:02X}>" if token_id < 256 else SPECIALS[token_id - 256]
+            name = SPECIALS[token_id - 256]
+            return PRESENT_NAMES.get(name, name)
         return UNKNOWN
 
     def save(self, directory: str | Path) -> None:

@@ -1,0 +1,46 @@
+"""Layers of one kind, stacked: their parameters in one tree with a leading axis, run by a scan or written out."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxlm.core.types import Array, Params, PyTree
+
+RematPolicy = Literal["none", "full", "dots"]
+
+
+def init_stack(init_layer: Callable[[Array], Params], key: Array, num_layers: int) -> Params:
+    """[l, ...] leaves; a layer's depend on the key and its number alone."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_layers))
+    return jax.vmap(init_layer)(keys)
+
+
+def unstack(tree: PyTree, count: int) -> list[PyTree]:
+    """[l, ...] leaves -> l trees. ``lax.split``, as its gradient is one concatenation and not l padded sums."""
+    leaves, treedef = jax.tree.flatten(tree)
+    parts = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, [1] * count, axis=0)] for leaf in leaves]
+    return [jax.tree.unflatten(treedef, [part[i] for part in parts]) for i in range(count)]
+
+
+def run_stack(
+    layer: Callable[[Params, Array, Any], Array],
+    stacked: Params,
+    x_btd: Array,
+    num_layers: int,
+    *,
+    scan: bool,
+    remat_policy: RematPolicy = "none",
+) -> Array:
+    """``x = layer(params of layer i, x, i)`` for each i in turn."""
+    if remat_policy != "none":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat_policy == "dots" else None
+        # Inside scan nothing can be merged with the forward pass, so the barrier against it is not needed.
+        layer = jax.checkpoint(layer, policy=policy, prevent_cse=not scan)
+    if scan:
+        numbers = jnp.arange(num_layers, dtype=jnp.int32)
+        return jax.lax.scan(lambda x, xs: (layer(xs[0], x, xs[1]), None), x_btd, (stacked, numbers))[0]
+    for i, params in enumerate(unstack(stacked, num_layers)):
+        x_btd = layer(params, x_btd, i)
+    return x_btd

@@ -1,0 +1,158 @@
+"""What pretraining and fine-tuning do alike with an assembled run: start or resume, train, write down, conclude."""
+
+import contextlib
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+from jaxlm.core.types import Array, Batch, Params
+from jaxlm.data.batches import DataState
+from jaxlm.io.agree import first_stderr, is_first, one_fate, say
+from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.metrics import MetricsWriter, SilentWriter
+from jaxlm.io.progress import Progress, notice
+from jaxlm.io.report import write_report
+from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.run.incidents import Incident, Incidents, describe
+from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
+from jaxlm.run.setup import StateLayout
+from jaxlm.run.signals import StopRequest
+from jaxlm.train.state import TrainState
+
+Sample = dict[str, Any]
+
+_INFINITE = (float("inf"), float("-inf"))  # like NaN no JSON: null
+
+
+class AssembledRun(Protocol):
+    """A config and its data made into parts. Making it has compiled nothing."""
+
+    @property
+    def config(self) -> Any:
+        """With ``num_steps``, ``log_every``, ``eval_every``, ``checkpoint`` and ``tokens_per_step``."""
+        ...
+
+    layout: StateLayout
+    flops_per_step: float
+
+    @property
+    def peak_flops(self) -> float | None: ...
+    def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]: ...
+    def fresh_state(self) -> TrainState:
+        """The state at step 0."""
+        ...
+
+    def batches(self, state: DataState) -> AbstractContextManager[Iterator[tuple[int, Batch]]]: ...
+    def evaluator(self) -> Callable[[Params], Figures]: ...
+    def sampler(self) -> Callable[[Params], list[Sample]]: ...
+
+
+def train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] | None) -> tuple[Outcome, list[Sample]]:
+    """Trains to the end or to a signal, from the last checkpoint if there is one; also returns the last samples."""
+    config = run.config
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        checkpointer = stack.enter_context(Checkpointer(directory.checkpoints_path, config.checkpoint))
+        start = _start(run, checkpointer)
+        first_step = int(start.state.step)
+        with notice("compiling the train step; the first step follows", first_stderr()):
+            step_fn = run.compile_step()
+        batches = stack.enter_context(run.batches(start.data_state))
+        writer = stack.enter_context(
+            MetricsWriter(directory.path, resume_step=first_step) if is_first() else SilentWriter()
+        )
+        progress = stack.enter_context(Progress(config.num_steps, first_step, stream=first_stderr()))
+        evaluate, sample = run.evaluator(), run.sampler()
+        samples: list[Sample] = []
+
+        def judged(state: TrainState) -> Params:
+            return state.params if state.ema_params is None else state.ema_params
+
+        def write_samples(state: TrainState, step: int) -> None:
+            samples[:] = sample(judged(state))
+            writer.write_samples(step, samples)
+            for one in samples:
+                progress.note(f"  | {one['prompt']}{one['completion']}".replace("\n", "\n  | "))
+
+        def write_incidents(entries: list[Incident], new: list[Incident]) -> None:
+            if is_first() and (entries or directory.incidents_path.exists()):
+                write_json(directory.incidents_path, entries)
+            for incident in new:
+                progress.note(describe(incident))
+
+        write_incidents(start.incidents, [])  # a killed run may have noted some past its last save
+        job = Job(
+            num_steps=config.num_steps,
+            step_fn=step_fn,
+            batches=batches,
+            data_state=start.data_state,
+            evaluate=lambda state: evaluate(judged(state)),
+            sample=write_samples,
+            cadence=Cadence(
+                config.log_every,
+                config.eval_every,
+                config.checkpoint.save_every,
+                config.checkpoint.save_minutes,
+            ),
+            tokens_per_step=config.tokens_per_step,
+            flops_per_step=run.flops_per_step,
+            peak_flops=run.peak_flops,
+            checkpointer=checkpointer,
+            writer=writer,
+            progress=progress,
+            incidents=Incidents(start.incidents, skipped=int(start.state.skipped), changed=write_incidents),
+            saved_step=start.saved_step,
+            profile_dir=directory.profile_path,
+            profile_steps=profile_steps if is_first() else None,
+        )
+        stack.enter_context(one_fate())  # innermost: the checkpointer would wait for processes that are gone
+        return run_loop(job, start.state, stop), samples
+
+
+class _Start(NamedTuple):
+    """What training goes on from."""
+
+    state: TrainState
+    data_state: DataState
+    incidents: list[Incident]
+    saved_step: int | None
+
+
+def _start(run: AssembledRun, checkpointer: Checkpointer) -> _Start:
+    """The newest checkpoint, or a fresh state."""
+    restored = checkpointer.resume(run.layout.abstract)
+    if restored is None:
+        with notice("initialising", first_stderr()):
+            return _Start(run.fresh_state(), DataState(), [], None)
+    say(f"resuming from step {restored.step}")
+    data_state, incidents = DataState.from_json(restored.meta["data"]), list(restored.meta["incidents"])
+    return _Start(restored.state, data_state, incidents, restored.step)
+
+
+def conclude(directory: RunDir, outcome: Outcome, facts: dict[str, Any], judged: Figures) -> dict[str, Any]:
+    """The final figures, and what the run directory holds of a finished run: its mark and its report."""
+    figures: dict[str, Any] = {"step": outcome.step, **facts, "run_dir": str(directory.path)}
+    figures |= outcome.figures | judged
+    if outcome.stopped_by is not None:
+        say(f"stopped by {outcome.stopped_by} at step {outcome.step}, saved: the same command goes on from here")
+        figures["stopped_by"] = outcome.stopped_by
+    figures = {name: None if value != value or value in _INFINITE else value for name, value in figures.items()}
+    if outcome.stopped_by is None:
+        directory.mark_done(figures)
+    write_report(directory.path)
+    say(f"report: {directory.report_path}")
+    return figures
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    """The last line of stdout."""
+    if is_first():
+        print(json.dumps(figures), flush=True)
+
+
+def exit_code(figures: dict[str, Any]) -> int:
+    """0, or 128 and the number of the signal that stopped the run."""
+    stopped_by = figures.get("stopped_by")
+    return 0 if stopped_by is None else 128 + signal.Signals[stopped_by]
