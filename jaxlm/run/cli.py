@@ -13,6 +13,7 @@ Main = Callable[[list[str]], int]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("jaxlm.run.pretrain:main", "train a language model: jaxlm pretrain CONFIG [--field.sub value ...]"),
+    "finetune": ("jaxlm.run.finetune:main", "teach it a task from labelled data: jaxlm finetune CONFIG --base RUN"),
     "generate": ("jaxlm.run.generate:main", "complete prompts: jaxlm generate RUN --prompt 'Once upon'"),
     "chat": ("jaxlm.run.chat:main", "write with a model in the terminal: jaxlm chat RUN"),
     "inspect": ("jaxlm.run.pretrain:inspect_main", "show decoded batches, masks and segments: jaxlm inspect CONFIG"),
