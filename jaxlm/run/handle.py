@@ -11,6 +11,7 @@ from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.run.causal_lm import open_causal
 from jaxlm.run.encoder_lm import open_encoder
 from jaxlm.run.language_model import Generation, LanguageModel, Score
+from jaxlm.run.tuned_model import open_tuned
 
 __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 
@@ -26,7 +27,7 @@ def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = Non
     """The model of a run directory, its parameters on the first device; no optimiser state is read.
 
     Args:
-      run_dir: what ``jaxlm pretrain`` wrote: config.json, tokenizer/, checkpoints/.
+      run_dir: what ``jaxlm pretrain`` or ``jaxlm finetune`` wrote: config.json, tokenizer/, checkpoints/.
       step: which checkpoint; None = the newest.
       ema: True = the averaged parameters, False = the trained ones, None = averaged if the run kept them.
 
@@ -44,5 +45,6 @@ def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = Non
     if not run.checkpoints_path.is_dir():
         raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
     tokenizer = load_tokenizer(run.tokenizer_path)
+    opener = open_tuned if "task" in config else FAMILIES[family]
     with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
-        return FAMILIES[family](config, tokenizer, checkpointer, step, ema)
+        return opener(config, tokenizer, checkpointer, step, ema)
