@@ -230,6 +230,7 @@ def _check_same_task(directory: RunDir, config: FinetuneConfig) -> None:
 
 def _write_config(directory: RunDir, run: Tuning) -> None:
     directory.write_config(run.config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind)
+    directory.require(examples_sha256=run.data.fingerprint)
     keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)
 
 

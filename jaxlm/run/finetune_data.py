@@ -1,6 +1,7 @@
 """From a fine-tuning config to what its loop reads: the base's model and tokenizer, examples, labels, rows."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ class Labelled(NamedTuple):
     validation: dict[str, np.ndarray]
     base_params: Params | None
     """The base's parameters below its head; None where training starts from nothing."""
+    fingerprint: str
+    """sha256 (hex) of all examples: a resumed run must find the same."""
 
 
 def prepare_examples(config: FinetuneConfig, say: Say) -> Labelled:
@@ -66,7 +69,8 @@ def prepare_examples(config: FinetuneConfig, say: Say) -> Labelled:
             "lower it or train longer"
         )
     config = dataclasses.replace(config, task=task, num_steps=num_steps)
-    return Labelled(config, tokenizer, arrays["train"], arrays["validation"], base_params)
+    fingerprint = _fingerprint(train, validation)
+    return Labelled(config, tokenizer, arrays["train"], arrays["validation"], base_params, fingerprint)
 
 
 def encode_examples(
@@ -81,6 +85,11 @@ def head_config(model: ModelConfig, task: TaskConfig) -> HeadConfig:
     """The head that a task asks for."""
     pooling = task.pooling or ("first" if model.family in MASKED else "last")
     return HeadConfig(task.kind, max(1, len(task.labels)), pooling, task.head_dropout)
+
+
+def _fingerprint(*parts: Sequence[Example]) -> str:
+    content = [[(example.texts, example.labels) for example in examples] for examples in parts]
+    return hashlib.sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _read(task: TaskConfig, name: str, path: str) -> list[Example]:
