@@ -1,6 +1,6 @@
 """Characters of Tiny Shakespeare with an LSTM of the decoder's size, its state carried from batch to batch.
 
-python -m experiments.pretrain shakespeare_lstm
+    python -m experiments.pretrain shakespeare_lstm
 """
 
 import dataclasses
