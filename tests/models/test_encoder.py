@@ -14,7 +14,8 @@ from jaxlm.core.tree import flatten_with_paths
 from jaxlm.models.encoder import RULES, make_encoder, pool
 from jaxlm.models.encoder_config import BERT_BASE, BERT_LARGE, EncoderConfig
 from jaxlm.plan.families import count_encoder_params, train_flops_per_token
-from jaxlm.sharding.rules import match_rules
+from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from jaxlm.sharding.rules import check_divides, match_rules, named_shardings
 
 MODERN = EncoderConfig(vocab_size=31, max_seq_len=32, num_layers=2, model_dim=16, num_heads=2, init_std=0.3)
 BERT = dataclasses.replace(
@@ -132,6 +133,23 @@ def test_remat_and_dropout(rng):
     )
     assert np.any(one != two)
     np.testing.assert_array_equal(off, made(MODERN)[0].hidden(params, tokens)[0])
+
+
+@pytest.mark.parametrize("config", FORMS)
+def test_a_mesh_changes_nothing(config, rng):
+    model, params = made(dataclasses.replace(config, vocab_multiple=4))
+    tokens = rng.integers(0, 31, (4, 9)).astype(np.int32)
+    segments = (np.arange(9) < rng.integers(3, 10, (4, 1))).astype(np.int32)
+
+    def logits(params):
+        return jax.jit(model.apply_fn)(params, tokens, segment_ids=segments)
+
+    plain = logits(params)
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, model=2), jax.devices())
+    specs = match_rules(RULES, params)
+    check_divides(params, specs, dict(mesh.shape))
+    with jax.set_mesh(mesh):
+        np.testing.assert_allclose(logits(jax.device_put(params, named_shardings(mesh, specs))), plain, atol=1e-4)
 
 
 def test_refusals():

@@ -13,7 +13,7 @@ from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import BERT_BASE, EncoderConfig
 from jaxlm.models.heads import HeadConfig, make_task_model
 from jaxlm.sharding.rules import match_rules
-from jaxlm.train.objectives import task_objective
+from jaxlm.train.objectives import causal_objective, task_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
 
@@ -99,3 +99,17 @@ def test_token_types_tell_the_texts_of_a_pair_apart(rng):
     batch = batch_of(rng, "classify", 2)
     types = jnp.asarray(np.tile(np.arange(10) > 4, (8, 1)).astype(np.int32))
     assert np.any(np.asarray(task.outputs(params, batch | {"token_types": types})) != task.outputs(params, batch))
+
+
+def test_the_masked_loss_counts_chosen_places_alone(rng):
+    objective = causal_objective(ENCODER)
+    params = jax.jit(ENCODER.init)(jax.random.key(0))
+    chosen = (rng.random((2, 10)) < 0.3).astype(np.float32)
+    batch = {name: rng.integers(0, 23, (2, 10)).astype(np.int32) for name in ("tokens", "targets")}
+    batch |= {"segment_ids": np.ones((2, 10), np.int32), "loss_mask": chosen}
+    terms = jax.jit(lambda batch: objective.terms(params, None, None, batch, jax.random.key(0))[0]["nll"])
+    term = terms(batch)
+    assert float(term.count) == chosen.sum()
+    elsewhere = np.where(chosen > 0, batch["targets"], (batch["targets"] + 1) % 23)
+    assert float(terms(batch | {"targets": elsewhere}).total) == float(term.total)
+    assert float(terms(batch | {"targets": (batch["targets"] + 1) % 23}).total) != float(term.total)
