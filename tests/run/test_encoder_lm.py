@@ -7,6 +7,11 @@ import pytest
 
 import jaxlm
 from jaxlm.core.errors import UserError
+from jaxlm.io.tokenizers import train_tokenizer
+from jaxlm.models.encoder import make_encoder
+from jaxlm.models.encoder_config import EncoderConfig
+from jaxlm.run.encoder_lm import EncoderLM
+from jaxlm.text.tokenizer import TokenizerConfig
 from tests.run.encoder_runs import make_encoder_run
 
 
@@ -68,3 +73,13 @@ def test_refusals(opened):
     ]:
         with pytest.raises(UserError, match=words):
             call()
+
+
+def test_the_space_before_a_mask_belongs_to_the_missing_word(repo):
+    text = (repo / "docs" / "encoder.md").read_text()
+    tokenizer = train_tokenizer(TokenizerConfig(kind="bpe", vocab_size=400), [text])
+    config = EncoderConfig(vocab_size=400, num_layers=1, model_dim=16, num_heads=2)
+    lm = EncoderLM(make_encoder(config), {}, tokenizer, {})
+    begin, end = [tokenizer.bos_id], [tokenizer.eos_id]
+    expected = [*begin, *tokenizer.encode("the"), lm.mask_id, *tokenizer.encode(" of"), lm.mask_id, *end]
+    assert lm.encode("the <mask> of<mask>") == expected
