@@ -9,12 +9,13 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.examples import ExamplePlan, encode_rows, label_arrays
 from jaxlm.io.labelled import read_examples
 from jaxlm.io.tokenizers import ByteTokenizer, CharTokenizer
+from jaxlm.text.tokenizer import Tokenizer
 
 TOKENIZER = ByteTokenizer()
 BOS, EOS = TOKENIZER.bos_id, TOKENIZER.eos_id
 
 
-def rows_of(texts, *, seq_len=32, words=False, token_types=True, tokenizer=TOKENIZER):
+def rows_of(texts, *, seq_len=32, words=False, token_types=True, tokenizer: Tokenizer = TOKENIZER):
     return encode_rows(tokenizer, texts, seq_len=seq_len, words=words, token_types=token_types)
 
 

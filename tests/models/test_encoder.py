@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ def test_bert_is_its_equations(rng):
     model, params = made(BERT)
     params = jax.tree.map(lambda leaf: leaf + jnp.asarray(0.1 * rng.standard_normal(leaf.shape), leaf.dtype), params)
     tokens, types = rng.integers(0, 31, 9).astype(np.int32), np.array([0] * 5 + [1] * 4, np.int32)
-    options = {"token_types": types[None]}
+    options: Any = {"token_types": types[None]}
     hidden, _ = model.hidden(params, tokens[None], **options)
     by_hand, logits, pooled = bert_by_hand(params, tokens, types)
     np.testing.assert_allclose(hidden[0], by_hand, atol=1e-5)
@@ -160,7 +161,8 @@ def test_refusals():
         model.hidden(params, jnp.zeros((1, 4), jnp.int32), kv_cache=object())
     with pytest.raises(UserError, match="33 tokens exceed"):
         model.hidden(params, jnp.zeros((1, 33), jnp.int32))
-    for change in ({"mlp": "x"}, {"num_layers": 0}, {"dropout": 1.0}, {"num_token_types": -1}, {"norm_eps": 0.0}):
+    changes: Any = ({"mlp": "x"}, {"num_layers": 0}, {"dropout": 1.0}, {"num_token_types": -1}, {"norm_eps": 0.0})
+    for change in changes:
         with pytest.raises(ValueError, match=rf"model\.{next(iter(change))}"):
             EncoderConfig(**change)
     with pytest.raises(ValueError, match="num_heads=3"):

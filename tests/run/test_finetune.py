@@ -68,10 +68,10 @@ def write_task(directory, base, kind, fields=""):
 
 
 def command(capsys, *argv):
-    """(exit code, the figures or None, stderr)"""
+    """(exit code, the figures if it printed any, stderr)"""
     code = main(["finetune", *map(str, argv)])
     out, err = capsys.readouterr()
-    return code, json.loads(out.splitlines()[-1]) if out else None, err
+    return code, json.loads(out.splitlines()[-1]) if out else {}, err
 
 
 def test_a_classifier_learns_resumes_bit_for_bit_and_predicts(base, tmp_path, capsys):

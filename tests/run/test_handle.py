@@ -212,7 +212,8 @@ def test_incomplete_run_directories_are_refused(run, tmp_path):
         load(tmp_path)
     record = json.loads((run[0] / "config.json").read_text())
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(record | {"config": record["config"] | {"family": "oracle"}}))
+    model = record["config"]["model"] | {"family": "oracle"}
+    config.write_text(json.dumps(record | {"config": record["config"] | {"model": model}}))
     with pytest.raises(UserError, match="family 'oracle'"):
         load(tmp_path)
     config.write_text(json.dumps(record))

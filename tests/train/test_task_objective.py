@@ -11,7 +11,7 @@ import pytest
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import BERT_BASE, EncoderConfig
-from jaxlm.models.heads import HeadConfig, make_task_model
+from jaxlm.models.heads import HeadConfig, TaskKind, make_task_model
 from jaxlm.sharding.rules import match_rules
 from jaxlm.train.objectives import causal_objective, task_objective
 from jaxlm.train.state import create_state
@@ -53,7 +53,8 @@ def test_accumulation_is_the_whole_batch(kind, num_outputs, rng):
 
 
 def test_losses_by_hand(rng):
-    for kind, count in (("classify", 3), ("regress", 1), ("tag", 4)):
+    kinds: tuple[tuple[TaskKind, int], ...] = (("classify", 3), ("regress", 1), ("tag", 4))
+    for kind, count in kinds:
         task = make_task_model(BERT, HeadConfig(kind, count))
         params = jax.jit(task.init)(jax.random.key(0))
         batch = batch_of(rng, kind, count)
