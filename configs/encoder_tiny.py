@@ -1,7 +1,7 @@
 """A small encoder learns to restore masked words in the docstrings of Python's standard library; minutes on a laptop.
 
-    python -m experiments.pretrain encoder_tiny
-    python -m experiments.pretrain encoder_tiny --corpus.source text --corpus.paths FILE ...
+python -m experiments.pretrain encoder_tiny
+python -m experiments.pretrain encoder_tiny --corpus.source text --corpus.paths FILE ...
 """
 
 from jaxlm.data.batches import DataConfig

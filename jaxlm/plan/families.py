@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxlm.core.tree import flatten_with_paths
+from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import ModelConfig, make_model
 from jaxlm.models.recurrent import RecurrentConfig
+from jaxlm.nn.mlp import GATED
 from jaxlm.nn.recurrent import gate_width
 from jaxlm.plan import flops
 from jaxlm.plan.memory import activation_bytes
@@ -30,7 +32,7 @@ def count_encoder_params(config: EncoderConfig) -> ParamCounts:
     embedding = sum(size for path, size in sizes.items() if path.startswith("embed/"))
     pooler = sum(size for path, size in sizes.items() if path.startswith("pooler/"))
     total = sum(sizes.values())
-    return ParamCounts(total, embedding, total - embedding - pooler + sizes["embed/table"])
+    return ParamCounts(total, embedding, total - embedding - pooler + sizes["embed/table"], total)
 
 
 def _encoder_flops(config: EncoderConfig, seq_len: int) -> float:
@@ -58,6 +60,27 @@ def _recurrent_bytes(
     return int(kept), int(2 * tokens * config.padded_vocab_size / model_ways * 4)
 
 
+def _encoder_bytes(
+    config: EncoderConfig, *, rows: int, seq_len: int, model_ways: int = 1, expert_ways: int = 1
+) -> tuple[int, int]:
+    """What a plain decoder of the same shape keeps: a layer has the same products, norms and attention weights."""
+    decoder = DecoderConfig(
+        vocab_size=config.vocab_size,
+        vocab_multiple=config.vocab_multiple,
+        num_layers=config.num_layers,
+        model_dim=config.model_dim,
+        num_heads=config.num_heads,
+        head_dim=config.head_width,
+        mlp_dim=config.mlp_width,
+        mlp="swiglu" if config.mlp in GATED else "gelu",
+        position="none",
+        compute_dtype=config.compute_dtype,
+        remat_policy=config.remat_policy,
+        attention=config.attention,
+    )
+    return activation_bytes(decoder, rows=rows, seq_len=seq_len, model_ways=model_ways, expert_ways=expert_ways)
+
+
 _FLOPS: dict[str, Callable[[Any, int], float]] = {
     "decoder": flops.train_flops_per_token,
     "recurrent": _recurrent_flops,
@@ -66,7 +89,7 @@ _FLOPS: dict[str, Callable[[Any, int], float]] = {
 _BYTES: dict[str, Callable[..., tuple[int, int]]] = {
     "decoder": activation_bytes,
     "recurrent": _recurrent_bytes,
-    "encoder": activation_bytes,  # a layer keeps what a decoder's does
+    "encoder": _encoder_bytes,
 }
 
 

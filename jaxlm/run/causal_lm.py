@@ -26,18 +26,7 @@ _BATCH_LOGITS = 1 << 25
 """Logits held at once while scoring: 128 MiB in f32."""
 
 
-def open_causal(run: RunDir, config: dict[str, Any], step: int | None, ema: bool | None) -> "CausalLM":
-    """The model of a run directory: its tokenizer and one of its checkpoints (see ``jaxlm.load``)."""
-    if not run.tokenizer_path.is_dir():
-        raise UserError(f"{run.path} has no tokenizer/: the run stopped before it began, start it again")
-    if not run.checkpoints_path.is_dir():
-        raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
-    tokenizer = load_tokenizer(run.tokenizer_path)
-    with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
-        return restore_causal(config, tokenizer, checkpointer, step, ema)
-
-
-def restore_causal(
+def open_causal(
     run_config: dict[str, Any], tokenizer: Tokenizer, checkpointer: Checkpointer, step: int | None, ema: bool | None
 ) -> "CausalLM":
     """The model of a run's config and checkpoints (see ``jaxlm.load``)."""

@@ -12,6 +12,7 @@ Main = Callable[[list[str]], int]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("jaxlm.run.pretrain:main", "train a language model: jaxlm pretrain CONFIG [--field.sub value ...]"),
+    "finetune": ("jaxlm.run.finetune:main", "teach it a task from labelled data: jaxlm finetune CONFIG --base RUN"),
     "generations": (
         "jaxlm.run.generations:main",
         "n-gram, RNN, LSTM, GRU and decoder side by side: jaxlm generations CONFIG",

@@ -100,10 +100,17 @@ class EncoderLM(LanguageModel):
 
     def encode(self, text: str) -> list[int]:
         """Token ids as the model reads them: a text that spells <mask> has the mask symbol there, and the symbols that
-        texts began and ended with in training stand around it. Raises UserError where they are too many."""
+        texts began and ended with in training stand around it. Raises UserError where they are too many.
+
+        A space before <mask> belongs to what is missing where the tokenizer's pieces begin with their space.
+        """
+        *before_masks, last = text.split(MASK)
+        if self.tokenizer.kind in ("unigram", "bpe"):
+            before_masks = [part.removesuffix(" ") for part in before_masks]
         inside: list[int] = []
-        for number, part in enumerate(text.split(MASK)):
-            inside += [self.mask_id] * (number > 0) + list(self.tokenizer.encode(part))
+        for part in before_masks:
+            inside += [*self.tokenizer.encode(part), self.mask_id]
+        inside += self.tokenizer.encode(last)
         ids = [*self._begin, *inside, *self._end]
         if len(ids) > self.context:
             raise UserError(f"a text has {len(ids)} tokens, more than the context of {self.context}: cut it")

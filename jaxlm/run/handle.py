@@ -5,28 +5,47 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
+from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.run.causal_lm import open_causal
 from jaxlm.run.encoder_lm import open_encoder
 from jaxlm.run.language_model import Generation, LanguageModel, Score
 from jaxlm.run.ngram_lm import open_ngram
+from jaxlm.run.tuned_model import open_tuned
 
 __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 
+
+def _trained(opener: Callable[..., LanguageModel]) -> Callable[..., LanguageModel]:
+    """How to open a run that has checkpoints: fine-tuned to a task, or as its family is."""
+
+    def open_run(run: RunDir, config: dict[str, Any], step: int | None, ema: bool | None) -> LanguageModel:
+        if not run.tokenizer_path.is_dir():
+            raise UserError(f"{run.path} has no tokenizer/: the run stopped before it began, start it again")
+        if not run.checkpoints_path.is_dir():
+            raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
+        tokenizer = load_tokenizer(run.tokenizer_path)
+        with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
+            return (open_tuned if "task" in config else opener)(config, tokenizer, checkpointer, step, ema)
+
+    return open_run
+
+
 FAMILIES: dict[str, Callable[..., LanguageModel]] = {
-    "decoder": open_causal,
-    "recurrent": open_causal,
-    "encoder": open_encoder,
+    "decoder": _trained(open_causal),
+    "recurrent": _trained(open_causal),
+    "encoder": _trained(open_encoder),
     "ngram": open_ngram,
 }
-"""Family -> how to open it: ``f(run, run_config, step, ema) -> LanguageModel``. Each opens its own parts of the run."""
+"""Family -> how to open it: ``f(run, run_config, step, ema) -> LanguageModel``."""
 
 
 def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = None) -> LanguageModel:
     """The model of a run directory, its parameters on the first device; no optimiser state is read.
 
     Args:
-      run_dir: what ``jaxlm pretrain`` (config.json, tokenizer/, checkpoints/) or ``tools.ngram fit`` wrote.
+      run_dir: what ``jaxlm pretrain``, ``jaxlm finetune``, ``tools.hf import`` or ``tools.ngram fit`` wrote.
       step: which checkpoint; None = the newest.
       ema: True = the averaged parameters, False = the trained ones, None = averaged if the run kept them.
 

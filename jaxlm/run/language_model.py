@@ -94,6 +94,22 @@ class LanguageModel:
         """``num_samples`` completions of each prompt, those of one prompt side by side."""
         self._cannot("generate")
 
+    def fill(self, text: str, *, top_k: int = 5) -> list[list[Any]]:
+        """For each <mask> of the text the likeliest symbols (encoders)."""
+        self._cannot("fill masks")
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """A vector for each text, f32 [texts, d] (encoders)."""
+        self._cannot("embed texts")
+
+    def pseudo_log_likelihood(self, texts: Sequence[str]) -> list[Score]:
+        """How likely each token is given all others of its text (encoders)."""
+        self._cannot("give pseudo-log-likelihoods")
+
+    def predict(self, texts: Sequence[Any]) -> list[Any]:
+        """Labels of texts, pairs or words (fine-tuned models)."""
+        self._cannot("predict labels")
+
     def _cannot(self, what: str) -> NoReturn:
         raise UserError(f"a model of family {self.family!r} cannot {what}: use another run")
 

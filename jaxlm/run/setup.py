@@ -11,6 +11,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key, purpose_key
 from jaxlm.core.types import Array, Batch, PyTree
 from jaxlm.models.api import Model
+from jaxlm.models.heads import TaskModel
 from jaxlm.sharding.mesh import batch_spec, batch_ways
 from jaxlm.sharding.rules import check_divides, match_rules, named_shardings, state_specs
 from jaxlm.train.state import TrainState, create_state
@@ -31,7 +32,7 @@ class StateLayout(NamedTuple):
 
 
 def lay_out_state(
-    model: Model,
+    model: Model | TaskModel,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     *,

@@ -34,7 +34,8 @@ def tokenizer(request) -> Tokenizer:
 def test_follows_the_protocol(tokenizer):
     assert isinstance(tokenizer, Tokenizer)
     assert not tokenizer.closed
-    assert set(tokenizer.special_tokens) == set(SPECIALS)
+    assert set(tokenizer.special_tokens) == set(SPECIALS) - {"<|reserved_0|>"} | {"<mask>"}
+    assert tokenizer.token_str(tokenizer.special_tokens["<mask>"]) == "<mask>"
     ids = tokenizer.special_tokens
     assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) == (ids["<pad>"], ids["<bos>"], ids["<eos>"])
     assert tokenizer.encode("x", bos=True, eos=True) == [tokenizer.bos_id, *tokenizer.encode("x"), tokenizer.eos_id]

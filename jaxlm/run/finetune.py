@@ -1,0 +1,240 @@
+"""``jaxlm finetune CONFIG``: a trained model learns a task from labelled data. The same command resumes it.
+
+The loop, the step, checkpoints and the run directory are those of pretraining (`jaxlm.run.training`).
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlm.core.tree import count_params
+from jaxlm.core.types import Array, Batch, Params
+from jaxlm.data.batches import DataState
+from jaxlm.data.examples import ExamplePlan
+from jaxlm.evals import classification as scores
+from jaxlm.io.agree import check_same, first_then_others, on_every_process, on_first_process, one_fate, say
+from jaxlm.io.config_json import config_to_dict
+from jaxlm.io.loader import example_batches
+from jaxlm.io.run_dir import RunDir
+from jaxlm.models.families import for_platform, make_model
+from jaxlm.models.heads import make_task_model
+from jaxlm.optim.optimizers import make_optimizer
+from jaxlm.plan.flops import peak_flops
+from jaxlm.run.config import MAY_CHANGE
+from jaxlm.run.config_files import load_config
+from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
+from jaxlm.run.finetune_config import FinetuneConfig
+from jaxlm.run.finetune_data import Labelled, head_config, prepare_examples
+from jaxlm.run.loop import Figures
+from jaxlm.run.prepare import keep_tokenizer
+from jaxlm.run.processes import start_processes
+from jaxlm.run.setup import StateLayout, batch_sharding, check_rows, compile_train_step, lay_out_state
+from jaxlm.run.training import Sample, conclude, exit_code, print_figures, train
+from jaxlm.sharding.mesh import batch_ways, make_mesh
+from jaxlm.train.objectives import task_objective
+from jaxlm.train.state import TrainState
+from jaxlm.train.step import make_train_step
+
+
+def main(argv: list[str]) -> int:
+    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
+    JSON."""
+    start_processes()
+    with one_fate():
+        config, options = on_every_process(
+            "command line", lambda: load_config(FinetuneConfig, argv, prog="jaxlm finetune")
+        )
+        run_dir = options.run_dir or f"runs/{config.name}"
+        steps = options.profile_steps if options.profile else None
+        figures = finetune(config, run_dir, profile_steps=steps, dry_run=options.dry_run)
+        print_figures(figures)
+    return exit_code(figures)
+
+
+def finetune(
+    config: FinetuneConfig,
+    run_dir: str | Path,
+    *,
+    profile_steps: tuple[int, int] | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Train as ``config`` says in ``run_dir``, from its last checkpoint if it has one; returns the final figures:
+    ``eval/loss`` and the scores of the task (``evals.classification``).
+
+    Raises UserError for bad input, before anything expensive has run. ``dry_run`` stops there.
+    """
+    start_processes()
+    directory = RunDir(run_dir)
+    with one_fate():
+        check_same("start", lambda: config_to_dict(config) | {"run_dir": str(directory.path.absolute())})
+        mesh = on_every_process("mesh", lambda: _mesh_of(config))
+        try:
+            if not dry_run:
+                final = on_first_process("run directory", lambda: _open(directory))
+                if final is not None:
+                    on_first_process("config", lambda: _check_same_task(directory, config))
+                    say(f"{directory.path} is finished: pass another --run-dir to train again")
+                    return final
+            run = Tuning(first_then_others("examples", lambda: prepare_examples(config, say)), mesh)
+            say(run.describe())
+            if dry_run:
+                return {"num_params": run.num_params, "num_steps": run.config.num_steps}
+            use_compilation_cache()
+            keep_freed_memory()
+            on_first_process("config", lambda: _write_config(directory, run))
+            outcome, _ = train(run, directory, profile_steps)
+            facts = {"num_params": run.num_params}
+            return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
+        finally:
+            directory.unlock()
+
+
+class Tuning:
+    """The parts of one fine-tuning run (`run.training.AssembledRun`). Making it compiles nothing."""
+
+    def __init__(self, data: Labelled, mesh: Mesh):
+        config = data.config
+        assert config.model is not None
+        assert config.num_steps is not None
+        self.data, self.mesh, self.num_steps = data, mesh, config.num_steps
+        self.config: FinetuneConfig = config
+        model = make_model(for_platform(config.model, mesh.devices.flat[0].platform))
+        self.task = make_task_model(model, head_config(config.model, config.task))
+        self.tx = make_optimizer(config.optimizer, config.num_steps)
+        self.layout: StateLayout = lay_out_state(self.task, self.tx, mesh, seed=config.seed, ema=False)
+        self.plan = ExamplePlan(data.train, config.global_batch_size, config.seed)
+        ways = batch_ways(mesh)
+        eval_rows = -(-config.eval_batch_size // ways) * ways
+        self.eval_plan = ExamplePlan(data.validation, eval_rows, shuffle=False, num_epochs=1)
+        params = self.layout.abstract.params
+        self.num_params = count_params(params)
+        below_head = self.num_params - count_params(params["embed"])
+        # 6 N a token; attention, small at these lengths, is left out.
+        self.flops_per_step = 6.0 * below_head * data.train["tokens"].shape[1] * config.global_batch_size
+
+    @property
+    def peak_flops(self) -> float | None:
+        """Dense bf16 peak of all devices together, FLOP/s; None where unknown."""
+        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
+        return None if peak is None else peak * self.mesh.devices.size
+
+    def describe(self) -> str:
+        """One line: task, parameters, where they come from, steps."""
+        config, task = self.config, self.config.task
+        start = "fresh parameters" if self.data.base_params is None else f"from {config.base} step {config.base_step}"
+        epochs = self.num_steps * config.global_batch_size / self.plan.num_rows
+        classes = f" of {len(task.labels)} classes" if task.labels else ""
+        return (
+            f"task: {task.kind}{classes}; {self.num_params:,} parameters, {start}; {config.num_steps} steps of "
+            f"{config.global_batch_size} examples ({epochs:.1f} epochs)"
+        )
+
+    def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+        """The train step of this run, compiled for its mesh."""
+        config = self.config
+        step = make_train_step(
+            task_objective(self.task),
+            self.tx,
+            schedule=config.optimizer.schedule_fn(self.num_steps),
+            grad_accum_steps=config.grad_accum_steps,
+        )
+        sharding = batch_sharding(self.mesh)
+        batch = {
+            name: jax.ShapeDtypeStruct((config.global_batch_size, *array.shape[1:]), array.dtype, sharding=sharding)
+            for name, array in self.data.train.items()
+        }
+        return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
+
+    def fresh_state(self) -> TrainState:
+        """Step 0: the base's parameters below a new head, or all of them new."""
+        state = self.layout.init()
+        if self.data.base_params is None:
+            return state
+
+        def place(leaf: Array, want: jax.ShapeDtypeStruct) -> jax.Array:
+            array = np.asarray(leaf).astype(want.dtype)
+            return jax.make_array_from_callback(want.shape, want.sharding, lambda index: array[index])
+
+        wanted = {name: part for name, part in self.layout.abstract.params.items() if name != "classifier"}
+        body = jax.tree.map(place, self.data.base_params, wanted)
+        return dataclasses.replace(state, params=body | {"classifier": state.params["classifier"]})
+
+    @contextlib.contextmanager
+    def batches(self, state: DataState) -> Iterator[Iterator[tuple[int, Batch]]]:
+        """The training batches from where ``state`` stands."""
+        yield example_batches(self.plan, state, batch_sharding(self.mesh))
+
+    def sampler(self) -> Callable[[Params], list[Sample]]:
+        """A task model writes nothing."""
+        return lambda params: []
+
+    def evaluator(self) -> Callable[[Params], Figures]:
+        """Loss and scores over the whole validation file, each example once."""
+        everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all outputs
+        outputs_fn = jax.jit(self.task.outputs, out_shardings=everywhere)
+
+        def evaluate(params: Params) -> Figures:
+            outputs, labels = [], []
+            with jax.set_mesh(self.mesh):
+                for batch_id, batch in example_batches(self.eval_plan, DataState(), batch_sharding(self.mesh)):
+                    arrays = self.eval_plan.batch(batch_id)
+                    counted = arrays["loss_mask"] > 0
+                    outputs.append(np.asarray(outputs_fn(params, batch))[counted])
+                    labels.append(arrays["labels"][counted])
+            return task_figures(np.concatenate(outputs), np.concatenate(labels))
+
+        return evaluate
+
+
+def task_figures(outputs: np.ndarray, labels: np.ndarray) -> Figures:
+    """Scores of logits [n, c] against classes [n], or of numbers [n] against numbers [n] (f32)."""
+    outputs = outputs.astype(np.float64)
+    if outputs.ndim == 1:
+        return {
+            "eval/loss": float(np.mean((outputs - labels) ** 2)),
+            "eval/spearman": scores.spearman(outputs, labels),
+            "eval/pearson": scores.pearson(outputs, labels),
+        }
+    num_labels = outputs.shape[1]
+    shifted = outputs - outputs.max(axis=1, keepdims=True)
+    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    predictions = outputs.argmax(axis=1)
+    figures: Figures = {
+        "eval/loss": float(-np.mean(log_probs[np.arange(len(labels)), labels])),
+        "eval/accuracy": scores.accuracy(labels, predictions),
+        "eval/macro_f1": scores.macro_f1(labels, predictions, num_labels),
+        "eval/matthews": scores.matthews(labels, predictions, num_labels),
+    }
+    if num_labels == 2:
+        figures["eval/f1"] = scores.binary_f1(labels, predictions)
+    return figures
+
+
+def _open(directory: RunDir) -> dict[str, Any] | None:
+    """Takes the run directory for this command. Returns the final figures of a finished run."""
+    directory.lock()
+    return directory.final_figures()
+
+
+def _check_same_task(directory: RunDir, config: FinetuneConfig) -> None:
+    """Refuses another config's finished run, without its data: what the data fills in may be open."""
+    open_fields = ("model", "base_step", "num_steps", "task.labels")
+    directory.check_config(config, may_change=(*MAY_CHANGE, *open_fields))
+
+
+def _write_config(directory: RunDir, run: Tuning) -> None:
+    directory.write_config(run.config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind)
+    directory.require(examples_sha256=run.data.fingerprint)
+    keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)
+
+
+def _mesh_of(config: FinetuneConfig) -> Mesh:
+    mesh = make_mesh(config.mesh, jax.devices())
+    check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
+    return mesh

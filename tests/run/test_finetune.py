@@ -1,0 +1,168 @@
+"""Fine-tuning end to end at tiny size: it learns, resumes bit for bit, loads and predicts; bad input is one line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.core.errors import UserError
+from jaxlm.run.cli import main
+from tests.run.commands import assert_same_run
+from tests.run.encoder_runs import make_encoder_run
+
+CONFIG = """
+from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.run.finetune_config import FinetuneConfig, TaskConfig
+
+
+def config():
+    return FinetuneConfig(
+        base=BASE,
+        task=TaskConfig(train=TRAIN, validation=VALIDATION, seq_len=24, FIELDS),
+        optimizer=OptimizerConfig(peak_lr=0.02, schedule="constant", weight_decay=0.0),
+        checkpoint=CheckpointConfig(save_every=10, keep_last=5),
+        num_steps=30, global_batch_size=16, log_every=5, dropout=0.1, eval_batch_size=16,
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base") / "run"
+    make_encoder_run(path)
+    return path
+
+
+def records(kind, count, seed):
+    """Texts of a or b, of which the class, the number and the tags are plain to see."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        words = ["".join(rng.choice(list("ab"), 2)) for _ in range(3)]
+        share = sum(word.count("a") for word in words) / 6
+        if kind == "tag":
+            yield {"words": words, "tags": ["A" if word[0] == "a" else "B" for word in words]}
+        elif kind == "pair":
+            other = words[0] if rng.random() < 0.5 else "zz"
+            yield {"one": words[0], "two": other, "label": "other" if other == "zz" else "same"}
+        else:
+            yield {"text": " ".join(words), "label": share if kind == "regress" else "many" if share > 0.5 else "few"}
+
+
+def write(path, kind, count=64, seed=0):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records(kind, count, seed)))
+    return path
+
+
+def write_task(directory, base, kind, fields=""):
+    train, validation = write(directory / "train.jsonl", kind), write(directory / "validation.jsonl", kind, 40, seed=1)
+    names = {"BASE": repr(str(base)), "TRAIN": repr(str(train)), "VALIDATION": repr(str(validation)), "FIELDS": fields}
+    text = CONFIG
+    for name, value in names.items():
+        text = text.replace(name, value)
+    path = directory / "task.py"
+    path.write_text(text)
+    return path
+
+
+def command(capsys, *argv):
+    """(exit code, the figures if it printed any, stderr)"""
+    code = main(["finetune", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, json.loads(out.splitlines()[-1]) if out else {}, err
+
+
+def test_a_classifier_learns_resumes_bit_for_bit_and_predicts(base, tmp_path, capsys):
+    config = write_task(tmp_path, base, "classify", 'kind="classify", pooling="mean"')
+    code, figures, err = command(capsys, config, "--run-dir", tmp_path / "whole")
+    assert code == 0, err
+    assert figures["step"] == 30
+    assert figures["eval/accuracy"] > 0.8
+    assert {"eval/loss", "eval/f1", "eval/macro_f1", "eval/matthews", "num_params"} <= figures.keys()
+    assert (tmp_path / "whole" / "report.html").exists()
+
+    # What a run killed after step 10 leaves.
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    (tmp_path / "killed" / "done.json").unlink()
+    for step in (20, 30):
+        shutil.rmtree(tmp_path / "killed" / "checkpoints" / str(step))
+    code, again, err = command(capsys, config, "--run-dir", tmp_path / "killed")
+    assert code == 0, err
+    assert "resuming from step 10" in err
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    assert again["eval/loss"] == figures["eval/loss"]
+
+    assert command(capsys, config, "--run-dir", tmp_path / "whole")[1] == figures  # finished: nothing to do
+    code, _, err = command(capsys, config, "--run-dir", tmp_path / "whole", "--seed", "1")
+    assert code == 2
+    assert "holds another config (seed: 0 -> 1)" in err
+
+    lm = jaxlm.load(tmp_path / "whole")
+    validation = list(records("classify", 40, 1))
+    predicted = lm.predict([record["text"] for record in validation])
+    right = np.mean([p.label == r["label"] for p, r in zip(predicted, validation, strict=True)])
+    assert right == pytest.approx(figures["eval/accuracy"])
+    assert sum(predicted[0].probabilities.values()) == pytest.approx(1)
+    with pytest.raises(UserError, match="fine-tuned encoder"):
+        lm.score(["a"])
+    with pytest.raises(UserError, match="not one text"):
+        lm.predict([["a", "b"]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "score"),
+    [
+        ("tag", 'kind="tag", text="words", label="tags"', "eval/macro_f1"),
+        ("regress", 'kind="regress", pooling="mean"', "eval/spearman"),
+    ],
+)
+def test_tags_and_numbers_are_learnt(kind, fields, score, base, tmp_path, capsys):
+    config = write_task(tmp_path, base, kind, fields)
+    code, figures, err = command(capsys, config, "--run-dir", tmp_path / "run")
+    assert code == 0, err
+    assert figures[score] > 0.7
+    (example,) = records(kind, 1, 5)
+    (found,) = jaxlm.load(tmp_path / "run").predict([example["words" if kind == "tag" else "text"]])
+    assert len(found) == 3 if kind == "tag" else isinstance(found.label, float)
+
+
+def test_pairs_on_a_decoder_and_from_scratch(make_run, tmp_path, capsys):
+    make_run(tmp_path / "decoder")
+    fields = 'kind="classify", text="one", text_b="two"'
+    config = write_task(tmp_path, tmp_path / "decoder", "pair", fields)
+    argv = ("--num-steps", "2", "--optimizer.warmup-steps", "0")
+    for name, more in (("tuned", ()), ("scratch", ("--from-scratch",))):
+        code, figures, err = command(capsys, config, *argv, *more, "--run-dir", tmp_path / name)
+        assert code == 0, err
+        assert figures["step"] == 2
+        assert ("from" in err) != ("fresh parameters" in err) or name == "scratch"
+    record = json.loads((tmp_path / "tuned" / "config.json").read_text())["config"]
+    assert record["base_step"] == 7
+    assert record["task"]["labels"] == ["other", "same"]
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
+    config = write_task(tmp_path, base, "classify", 'kind="classify"')
+    empty, unknown, column = (tmp_path / f"{name}.jsonl" for name in ("empty", "unknown", "column"))
+    empty.write_text("\n")
+    unknown.write_text('{"text": "aa", "label": "few"}\n{"text": "ab", "label": "man"}\n')
+    column.write_text('{"text": "aa"}\n')
+    for argv, words in [
+        (("--task.validation", empty), ["empty.jsonl holds no examples"]),
+        (("--task.validation", unknown), ["unknown.jsonl line 2", "unknown label 'man'", "did you mean 'many'"]),
+        (("--task.train", column), ["column.jsonl line 1 has no 'label'"]),
+        (("--task.train", tmp_path / "none.jsonl"), ["none.jsonl cannot be read"]),
+        (("--task.kind", "regress"), ["line 1", "is no number"]),
+        (("--task.seq-len", "64"), ["task.seq_len=64", "max_seq_len=48"]),
+        (("--base", tmp_path / "nowhere"), ["nowhere is not a run directory"]),
+        (("--optimizer.warmup-steps", "50"), ["warmup_steps=50"]),
+        (("--task.kind", "sort"), ["sort"]),
+    ]:
+        code, _, err = command(capsys, config, *argv, "--run-dir", tmp_path / "run")
+        (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+        assert code == 2
+        for word in words:
+            assert word in line, line
+    assert not (tmp_path / "run" / "config.json").exists()
