@@ -30,7 +30,7 @@ def test_python_m_jaxlm():
     assert done.stdout == ""
     assert done.stderr == (
         "error: unknown command 'pretrian'; did you mean 'pretrain'? "
-        "(there are pretrain, finetune, generate, chat, inspect, doctor)\n"
+        "(there are pretrain, finetune, generations, generate, chat, inspect, doctor)\n"
     )
     assert run().returncode == 2
 
