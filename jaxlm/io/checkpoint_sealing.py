@@ -1,7 +1,9 @@
 """The thread that seals a step, and the errors of saving."""
 
 import errno
+import sys
 import threading
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -36,6 +38,25 @@ class Sealing:
             write_manifest(path, jax.process_index(), jax.process_count())
         except BaseException as error:
             self._error = error
+
+
+_QUIET = False
+
+
+def quiet_abandoned_writes() -> None:
+    """Keeps TensorStore from printing a traceback for each write that ends after its save has failed: Orbax has closed
+    the event loop by then. What failed the save is raised as itself."""
+    global _QUIET
+    if _QUIET:
+        return
+    _QUIET, before = True, sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        abandoned = isinstance(unraisable.exc_value, RuntimeError) and unraisable.object is None
+        if not (abandoned and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def is_full_disk(error: BaseException | None) -> bool:

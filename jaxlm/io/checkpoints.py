@@ -24,7 +24,7 @@ from jaxlm.io import checkpoint_steps as files
 from jaxlm.io.agree import all_agree, num_processes, on_first_process, process_id
 from jaxlm.io.checkpoint_format import pack_meta
 from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree
-from jaxlm.io.checkpoint_sealing import Sealing, is_full_disk
+from jaxlm.io.checkpoint_sealing import Sealing, is_full_disk, quiet_abandoned_writes
 from jaxlm.io.checkpoint_steps import META, STATE
 from jaxlm.io.checksums import find_damage, is_sealed
 
@@ -97,6 +97,7 @@ class Checkpointer:
         self._failed = False
         """Whether the last save did not succeed: it left files, and Orbax's manager an error."""
         logging.getLogger("absl").addFilter(_not_from_orbax)
+        quiet_abandoned_writes()
         self._writes = not read_only and process_id() == 0
         if self._writes:  # before the manager: in making one the others wait for the first process
             files.clear_unsealed(self.directory, self._say)
