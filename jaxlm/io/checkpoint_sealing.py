@@ -1,8 +1,11 @@
 """The thread that seals a step, and the errors of saving."""
 
 import errno
+import logging
 import sys
 import threading
+import traceback
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -44,8 +47,9 @@ _QUIET = False
 
 
 def quiet_abandoned_writes() -> None:
-    """Keeps TensorStore from printing a traceback for each write that ends after its save has failed: Orbax has closed
-    the event loop by then. What failed the save is raised as itself."""
+    """Keeps the other writes of a save that has failed from printing a traceback each: TensorStore does where Orbax has
+    closed the event loop by then, and asyncio for tasks whose error nobody asks for. What failed the save is raised as
+    itself."""
     global _QUIET
     if _QUIET:
         return
@@ -57,6 +61,15 @@ def quiet_abandoned_writes() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
+    logging.getLogger("asyncio").addFilter(_not_of_a_write)
+
+
+def _not_of_a_write(record: logging.LogRecord) -> bool:
+    """False for "... exception was never retrieved" where the exception comes out of Orbax."""
+    error = record.exc_info[1] if record.exc_info else None
+    frames = traceback.extract_tb(error.__traceback__) if error else ()
+    lost = "exception was never retrieved" in record.getMessage()
+    return not (lost and any("orbax" in Path(frame.filename).parts for frame in frames))
 
 
 def is_full_disk(error: BaseException | None) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array, Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.io.agree import first_stderr, is_first, one_fate, say
+from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.metrics import MetricsWriter, SilentWriter
 from jaxlm.io.progress import Progress, notice
@@ -50,7 +52,23 @@ class AssembledRun(Protocol):
 
 
 def train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] | None) -> tuple[Outcome, list[Sample]]:
-    """Trains to the end or to a signal, from the last checkpoint if there is one; also returns the last samples."""
+    """Trains to the end or to a signal, from the last checkpoint if there is one; also returns the last samples.
+
+    Raises UserError where the disk is full.
+    """
+    try:
+        return _train(run, directory, profile_steps)
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        if isinstance(error.__context__, UserError):  # of the save that filled it; closing the log failed after it
+            raise error.__context__ from None
+        raise UserError(
+            f"no space left in {directory.path}: free space; the same command goes on from its last checkpoint"
+        ) from error
+
+
+def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] | None) -> tuple[Outcome, list[Sample]]:
     config = run.config
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
