@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+BATCH_AXES = ("data", "fsdp", "expert")
+"""The mesh axes over which the rows of a batch are split."""
+
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]

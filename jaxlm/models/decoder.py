@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.errors import UserError
@@ -20,29 +19,20 @@ from jaxlm.models.decoder_block import DecoderBlock, Sums, block_norm
 from jaxlm.models.decoder_cache import advance, init_cache, remember
 from jaxlm.models.decoder_config import DecoderConfig, resolve_attention
 from jaxlm.models.decoder_params import RULES, init_params
+from jaxlm.models.stack import unstack
+from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
 from jaxlm.nn.attention import attend, static_mask
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.latent_attention import MlaConfig
-from jaxlm.nn.linear import matmul
 from jaxlm.nn.moe import MoeConfig
 from jaxlm.nn.rope import RopeConfig, RopeTables, rope_tables
 from jaxlm.sharding.constrain import constrain
 
 __all__ = ["RULES", "DecoderConfig", "MlaConfig", "MoeConfig", "RopeConfig", "make_decoder", "resolve_attention"]
 
-HIDDEN_SPEC = P(("data", "fsdp", "expert"), None, None)
-
-
-def _unstack(tree: PyTree, count: int) -> list[PyTree]:
-    """[l, ...] leaves -> l trees. ``lax.split``, as its gradient is one concatenation and not l padded sums."""
-    leaves, treedef = jax.tree.flatten(tree)
-    parts = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, [1] * count, axis=0)] for leaf in leaves]
-    return [jax.tree.unflatten(treedef, [part[i] for part in parts]) for i in range(count)]
-
 
 def make_decoder(config: DecoderConfig) -> Model:
     """A decoder as pure functions. Raises ValueError while ``vocab_size`` is None."""
-    padded_vocab_size = config.padded_vocab_size
     compute_dtype = as_dtype(config.compute_dtype)
     group, groups = len(config.window_pattern), config.num_groups
     block = DecoderBlock(config)
@@ -50,9 +40,7 @@ def make_decoder(config: DecoderConfig) -> Model:
     coefs = {} if config.moe is None else config.moe.coefs
 
     def embed_tokens(params: Params, tokens_bt: Array, positions: Array, key: Array | None) -> Array:
-        # fsdp gathers the rows' width; the vocabulary stays split over model, so no device holds the whole table.
-        table = constrain(params["embed"]["table"].astype(compute_dtype), P("model", None))
-        x_btd = jnp.take(table, tokens_bt, axis=0, mode="clip")
+        x_btd = look_up(params["embed"]["table"], tokens_bt, compute_dtype)
         if config.embed_scale:  # rounded to the compute dtype, as Gemma was trained
             x_btd = x_btd * jnp.asarray(math.sqrt(config.model_dim), compute_dtype)
         if config.position == "learned":
@@ -164,7 +152,7 @@ def make_decoder(config: DecoderConfig) -> Model:
             if config.scan_layers:
                 carry, _ = jax.lax.scan(run_group, carry, (params["layers"], jnp.arange(groups, dtype=jnp.int32)))
             else:
-                for i, group_params in enumerate(_unstack(params["layers"], groups)):
+                for i, group_params in enumerate(unstack(params["layers"], groups)):
                     carry, _ = run_group(carry, (group_params, i))
             x_btd, sums = carry[0], carry[2]
             if layers is not None:
@@ -187,13 +175,9 @@ def make_decoder(config: DecoderConfig) -> Model:
 
     def logits(params: Params, hidden_btd: Array) -> Array:
         """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""
-        x = hidden_btd.astype(compute_dtype)
-        if config.tie_embeddings:
-            out = matmul(x, params["embed"]["table"].astype(compute_dtype), transpose=True, out_dtype=jnp.float32)
-        else:
-            out = matmul(x, params["head"]["kernel"].astype(compute_dtype), out_dtype=jnp.float32)
-        if padded_vocab_size != config.vocab_size:
-            out = out[..., : config.vocab_size]
+        tied = config.tie_embeddings
+        weights = params["embed"]["table"] if tied else params["head"]["kernel"]
+        out = score_symbols(hidden_btd, weights, tied=tied, vocab_size=config.vocab_size, dtype=compute_dtype)
         if config.logit_softcap is not None:
             out = config.logit_softcap * jnp.tanh(out / config.logit_softcap)
         return out

@@ -2,28 +2,18 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 from jaxlm.core.dtypes import DType, as_dtype
-from jaxlm.nn.attention import IMPLEMENTATIONS, Implementation, choose_implementation
+from jaxlm.models import shapes
+from jaxlm.models.shapes import Position
+from jaxlm.models.stack import RematPolicy
+from jaxlm.nn.attention import Implementation, choose_implementation
 from jaxlm.nn.latent_attention import MlaConfig
-from jaxlm.nn.mlp import GATED, MlpKind
+from jaxlm.nn.mlp import MlpKind
 from jaxlm.nn.moe import MoeConfig
 from jaxlm.nn.norms import NormKind
 from jaxlm.nn.rope import RopeConfig
-
-Position = Literal["rope", "learned", "none"]
-RematPolicy = Literal["none", "full", "dots"]
-
-_CHOICES = {
-    "mlp": get_args(MlpKind),
-    "norm": get_args(NormKind),
-    "position": get_args(Position),
-    "remat_policy": get_args(RematPolicy),
-    "attention": IMPLEMENTATIONS,
-    "param_dtype": get_args(DType),
-    "compute_dtype": get_args(DType),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +89,9 @@ class DecoderConfig:
     attention: Implementation = "auto"
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"model.{name}={getattr(self, name)!r} is unknown: choose {', '.join(choices)}")
+        shapes.check_choices(self)
         positive = ["vocab_size", "vocab_multiple", "max_seq_len", "num_layers", "model_dim", "num_heads"]
-        for name in [*positive, "num_kv_heads", "head_dim", "mlp_dim"]:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"model.{name}={value} must be at least 1")
+        shapes.check_positive(self, [*positive, "num_kv_heads", "head_dim", "mlp_dim"])
         if self.mla is None and self.head_dim is None and self.model_dim % self.num_heads:
             raise ValueError(
                 f"model.model_dim={self.model_dim} is not a multiple of num_heads={self.num_heads}: "
@@ -194,16 +179,12 @@ class DecoderConfig:
     @property
     def mlp_width(self) -> int:
         """Inner width of the MLP."""
-        if self.mlp_dim is not None:
-            return self.mlp_dim
-        return 8 * math.ceil(self.model_dim / 3) if self.mlp in GATED else 4 * self.model_dim
+        return shapes.mlp_width(self.mlp_dim, self.mlp, self.model_dim)
 
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding table and columns of the head."""
-        if self.vocab_size is None:
-            raise ValueError("model.vocab_size=None is not resolved: set it to the tokenizer's vocab_size")
-        return self.vocab_multiple * math.ceil(self.vocab_size / self.vocab_multiple)
+        return shapes.padded_vocab_size(self.vocab_size, self.vocab_multiple)
 
     @property
     def num_groups(self) -> int:

@@ -11,23 +11,18 @@ from jaxlm.core.types import Array, Params
 from jaxlm.models.api import Rules
 from jaxlm.models.decoder_block import DecoderBlock, block_norm
 from jaxlm.models.decoder_config import DecoderConfig
+from jaxlm.models.stack import BLOCK_RULES
 from jaxlm.nn.linear import normal_init
 from jaxlm.nn.rope import rope_tables
 
 RULES: Rules = (
     (r"^embed/table$", P("model", "fsdp")),
     (r"^embed/positions$", P(None, "fsdp")),
-    (r"/attn/(q|k|v|q_up|kv_up)/kernel$", P("fsdp", "model")),
-    (r"/attn/(q|k|v)/bias$", P("model")),
+    *BLOCK_RULES,
+    (r"/attn/(q_up|kv_up)/kernel$", P("fsdp", "model")),
     (r"/attn/(q_down|kv_down)/kernel$", P("fsdp", None)),
     (r"/attn/(q_down|kv_down)/bias$", P()),
-    (r"/attn/(q_norm|k_norm|kv_norm)/scale$", P()),
-    (r"/attn/o/kernel$", P("model", "fsdp")),
-    (r"/attn/o/bias$", P()),
-    (r"/mlp/(gate|up)/kernel$", P("fsdp", "model")),
-    (r"/mlp/(gate|up)/bias$", P("model")),
-    (r"/mlp/down/kernel$", P("model", "fsdp")),
-    (r"/mlp/down/bias$", P()),
+    (r"/attn/kv_norm/scale$", P()),
     (r"/moe/router/kernel$", P("fsdp", None)),
     (r"/moe/(gate|up)/kernel$", P("expert", "fsdp", "model")),
     (r"/moe/down/kernel$", P("expert", "model", "fsdp")),

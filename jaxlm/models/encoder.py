@@ -18,7 +18,7 @@ from jaxlm.core.masks import attention_mask
 from jaxlm.core.types import Array, Params
 from jaxlm.models.api import Cache, HiddenOutput, Model, Rules
 from jaxlm.models.encoder_config import EncoderConfig
-from jaxlm.models.stack import init_stack, run_stack
+from jaxlm.models.stack import BLOCK_RULES, init_stack, run_stack
 from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
 from jaxlm.nn.attention import attend
 from jaxlm.nn.dropout import dropout
@@ -32,15 +32,7 @@ from jaxlm.sharding.constrain import constrain
 RULES: Rules = (
     (r"^embed/table$", P("model", "fsdp")),
     (r"^embed/(positions|types)$", P(None, "fsdp")),
-    (r"/attn/(q|k|v)/kernel$", P("fsdp", "model")),
-    (r"/attn/(q|k|v)/bias$", P("model")),
-    (r"/attn/(q_norm|k_norm)/scale$", P()),
-    (r"/attn/o/kernel$", P("model", "fsdp")),
-    (r"/attn/o/bias$", P()),
-    (r"/mlp/(gate|up)/kernel$", P("fsdp", "model")),
-    (r"/mlp/(gate|up)/bias$", P("model")),
-    (r"/mlp/down/kernel$", P("model", "fsdp")),
-    (r"/mlp/down/bias$", P()),
+    *BLOCK_RULES,
     (r"(^|/)(attn_norm|mlp_norm|embed_norm|final_norm|head/norm)/(scale|bias)$", P()),
     (r"^(pooler|head/dense)/kernel$", P("fsdp", "model")),
     (r"^(pooler|head/dense)/bias$", P("model")),

@@ -1,27 +1,16 @@
 """The shape of an encoder: one frozen record, checked at birth, its derived sizes properties."""
 
 import dataclasses
-import math
-from typing import Literal, get_args
+from typing import Literal
 
 from jaxlm.core.dtypes import DType, as_dtype
+from jaxlm.models import shapes
+from jaxlm.models.shapes import Position
 from jaxlm.models.stack import RematPolicy
-from jaxlm.nn.attention import IMPLEMENTATIONS, Implementation, choose_implementation
-from jaxlm.nn.mlp import GATED, MlpKind
+from jaxlm.nn.attention import Implementation, choose_implementation
+from jaxlm.nn.mlp import MlpKind
 from jaxlm.nn.norms import NormKind
 from jaxlm.nn.rope import RopeConfig
-
-Position = Literal["rope", "learned", "none"]
-
-_CHOICES = {
-    "mlp": get_args(MlpKind),
-    "norm": get_args(NormKind),
-    "position": get_args(Position),
-    "remat_policy": get_args(RematPolicy),
-    "attention": IMPLEMENTATIONS,
-    "param_dtype": get_args(DType),
-    "compute_dtype": get_args(DType),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +63,9 @@ class EncoderConfig:
     attention: Implementation = "auto"
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"model.{name}={getattr(self, name)!r} is unknown: choose {', '.join(choices)}")
-        for name in ("vocab_size", "vocab_multiple", "max_seq_len", "num_layers", "model_dim", "num_heads", "mlp_dim"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"model.{name}={value} must be at least 1")
+        shapes.check_choices(self)
+        sizes = ("vocab_size", "vocab_multiple", "max_seq_len", "num_layers", "model_dim", "num_heads", "mlp_dim")
+        shapes.check_positive(self, sizes)
         if self.num_token_types < 0:
             raise ValueError(f"model.num_token_types={self.num_token_types} is negative: give 0 for none, 2 for pairs")
         if self.model_dim % self.num_heads:
@@ -111,16 +96,12 @@ class EncoderConfig:
     @property
     def mlp_width(self) -> int:
         """Inner width of the MLP."""
-        if self.mlp_dim is not None:
-            return self.mlp_dim
-        return 8 * math.ceil(self.model_dim / 3) if self.mlp in GATED else 4 * self.model_dim
+        return shapes.mlp_width(self.mlp_dim, self.mlp, self.model_dim)
 
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding table."""
-        if self.vocab_size is None:
-            raise ValueError("model.vocab_size=None is not resolved: set it to the tokenizer's vocab_size")
-        return self.vocab_multiple * math.ceil(self.vocab_size / self.vocab_multiple)
+        return shapes.padded_vocab_size(self.vocab_size, self.vocab_multiple)
 
 
 BERT_BASE = EncoderConfig(

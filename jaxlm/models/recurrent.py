@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import DType, as_dtype
 from jaxlm.core.types import Array, Params
+from jaxlm.models import shapes
 from jaxlm.models.api import HiddenOutput, Model, Rules
 from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
 from jaxlm.nn.dropout import dropout
@@ -71,10 +72,7 @@ class RecurrentConfig:
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise ValueError(f"model.cell={self.cell!r} is unknown: choose {', '.join(CELLS)}")
-        for name in ("vocab_size", "vocab_multiple", "num_layers", "model_dim", "hidden_dim"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"model.{name}={value} must be at least 1")
+        shapes.check_positive(self, ("vocab_size", "vocab_multiple", "num_layers", "model_dim", "hidden_dim"))
         for name in ("embed_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} is outside [0, 1)")
@@ -84,9 +82,7 @@ class RecurrentConfig:
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding table and columns of the head."""
-        if self.vocab_size is None:
-            raise ValueError("model.vocab_size=None is not resolved: set it to the tokenizer's vocab_size")
-        return self.vocab_multiple * math.ceil(self.vocab_size / self.vocab_multiple)
+        return shapes.padded_vocab_size(self.vocab_size, self.vocab_multiple)
 
     @property
     def layer_widths(self) -> tuple[int, ...]:

@@ -3,11 +3,11 @@
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.core.types import Array
+from jaxlm.core.types import BATCH_AXES, Array
 from jaxlm.nn.linear import matmul
 from jaxlm.sharding.constrain import constrain
 
-HIDDEN_SPEC = P(("data", "fsdp"), None, None)
+HIDDEN_SPEC = P(BATCH_AXES, None, None)
 """How activations [b, t, d] lie."""
 
 

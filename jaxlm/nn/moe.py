@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxlm.core.types import Array
+from jaxlm.core.types import BATCH_AXES, Array
 from jaxlm.nn.linear import Linear, is_unsharded, normal_init
 from jaxlm.nn.mlp import ACTIVATIONS, GATED, MLP, MlpKind
 
-BATCH_AXES = ("data", "fsdp", "expert")
 EXPERT_AXIS, MODEL_AXIS = "expert", "model"
 
 

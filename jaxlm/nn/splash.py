@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec
 
-from jaxlm.core.types import Array
+from jaxlm.core.types import BATCH_AXES, Array
 
-BATCH_AXES = ("data", "fsdp", "expert")
 HEAD_AXIS = "model"
 LANES = 128
 """The kernel's tiles are multiples of this: shorter rows are padded to it."""

@@ -1,7 +1,7 @@
 """A trained causal model (decoder, recurrent) behind the handle: scoring in windows, batched completion, streaming."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -11,12 +11,11 @@ from jaxlm.evals.embeddings import analogy, nearest
 from jaxlm.evals.scoring import score_sequences
 from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
-from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.models.api import Model
 from jaxlm.models.families import make_model
 from jaxlm.run.completion import Completer, Row, programs
-from jaxlm.run.language_model import Generation, LanguageModel, Score, check_texts
-from jaxlm.run.opening import open_trained
+from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_seed, check_texts
+from jaxlm.run.opening import Opened
 from jaxlm.text.tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 128
@@ -24,15 +23,6 @@ UNBOUNDED_CONTEXT = 4096
 """Tokens that a model without a longest context (a recurrent one) reads at once, beyond which the window moves."""
 _BATCH_LOGITS = 1 << 25
 """Logits held at once while scoring: 128 MiB in f32."""
-
-
-def open_causal(
-    run_config: dict[str, Any], tokenizer: Tokenizer, checkpointer: Checkpointer, step: int | None, ema: bool | None
-) -> "CausalLM":
-    """The model of a run's config and checkpoints (see ``jaxlm.load``)."""
-    opened = open_trained(run_config, tokenizer, checkpointer, step, ema)
-    model = make_model(opened.config)
-    return CausalLM(model, opened.params, tokenizer, run_config, step=opened.step, is_ema=opened.is_ema)
 
 
 class CausalLM(LanguageModel):
@@ -64,6 +54,12 @@ class CausalLM(LanguageModel):
         self.start_id = start_symbol(tokenizer, data)
         self.stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
         self._programs = programs(model.config)
+
+    @classmethod
+    def of_run(cls, opened: Opened, tokenizer: Tokenizer, run_config: dict[str, Any]) -> Self:
+        """The model of a checkpoint."""
+        model = make_model(opened.config)
+        return cls(model, opened.params, tokenizer, run_config, step=opened.step, is_ema=opened.is_ema)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as the model reads it: behind the start symbol, if the run was trained with one."""
@@ -165,17 +161,8 @@ class CausalLM(LanguageModel):
         where the model has no start symbol, and for options out of range.
         """
         sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        seed = check_seed(seed)
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        if not all(stop):
-            raise UserError("stop='' would end every text at once: give at least one character")
-        for name, value in (
-            ("max_new_tokens", max_new_tokens),
-            ("num_samples", num_samples),
-            ("batch_size", batch_size),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value} must be at least 1")
+        counts = {"max_new_tokens": max_new_tokens, "num_samples": num_samples, "batch_size": batch_size}
+        stop = check_request(seed, stop, **counts)
         texts = check_texts(prompts, "prompts")
         if max_new_tokens is None:
             longest = max((len(self.encode(text)) for text in texts), default=0)
@@ -241,13 +228,6 @@ def make_sampling(*args: Any, **kwargs: Any) -> SamplingConfig:
         return SamplingConfig(*args, **kwargs)
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def check_seed(seed: int) -> int:
-    """The seed, if it is one that a key can be made of."""
-    if not 0 <= seed < 1 << 32:
-        raise UserError(f"seed={seed} must lie in 0..{(1 << 32) - 1}")
-    return seed
 
 
 def start_symbol(tokenizer: Tokenizer, data: dict[str, Any]) -> int | None:

@@ -85,7 +85,7 @@ class Chat:
 
     def command(self, line: str) -> str | None:
         """Carry out a command; what to tell the user, or None to leave. Raises UserError for an unknown one."""
-        from jaxlm.run.causal_lm import check_seed
+        from jaxlm.run.language_model import check_seed
 
         name, *values = _split(line)
         if name == "/quit":
@@ -200,8 +200,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """``jaxlm chat``. Raises UserError for bad input before the first line is read."""
     args = make_parser().parse_args(argv)
-    from jaxlm.run.causal_lm import CausalLM, check_seed, make_sampling
+    from jaxlm.run.causal_lm import CausalLM, make_sampling
     from jaxlm.run.handle import load
+    from jaxlm.run.language_model import check_seed
 
     sampling = make_sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
     seed = check_seed(args.seed)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,12 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array, Params
 from jaxlm.generate.decode import bucket_length
-from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.losses.tokens import token_nll
 from jaxlm.models.api import Model
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import for_inference, make_model
 from jaxlm.run.language_model import LanguageModel, Score, check_texts
-from jaxlm.run.opening import open_trained
+from jaxlm.run.opening import Opened
 from jaxlm.text.tokenizer import MASK, Tokenizer
 
 
@@ -61,15 +60,6 @@ def encoder_programs(config: EncoderConfig) -> Programs:
     return Programs(jax.jit(vectors), jax.jit(log_probs), jax.jit(logprobs))
 
 
-def open_encoder(
-    run_config: dict[str, Any], tokenizer: Tokenizer, checkpointer: Checkpointer, step: int | None, ema: bool | None
-) -> "EncoderLM":
-    """The model of a run's config and checkpoints (see ``jaxlm.load``)."""
-    opened = open_trained(run_config, tokenizer, checkpointer, step, ema)
-    model = make_model(opened.config)
-    return EncoderLM(model, opened.params, tokenizer, run_config, step=opened.step, is_ema=opened.is_ema)
-
-
 class EncoderLM(LanguageModel):
     """A masked language model with its tokenizer. Programs are compiled at first use, one for each length bucket.
 
@@ -97,6 +87,12 @@ class EncoderLM(LanguageModel):
         self._begin = [tokenizer.bos_id] if data.get("add_bos", True) and tokenizer.bos_id is not None else []
         self._end = [tokenizer.eos_id] if data.get("add_eos", True) and tokenizer.eos_id is not None else []
         self._programs = encoder_programs(model.config)
+
+    @classmethod
+    def of_run(cls, opened: Opened, tokenizer: Tokenizer, run_config: dict[str, Any]) -> Self:
+        """The model of a checkpoint."""
+        model = make_model(opened.config)
+        return cls(model, opened.params, tokenizer, run_config, step=opened.step, is_ema=opened.is_ema)
 
     def encode(self, text: str) -> list[int]:
         """Token ids as the model reads them: a text that spells <mask> has the mask symbol there, and the symbols that

@@ -8,17 +8,22 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
-from jaxlm.run.causal_lm import open_causal
-from jaxlm.run.encoder_lm import open_encoder
+from jaxlm.run.causal_lm import CausalLM
+from jaxlm.run.encoder_lm import EncoderLM
 from jaxlm.run.language_model import Generation, LanguageModel, Score
 from jaxlm.run.ngram_lm import open_ngram
-from jaxlm.run.tuned_model import open_tuned
+from jaxlm.run.opening import Opened, open_trained
+from jaxlm.run.tuned_model import TunedModel
+from jaxlm.text.tokenizer import Tokenizer
 
 __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 
 
-def _trained(opener: Callable[..., LanguageModel]) -> Callable[..., LanguageModel]:
-    """How to open a run that has checkpoints: fine-tuned to a task, or as its family is."""
+Open = Callable[[Opened, Tokenizer, dict[str, Any]], LanguageModel]
+
+
+def _trained(make: Open) -> Callable[..., LanguageModel]:
+    """How to open a run that has checkpoints: ``make(parameters, tokenizer, run_config)``, or a task's model."""
 
     def open_run(run: RunDir, config: dict[str, Any], step: int | None, ema: bool | None) -> LanguageModel:
         if not run.tokenizer_path.is_dir():
@@ -27,15 +32,16 @@ def _trained(opener: Callable[..., LanguageModel]) -> Callable[..., LanguageMode
             raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
         tokenizer = load_tokenizer(run.tokenizer_path)
         with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
-            return (open_tuned if "task" in config else opener)(config, tokenizer, checkpointer, step, ema)
+            opened = open_trained(config, tokenizer, checkpointer, step, ema)
+        return (TunedModel if "task" in config else make)(opened, tokenizer, config)
 
     return open_run
 
 
 FAMILIES: dict[str, Callable[..., LanguageModel]] = {
-    "decoder": _trained(open_causal),
-    "recurrent": _trained(open_causal),
-    "encoder": _trained(open_encoder),
+    "decoder": _trained(CausalLM.of_run),
+    "recurrent": _trained(CausalLM.of_run),
+    "encoder": _trained(EncoderLM.of_run),
     "ngram": open_ngram,
 }
 """Family -> how to open it: ``f(run, run_config, step, ema) -> LanguageModel``."""

@@ -123,3 +123,23 @@ def check_texts(texts: Sequence[str], name: str) -> list[str]:
         if not isinstance(text, str):
             raise UserError(f"{name}[{number}] is of type {type(text).__name__}: pass strings")
     return texts
+
+
+def check_request(seed: int, stop: Sequence[str], **counts: int | None) -> tuple[str, ...]:
+    """The stop strings as a tuple. Raises UserError for a seed no key can be made of, an empty stop string, or a count
+    (``max_new_tokens``, ``num_samples``...; None is left alone) below 1."""
+    check_seed(seed)
+    stop = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(stop):
+        raise UserError("stop='' would end every text at once: give at least one character")
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+    return stop
+
+
+def check_seed(seed: int) -> int:
+    """The seed, if it is one that a key can be made of."""
+    if not 0 <= seed < 1 << 32:
+        raise UserError(f"seed={seed} must lie in 0..{(1 << 32) - 1}")
+    return seed

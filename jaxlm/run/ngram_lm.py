@@ -13,7 +13,7 @@ from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.ngram import NgramModel
 from jaxlm.models.ngram_sample import NgramSampling, sample
-from jaxlm.run.language_model import Generation, LanguageModel, Score, check_texts
+from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_texts
 from jaxlm.text.tokenizer import Tokenizer, check_text
 from jaxlm.text.words import split_words
 
@@ -125,15 +125,8 @@ class NgramLM(LanguageModel):
             raise UserError(str(error)) from error
         if repetition_penalty != 1.0:
             raise UserError(f"repetition_penalty={repetition_penalty}: an n-gram model has none, leave it at 1")
-        if not 0 <= seed < 1 << 32:
-            raise UserError(f"seed={seed} must lie in 0..{(1 << 32) - 1}")
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        if not all(stop):
-            raise UserError("stop='' would end every text at once: give at least one character")
         max_new_tokens = DEFAULT_NEW_TOKENS if max_new_tokens is None else max_new_tokens
-        for name, value in (("max_new_tokens", max_new_tokens), ("num_samples", num_samples)):
-            if value < 1:
-                raise UserError(f"{name}={value} must be at least 1")
+        stop = check_request(seed, stop, max_new_tokens=max_new_tokens, num_samples=num_samples)
         done = []
         for number, prompt in enumerate(check_texts(prompts, "prompts")):
             for draw in range(num_samples):

@@ -9,14 +9,13 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array
-from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import decode_config
 from jaxlm.models.families import for_inference, make_model
 from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
 from jaxlm.run.finetune_config import TaskConfig
 from jaxlm.run.finetune_data import encode_examples, head_config
 from jaxlm.run.language_model import LanguageModel
-from jaxlm.run.opening import Opened, open_trained
+from jaxlm.run.opening import Opened
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -33,13 +32,6 @@ class Prediction(NamedTuple):
 def _outputs_fn(model_config: Any, head: HeadConfig) -> Any:
     task: TaskModel = make_task_model(make_model(for_inference(model_config, jax.default_backend())), head)
     return jax.jit(task.outputs)
-
-
-def open_tuned(
-    run_config: dict[str, Any], tokenizer: Tokenizer, checkpointer: Checkpointer, step: int | None, ema: bool | None
-) -> "TunedModel":
-    """The model of a fine-tuning run's config and checkpoints (see ``jaxlm.load``)."""
-    return TunedModel(open_trained(run_config, tokenizer, checkpointer, step, ema), tokenizer, run_config)
 
 
 class TunedModel(LanguageModel):

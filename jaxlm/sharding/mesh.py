@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxlm.core.errors import UserError
+from jaxlm.core.types import BATCH_AXES
 
 AXES = ("data", "fsdp", "expert", "model")
-BATCH_AXES = ("data", "fsdp", "expert")
 """Axes that the rows of a batch are split over."""
 
 

@@ -1,7 +1,9 @@
 """Real ``jaxlm pretrain`` commands for tests: one process or two, their ends, and what they left."""
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -70,9 +72,12 @@ def start(config, run_dir, *argv, num_devices=1, **variables):
 
 
 def free_port():
-    """A port of this host that nobody uses now."""
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
+    """A port of this host that nobody uses now, and that the system gives to no outgoing connection meanwhile: those
+    come from 32768 on."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 50):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise RuntimeError("none of 50 ports is free")
 
 
 def start_pair(config, run_dir, *argv, more=((), ()), num_devices=2, **variables):

@@ -44,7 +44,7 @@ def test_a_stopped_run_goes_on_with_its_state(whole, config_file, tmp_path):
 
 
 def test_a_mesh_takes_the_same_steps(whole, config_file, tmp_path):
-    argv = ("--mesh.data", "2", "--mesh.fsdp", "2", "--num-steps", "40", "--eval-batch-size", "4")
+    argv = ("--mesh.fsdp", "2", "--mesh.expert", "2", "--num-steps", "40", "--eval-batch-size", "4")
     succeed([start(config_file, tmp_path / "run", *argv, num_devices=4)])
     ours, theirs = losses(tmp_path / "run"), losses(whole[0])
     for step in range(1, 11):
