@@ -1,9 +1,9 @@
 """What the published shapes are trained with here: AdamW with a cosine to a tenth, weight decay 0.1 and clipping at 1
 (Brown et al. 2020, appendix B), bfloat16 compute, recomputed layers.
 
-The corpus is the standard library's docstrings, so that each config runs as it stands: name your own with
-``--corpus.source jsonl --corpus.paths FILES``. A shape keeps its published vocabulary; the tokenizer trained here may
-have fewer ids, and the table's other rows stay unused.
+The corpus is the standard library's docstrings, so that no config needs files: name your own with
+``--corpus.source jsonl --corpus.paths FILES``. Each needs the devices of its mesh. A shape keeps its published
+vocabulary; the tokenizer trained here may have fewer ids, and the table's other rows stay unused.
 """
 
 import dataclasses

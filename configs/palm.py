@@ -1,6 +1,6 @@
-"""PaLM, 8B, 62B and 540B parameters. Shapes: Chowdhery et al. 2022, table 1; batches: its section 5, at their start.
+"""PaLM, 8B, 62B and 540B parameters. Shapes: Chowdhery et al. 2022, table 1; rates and batches are ours.
 
-    python -m experiments.pretrain palm --dry-run
+    python -m tools.plan model palm-8b
     python -m tools.plan model palm-540b
 
 540,356,474,880 parameters at 540B: 540,354,281,472 in matrices and table, 2,193,408 in the gains of 119 LayerNorms (one

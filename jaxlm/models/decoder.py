@@ -19,7 +19,7 @@ from jaxlm.models.decoder_block import DecoderBlock, Sums, block_norm
 from jaxlm.models.decoder_cache import advance, init_cache, remember
 from jaxlm.models.decoder_config import DecoderConfig, resolve_attention
 from jaxlm.models.decoder_params import RULES, init_params
-from jaxlm.models.stack import unstack
+from jaxlm.models.stack import rematerialised, unstack
 from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
 from jaxlm.nn.attention import attend, static_mask
 from jaxlm.nn.dropout import dropout
@@ -122,15 +122,11 @@ def make_decoder(config: DecoderConfig) -> Model:
 
         def checkpointed(*args: Any) -> tuple[Array, PyTree, Sums]:
             layer_params, x_btd, layer, place, buffers, row = args
-            if config.remat_policy == "none":
-                return run_block(*args)
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat_policy == "dots" else None
-            # Inside scan nothing can be merged with the forward pass, so the barrier against it is not needed.
-            fn = jax.checkpoint(
-                lambda p, x, i, c, r: run_block(p, x, i, place, c, r),
-                policy=policy,
-                prevent_cse=not config.scan_layers,
-            )
+
+            def fn(params: Params, x_btd: Array, layer: int | Array, buffers: PyTree, row: int | Array | None) -> Any:
+                return run_block(params, x_btd, layer, place, buffers, row)
+
+            fn = rematerialised(fn, config.remat_policy, scan=config.scan_layers)
             return fn(layer_params, x_btd, layer, buffers, row)
 
         def run_group(carry: tuple[Array, PyTree, Sums], xs: tuple[Params, int | Array]) -> tuple[Any, None]:

@@ -11,7 +11,7 @@ from jaxlm.core.types import Array, Params
 from jaxlm.models.api import Rules
 from jaxlm.models.decoder_block import DecoderBlock, block_norm
 from jaxlm.models.decoder_config import DecoderConfig
-from jaxlm.models.stack import BLOCK_RULES
+from jaxlm.models.stack import BLOCK_RULES, layer_keys
 from jaxlm.nn.linear import normal_init
 from jaxlm.nn.rope import rope_tables
 
@@ -57,13 +57,11 @@ def init_params(config: DecoderConfig, key: Array) -> Params:
     if config.position == "learned":
         shape = (config.max_seq_len, config.model_dim)
         params["embed"]["positions"] = normal_init(std)(position_key, shape, param_dtype)
-    layer_keys = jax.vmap(lambda i: jax.random.fold_in(layers_key, i))(jnp.arange(config.num_layers))
+    keys = layer_keys(layers_key, config.num_layers)
     if groups:
-        params["layers"] = {
-            f"layer_{j}": jax.vmap(init_block)(layer_keys[j : group * groups : group]) for j in range(group)
-        }
+        params["layers"] = {f"layer_{j}": jax.vmap(init_block)(keys[j : group * groups : group]) for j in range(group)}
     for i in range(config.num_tail_layers):
-        params[f"tail_{i}"] = init_block(layer_keys[group * groups + i])
+        params[f"tail_{i}"] = init_block(keys[group * groups + i])
     norm_params = block_norm(config).init(key, jnp.zeros((1, config.model_dim), compute_dtype)).get("params", {})
     if norm_params:
         params["final_norm"] = norm_params

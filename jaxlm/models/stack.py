@@ -29,8 +29,21 @@ BLOCK_RULES: Rules = (
 
 def init_stack(init_layer: Callable[[Array], Params], key: Array, num_layers: int) -> Params:
     """[l, ...] leaves; a layer's depend on the key and its number alone."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_layers))
-    return jax.vmap(init_layer)(keys)
+    return jax.vmap(init_layer)(layer_keys(key, num_layers))
+
+
+def layer_keys(key: Array, num_layers: int) -> Array:
+    """A key for each layer, from its number."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_layers))
+
+
+def rematerialised(layer: Callable[..., Any], policy: RematPolicy, *, scan: bool) -> Callable[..., Any]:
+    """``layer`` with what the policy says worked out again in the backward pass."""
+    if policy == "none":
+        return layer
+    saved = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if policy == "dots" else None
+    # Inside scan nothing can be merged with the forward pass, so the barrier against it is not needed.
+    return jax.checkpoint(layer, policy=saved, prevent_cse=not scan)
 
 
 def unstack(tree: PyTree, count: int) -> list[PyTree]:
@@ -50,10 +63,7 @@ def run_stack(
     remat_policy: RematPolicy = "none",
 ) -> Array:
     """``x = layer(params of layer i, x, i)`` for each i in turn."""
-    if remat_policy != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat_policy == "dots" else None
-        # Inside scan nothing can be merged with the forward pass, so the barrier against it is not needed.
-        layer = jax.checkpoint(layer, policy=policy, prevent_cse=not scan)
+    layer = rematerialised(layer, remat_policy, scan=scan)
     if scan:
         numbers = jnp.arange(num_layers, dtype=jnp.int32)
         return jax.lax.scan(lambda x, xs: (layer(xs[0], x, xs[1]), None), x_btd, (stacked, numbers))[0]

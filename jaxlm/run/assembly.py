@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params
 from jaxlm.core.types import Params, PyTree
-from jaxlm.data.batches import BatchPlan, DataState, batch_keys, eval_plan, train_plan
+from jaxlm.data.batches import BatchPlan, DataState, batch_keys, eval_plan, make_batch, train_plan
 from jaxlm.data.masking import make_masking
 from jaxlm.evals.perplexity import Sums, make_carried_eval_step, make_eval_step
 from jaxlm.io.config_json import config_to_dict
@@ -21,12 +21,18 @@ from jaxlm.models.api import Model
 from jaxlm.models.families import MASKED, for_platform, make_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
-from jaxlm.plan.flops import peak_flops
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.loop import Figures
 from jaxlm.run.prepare import PreparedData
 from jaxlm.run.samples import Sample, make_sampler
-from jaxlm.run.setup import StateLayout, abstract_batch, batch_sharding, compile_train_step, lay_out_state
+from jaxlm.run.setup import (
+    StateLayout,
+    abstract_batch,
+    batch_sharding,
+    compile_train_step,
+    lay_out_state,
+    total_peak_flops,
+)
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.train.objectives import causal_objective
@@ -68,6 +74,7 @@ class Assembly:
             batch_size=self.eval_rows,
             **_masked(config, data.tokenizer, evaluation=True),
         )
+        self._check_masks()
         self.tx = make_optimizer(config.optimizer, config.num_steps)
         self.layout: StateLayout = lay_out_state(
             self.model,
@@ -79,6 +86,19 @@ class Assembly:
         )
         self.num_params = count_params(self.layout.abstract.params)
         self.flops_per_step = config.tokens_per_step * train_flops_per_token(config.model, config.data.seq_len)
+
+    def _check_masks(self) -> None:
+        """An evaluation of masked text needs one masked token at least: not at the end of a long run."""
+        plan, split = self.eval_plan, self.validation_split
+        batches = (
+            make_batch(split, plan, plan.row_ids(i), pad_id=self.data.tokenizer.pad_id)
+            for i in range(plan.num_batches or 0)
+        )
+        if not any(batch["loss_mask"].any() for batch in batches):
+            raise UserError(
+                f"masking.rate={self.config.masking.rate} hides no token of the {split.num_tokens:,} held out: add "
+                "held-out text, or raise the rate"
+            )
 
     def _carry(self, rows: int) -> Callable[[], PyTree]:
         """Makes what is carried from batch to batch: the state of a recurrent model over a stream, else nothing."""
@@ -92,9 +112,11 @@ class Assembly:
 
     @property
     def peak_flops(self) -> float | None:
-        """Dense bf16 peak of all devices together, FLOP/s; None where unknown."""
-        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
-        return None if peak is None else peak * self.mesh.devices.size
+        return total_peak_flops(self.mesh)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.config.tokens_per_step
 
     def describe(self) -> str:
         """One line: parameters, mesh, steps, FLOPs."""

@@ -15,7 +15,7 @@ from jaxlm.losses.tokens import token_nll
 from jaxlm.models.api import Model
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import for_inference, make_model
-from jaxlm.run.language_model import LanguageModel, Score, check_texts
+from jaxlm.run.language_model import LanguageModel, Score, check_counts, check_texts
 from jaxlm.run.opening import Opened
 from jaxlm.text.tokenizer import MASK, Tokenizer
 
@@ -34,7 +34,7 @@ class Programs(NamedTuple):
     vectors: Callable[..., Array]
     """``(params, tokens_bt, segment_ids_bt) -> f32 [b, t, d]``."""
     log_probs: Callable[..., Array]
-    """``(params, tokens_bt, segment_ids_bt, places_b) -> f32 [b, v]``, those of one place of each row."""
+    """``(params, tokens_1t, segment_ids_1t, places_n) -> f32 [n, v]``, those of some places of one row."""
     logprobs: Callable[..., Array]
     """``(params, tokens_bt, segment_ids_bt, places_b, targets_b) -> f32 [b]``, of one token at that place."""
 
@@ -47,15 +47,14 @@ def encoder_programs(config: EncoderConfig) -> Programs:
     def vectors(params: Params, tokens_bt: Array, segment_ids_bt: Array) -> Array:
         return model.hidden(params, tokens_bt, segment_ids=segment_ids_bt)[0].astype(jnp.float32)
 
-    def logits_at(params: Params, tokens_bt: Array, segment_ids_bt: Array, places_b: Array) -> Array:
-        hidden_btd, _, _ = model.hidden(params, tokens_bt, segment_ids=segment_ids_bt)
-        return model.logits(params, jnp.take_along_axis(hidden_btd, places_b[:, None, None], axis=1)[:, 0])
-
-    def log_probs(*args: Any) -> Array:
-        return jax.nn.log_softmax(logits_at(*args), axis=-1)
+    def log_probs(params: Params, tokens_1t: Array, segments_1t: Array, places_n: Array) -> Array:
+        hidden_1td = model.hidden(params, tokens_1t, segment_ids=segments_1t).hidden_btd
+        return jax.nn.log_softmax(model.logits(params, hidden_1td[0, places_n]), axis=-1)
 
     def logprobs(params: Params, tokens_bt: Array, segments_bt: Array, places_b: Array, targets_b: Array) -> Array:
-        return -token_nll(logits_at(params, tokens_bt, segments_bt, places_b), targets_b)[0]
+        hidden_btd = model.hidden(params, tokens_bt, segment_ids=segments_bt).hidden_btd
+        chosen_bd = jnp.take_along_axis(hidden_btd, places_b[:, None, None], axis=1)[:, 0]
+        return -token_nll(model.logits(params, chosen_bd), targets_b)[0]
 
     return Programs(jax.jit(vectors), jax.jit(log_probs), jax.jit(logprobs))
 
@@ -83,6 +82,11 @@ class EncoderLM(LanguageModel):
         self.params, self.tokenizer, self.config, self.run_config = params, tokenizer, model.config, run_config
         self.step, self.is_ema, self.family = step, is_ema, model.config.family
         self.context: int = min(model.config.max_seq_len, data.get("seq_len", model.config.max_seq_len))
+        if MASK not in tokenizer.special_tokens:
+            raise UserError(
+                f"this run's tokenizer names no {MASK}, and an encoder reads it: import the model with the "
+                "tokenizer_config.json that names its mask_token"
+            )
         self.mask_id: int = tokenizer.special_tokens[MASK]
         self._begin = [tokenizer.bos_id] if data.get("add_bos", True) and tokenizer.bos_id is not None else []
         self._end = [tokenizer.eos_id] if data.get("add_eos", True) and tokenizer.eos_id is not None else []
@@ -122,14 +126,15 @@ class EncoderLM(LanguageModel):
     def pseudo_log_likelihood(self, texts: Sequence[str], *, batch_size: int = 64) -> list[Score]:
         """``sum_i log p(x_i | all other tokens)``, each token masked in turn (Salazar et al. 2020, "Masked language
         model scoring"). ``nats`` is its negative; there are no bits per byte, for it is the length of no code."""
+        check_counts(batch_size=batch_size)
         texts = check_texts(texts, "texts")
-        rows, targets, owners = [], [], []
-        for number, text in enumerate(texts):
+        rows, targets, lengths = [], [], []
+        for text in texts:
             ids = self.encode(text)
+            lengths.append(len(ids) - len(self._begin) - len(self._end))
             for place in range(len(self._begin), len(ids) - len(self._end)):
                 rows.append(([*ids[:place], self.mask_id, *ids[place + 1 :]], place))
                 targets.append(ids[place])
-                owners.append(number)
         found = np.zeros(len(rows), np.float32)
         for index, tokens_bt, segments_bt in self._batches([row for row, _ in rows], batch_size):
             places_b, targets_b = (
@@ -138,7 +143,7 @@ class EncoderLM(LanguageModel):
             )
             logprobs_b = self._programs.logprobs(self.params, tokens_bt, segments_bt, places_b, targets_b)
             found[index] = np.asarray(logprobs_b)[: len(index)]
-        logprobs = [found[np.array(owners) == number] if rows else found for number in range(len(texts))]
+        logprobs = np.split(found, np.cumsum(lengths)[:-1]) if texts else []
         return [
             Score(-float(np.sum(values, dtype=np.float64)), len(values), len(text.encode()), values, start_nats=None)
             for text, values in zip(texts, logprobs, strict=True)
@@ -156,13 +161,13 @@ class EncoderLM(LanguageModel):
         places = [place for place, token in enumerate(ids) if token == self.mask_id]
         if not places:
             raise UserError(f"the text {text[:40]!r} holds no {MASK}: put it where a word is missing")
+        ((_, tokens_1t, segments_1t),) = self._batches([ids], 1)
+        places_n = np.resize(np.array(places, np.int32), 1 << (len(places) - 1).bit_length())
+        log_probs_nv = np.asarray(self._programs.log_probs(self.params, tokens_1t, segments_1t, places_n))
         filled = []
-        for _, tokens_bt, segments_bt in self._batches([ids] * len(places), len(places)):
-            places_b = np.resize(np.array(places, np.int32), len(tokens_bt))
-            log_probs_bv = np.asarray(self._programs.log_probs(self.params, tokens_bt, segments_bt, places_b))
-            for row_v in log_probs_bv[: len(places)]:
-                best = np.argsort(-row_v, kind="stable")[:top_k].tolist()
-                filled.append([Filling(self.tokenizer.decode([i]), i, float(np.exp(row_v[i]))) for i in best])
+        for row_v in log_probs_nv[: len(places)]:
+            best = np.argsort(-row_v, kind="stable")[:top_k].tolist()
+            filled.append([Filling(self.tokenizer.decode([i]), i, float(np.exp(row_v[i]))) for i in best])
         return filled
 
     def embed(
@@ -171,6 +176,7 @@ class EncoderLM(LanguageModel):
         """A vector for each text, f32 [texts, d]: the mean over its tokens of the last layer, or its first token's."""
         if pooling not in ("mean", "first"):
             raise UserError(f"pooling={pooling!r} is unknown: choose mean or first")
+        check_counts(batch_size=batch_size)
         rows = [self.encode(text) for text in check_texts(texts, "texts")]
         if not all(rows):
             raise UserError("an empty text has no tokens here: this run's texts had no start and no end symbol")

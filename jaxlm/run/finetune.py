@@ -19,13 +19,13 @@ from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
 from jaxlm.evals import classification as scores
 from jaxlm.io.agree import check_same, first_then_others, on_every_process, on_first_process, one_fate, say
-from jaxlm.io.config_json import config_to_dict
+from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import for_platform, make_model
 from jaxlm.models.heads import make_task_model
 from jaxlm.optim.optimizers import make_optimizer
-from jaxlm.plan.flops import peak_flops
+from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.config import MAY_CHANGE
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
@@ -34,9 +34,16 @@ from jaxlm.run.finetune_data import Labelled, head_config, prepare_examples
 from jaxlm.run.loop import Figures
 from jaxlm.run.prepare import keep_tokenizer
 from jaxlm.run.processes import start_processes
-from jaxlm.run.setup import StateLayout, batch_sharding, check_rows, compile_train_step, lay_out_state
-from jaxlm.run.training import Sample, conclude, exit_code, print_figures, train
-from jaxlm.sharding.mesh import batch_ways, make_mesh
+from jaxlm.run.setup import (
+    StateLayout,
+    batch_sharding,
+    compile_train_step,
+    lay_out_state,
+    mesh_of,
+    total_peak_flops,
+)
+from jaxlm.run.training import Sample, conclude, exit_code, identity, print_figures, train
+from jaxlm.sharding.mesh import batch_ways
 from jaxlm.train.objectives import task_objective
 from jaxlm.train.state import TrainState
 from jaxlm.train.step import make_train_step
@@ -72,8 +79,8 @@ def finetune(
     start_processes()
     directory = RunDir(run_dir)
     with one_fate():
-        check_same("start", lambda: config_to_dict(config) | {"run_dir": str(directory.path.absolute())})
-        mesh = on_every_process("mesh", lambda: _mesh_of(config))
+        check_same("start", lambda: identity(config, directory))
+        mesh = on_every_process("mesh", lambda: mesh_of(config))
         try:
             if not dry_run:
                 final = on_first_process("run directory", lambda: _open(directory))
@@ -81,7 +88,10 @@ def finetune(
                     on_first_process("config", lambda: _check_same_task(directory, config))
                     say(f"{directory.path} is finished: pass another --run-dir to train again")
                     return final
-            run = Tuning(first_then_others("examples", lambda: prepare_examples(config, say)), mesh)
+            begun = _Begun(directory)
+            data = first_then_others("examples", lambda: prepare_examples(begun.fill(config), say, resumes=begun.saved))
+            check_same("examples", lambda: {"examples_sha256": data.fingerprint})
+            run = Tuning(data, mesh)
             say(run.describe())
             if dry_run:
                 return {"num_params": run.num_params, "num_steps": run.config.num_steps}
@@ -93,6 +103,24 @@ def finetune(
             return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
         finally:
             directory.unlock()
+
+
+class _Begun:
+    """What a run directory tells of a run that has begun."""
+
+    def __init__(self, directory: RunDir):
+        self._config = directory.read_config()["config"] if directory.config_path.exists() else {}
+        self.saved = False
+        """Whether it has a checkpoint: the base's parameters are not needed any more."""
+        if directory.checkpoints_path.is_dir():
+            with Checkpointer(directory.checkpoints_path, read_only=True) as checkpointer:
+                self.saved = bool(checkpointer.steps())
+
+    def fill(self, config: FinetuneConfig) -> FinetuneConfig:
+        """``base_step`` as the run wrote it down when it began: the base may have been trained on since."""
+        if config.base_step is not None or self._config.get("base_step") is None or config.base is None:
+            return config
+        return dataclasses.replace(config, base_step=self._config["base_step"])
 
 
 class Tuning:
@@ -112,22 +140,25 @@ class Tuning:
         ways = batch_ways(mesh)
         eval_rows = -(-config.eval_batch_size // ways) * ways
         self.eval_plan = ExamplePlan(data.validation, eval_rows, shuffle=False, num_epochs=1)
-        params = self.layout.abstract.params
-        self.num_params = count_params(params)
-        below_head = self.num_params - count_params(params["embed"])
-        # 6 N a token; attention, small at these lengths, is left out.
-        self.flops_per_step = 6.0 * below_head * data.train["tokens"].shape[1] * config.global_batch_size
+        self.num_params = count_params(self.layout.abstract.params)
+        # Without the products of the model's own head, over the vocabulary.
+        head = 6.0 * config.model.padded_vocab_size * config.model.model_dim
+        per_token = train_flops_per_token(config.model, data.train["tokens"].shape[1]) - head
+        self.flops_per_step = per_token * self.tokens_per_step
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.data.train["tokens"].shape[1] * self.config.global_batch_size
 
     @property
     def peak_flops(self) -> float | None:
-        """Dense bf16 peak of all devices together, FLOP/s; None where unknown."""
-        peak = peak_flops(self.mesh.devices.flat[0].device_kind)
-        return None if peak is None else peak * self.mesh.devices.size
+        return total_peak_flops(self.mesh)
 
     def describe(self) -> str:
         """One line: task, parameters, where they come from, steps."""
         config, task = self.config, self.config.task
-        start = "fresh parameters" if self.data.base_params is None else f"from {config.base} step {config.base_step}"
+        fresh = config.base is None or config.from_scratch
+        start = "fresh parameters" if fresh else f"from {config.base} step {config.base_step}"
         epochs = self.num_steps * config.global_batch_size / self.plan.num_rows
         classes = f" of {len(task.labels)} classes" if task.labels else ""
         return (
@@ -223,18 +254,14 @@ def _open(directory: RunDir) -> dict[str, Any] | None:
 
 
 def _check_same_task(directory: RunDir, config: FinetuneConfig) -> None:
-    """Refuses another config's finished run, without its data: what the data fills in may be open."""
-    open_fields = ("model", "base_step", "num_steps", "task.labels")
-    directory.check_config(config, may_change=(*MAY_CHANGE, *open_fields))
+    """Refuses another config's finished run, without its data: what the data would fill in is open, unless given."""
+    given = {"base_step": config.base_step, "num_steps": config.num_steps, "task.labels": config.task.labels or None}
+    unsaid = [name for name, value in given.items() if value is None]
+    model = ["model"] if config.model is None else ["model.vocab_size", "model.dropout"]
+    directory.check_config(config, may_change=(*MAY_CHANGE, *unsaid, *model))
 
 
 def _write_config(directory: RunDir, run: Tuning) -> None:
     directory.write_config(run.config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind)
     directory.require(examples_sha256=run.data.fingerprint)
     keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)
-
-
-def _mesh_of(config: FinetuneConfig) -> Mesh:
-    mesh = make_mesh(config.mesh, jax.devices())
-    check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
-    return mesh

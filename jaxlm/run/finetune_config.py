@@ -115,8 +115,3 @@ class FinetuneConfig:
     def microbatch_size(self) -> int:
         """Examples in one forward and backward pass, over all devices."""
         return self.global_batch_size // self.grad_accum_steps
-
-    @property
-    def tokens_per_step(self) -> int:
-        """Token slots in one optimiser step, padding included: an upper bound, as rows are as wide as the longest."""
-        return self.global_batch_size * self.task.seq_len

@@ -35,19 +35,22 @@ class Labelled(NamedTuple):
     train: dict[str, np.ndarray]
     validation: dict[str, np.ndarray]
     base_params: Params | None
-    """The base's parameters below its head; None where training starts from nothing."""
+    """The base's parameters below its head; None where training starts from nothing, or goes on."""
     fingerprint: str
     """sha256 (hex) of all examples: a resumed run must find the same."""
 
 
-def prepare_examples(config: FinetuneConfig, say: Say) -> Labelled:
-    """Reads and encodes everything. Raises UserError for whatever is wrong in it, with file and line."""
+def prepare_examples(config: FinetuneConfig, say: Say, *, resumes: bool = False) -> Labelled:
+    """Reads and encodes everything. Raises UserError for whatever is wrong in it, with file and line.
+
+    ``resumes``: the run has parameters of its own, and the base's, which may be gone, are not read.
+    """
     task = config.task
     train, validation = (_read(task, name, getattr(task, name)) for name in ("train", "validation"))
     if task.kind != "regress":
         task = dataclasses.replace(task, labels=task.labels or _classes(train, task))
     values = {name: _values(examples, task) for name, examples in (("train", train), ("validation", validation))}
-    config, tokenizer, base_params = _open_model(config, train)
+    config, tokenizer, base_params = _open_model(config, train, resumes)
     model = config.model
     assert model is not None
     if model.max_seq_len is not None and task.seq_len > model.max_seq_len:
@@ -125,7 +128,9 @@ def _values(examples: Sequence[Example], task: TaskConfig) -> list[list[Any]]:
     return out
 
 
-def _open_model(config: FinetuneConfig, examples: Sequence[Example]) -> tuple[FinetuneConfig, Tokenizer, Params | None]:
+def _open_model(
+    config: FinetuneConfig, examples: Sequence[Example], resumes: bool
+) -> tuple[FinetuneConfig, Tokenizer, Params | None]:
     """The config with its model, the tokenizer, and the parameters to start from."""
     params = None
     if config.base is None:
@@ -134,10 +139,12 @@ def _open_model(config: FinetuneConfig, examples: Sequence[Example]) -> tuple[Fi
         tokenizer = train_tokenizer(config.tokenizer, (text for example in examples for text in example.texts))
         model: Any = resolve_model(config.model, tokenizer)
     else:
+        if config.model is not None:
+            raise UserError("base and model are both given, and the base has a model: leave one of them out")
         run = RunDir(config.base)
         base_config = run.read_config()["config"]
         tokenizer = load_tokenizer(run.tokenizer_path)
-        if config.from_scratch:
+        if config.from_scratch or resumes:
             model = resolve_model(decode_config(ModelConfig, base_config["model"], where="config.model"), tokenizer)
         else:
             if not run.checkpoints_path.is_dir():

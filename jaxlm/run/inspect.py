@@ -130,8 +130,10 @@ def _batch(
     size = batch["tokens"].size
     in_use = sum(end - begin for row in spans for begin, end in row)
     counted = int(batch["loss_mask"].sum())
+    restored = plan.rows.shift == 0
+    kinds = ("masked targets", "shown") if restored else ("counted targets", "masked")
     title = (
-        f"\nbatch {batch_id}: {size:,} places = {counted:,} counted targets + {in_use - counted:,} masked "
+        f"\nbatch {batch_id}: {size:,} places = {counted:,} {kinds[0]} + {in_use - counted:,} {kinds[1]} "
         f"+ {size - in_use:,} padding ({(size - in_use) / size:.1%}); utilisation {counted / size:.1%}; "
         f"{sum(map(len, spans)):,} segments"
     )
@@ -143,7 +145,7 @@ def _batch(
         epoch, number = divmod(row_id, plan.rows.num_rows)
         parts.append(Text(f"row {i}: row {number} of epoch {epoch}", style="italic"))
         row = {name: array[i] for name, array in batch.items()}
-        parts.append(_row(tokenizer, row, spans[i], color, restored=plan.rows.shift == 0))
+        parts.append(_row(tokenizer, row, spans[i], color, restored=restored))
     if len(row_ids) > rows_per_batch:
         parts.append(Text(f"… and {len(row_ids) - rows_per_batch} more rows", style="italic"))
     return parts

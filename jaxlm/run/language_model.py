@@ -132,10 +132,15 @@ def check_request(seed: int, stop: Sequence[str], **counts: int | None) -> tuple
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(stop):
         raise UserError("stop='' would end every text at once: give at least one character")
+    check_counts(**counts)
+    return stop
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raises UserError where a number is below 1; None is left alone."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise UserError(f"{name}={value} must be at least 1")
-    return stop
 
 
 def check_seed(seed: int) -> int:

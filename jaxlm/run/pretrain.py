@@ -21,8 +21,7 @@ from jaxlm.io.agree import (
     one_fate,
     say,
 )
-from jaxlm.io.config_json import config_to_dict
-from jaxlm.io.run_dir import RunDir, environment
+from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import MASKED
 from jaxlm.run.assembly import Assembly, plan_batches
 from jaxlm.run.config import MAY_CHANGE, PretrainConfig
@@ -33,9 +32,8 @@ from jaxlm.run.memory import check_memory, estimate_run_memory
 from jaxlm.run.prepare import PreparedData, keep_tokenizer, prepare_data, resolve_model
 from jaxlm.run.processes import start_processes
 from jaxlm.run.samples import check_prompts, sample_figures
-from jaxlm.run.setup import check_rows
-from jaxlm.run.training import Sample, conclude, exit_code, print_figures, train
-from jaxlm.sharding.mesh import make_mesh
+from jaxlm.run.setup import mesh_of
+from jaxlm.run.training import Sample, conclude, exit_code, identity, print_figures, train
 
 MOST_COMPRESSED_BYTES = 32 * 2**20
 """Text beyond this is not given to xz for comparison: half of what it looks back on, and a minute's work."""
@@ -74,7 +72,7 @@ def inspect_main(argv: list[str]) -> int:
 def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, Any]:
     """What ``--dry-run`` shows: mesh, shapes, parameters and memory of a run, nothing compiled and nothing written but
     the data caches. Raises UserError for whatever would stop the run."""
-    mesh = on_every_process("mesh", lambda: _mesh_of(config))
+    mesh = on_every_process("mesh", lambda: mesh_of(config))
     if run_dir is not None:
         on_first_process("run directory", lambda: _check_unresolved(RunDir(run_dir), config))
     run, memory = _assemble(config, mesh)
@@ -109,8 +107,8 @@ def pretrain(
     start_processes()
     directory = RunDir(run_dir)
     with one_fate():
-        check_same("start", lambda: _identity(config, directory))
-        mesh = on_every_process("mesh", lambda: _mesh_of(config))
+        check_same("start", lambda: identity(config, directory))
+        mesh = on_every_process("mesh", lambda: mesh_of(config))
         try:
             final = on_first_process("run directory", lambda: _open(directory, config))
             if final is not None:
@@ -164,16 +162,6 @@ def _judge(samples: list[Sample], data: PreparedData, *, likelihood: bool) -> Fi
     return figures
 
 
-def _identity(config: PretrainConfig, directory: RunDir) -> dict[str, Any]:
-    """What must be the same in all processes of a run."""
-    here = environment()
-    return config_to_dict(config) | {
-        "run_dir": str(directory.path.absolute()),
-        "versions": here["versions"],
-        "git_commit": here["git_commit"],
-    }
-
-
 def _open(directory: RunDir, config: PretrainConfig) -> dict[str, Any] | None:
     """Takes the run directory for this command. Returns the final figures of a finished run."""
     _check_unresolved(directory, config)
@@ -186,12 +174,6 @@ def _write_config(directory: RunDir, run: Assembly) -> None:
     processes = {"num_processes": jax.process_count(), "num_devices": jax.device_count()}
     directory.write_config(run.config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind, **processes)
     directory.require(dataset_key=run.data.dataset.key)
-
-
-def _mesh_of(config: PretrainConfig) -> Mesh:
-    mesh = make_mesh(config.mesh, jax.devices())
-    check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
-    return mesh
 
 
 def _resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:

@@ -12,7 +12,8 @@ from jaxlm.core.keys import Purpose, fold_key, purpose_key
 from jaxlm.core.types import Array, Batch, PyTree
 from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
-from jaxlm.sharding.mesh import batch_spec, batch_ways
+from jaxlm.plan.flops import peak_flops
+from jaxlm.sharding.mesh import batch_spec, batch_ways, make_mesh
 from jaxlm.sharding.rules import check_divides, match_rules, named_shardings, state_specs
 from jaxlm.train.state import TrainState, create_state
 from jaxlm.train.step import TrainStep
@@ -74,6 +75,19 @@ def abstract_batch(keys: tuple[str, ...], rows: int, seq_len: int, mesh: Mesh) -
     return {
         key: jax.ShapeDtypeStruct((rows, seq_len), BATCH_DTYPES.get(key, "int32"), sharding=sharding) for key in keys
     }
+
+
+def mesh_of(config: Any) -> Mesh:
+    """The mesh of a run's config over all devices. Raises UserError where devices or rows do not fit it."""
+    mesh = make_mesh(config.mesh, jax.devices())
+    check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
+    return mesh
+
+
+def total_peak_flops(mesh: Mesh) -> float | None:
+    """Dense bf16 peak of all devices together, FLOP/s; None where unknown."""
+    peak = peak_flops(mesh.devices.flat[0].device_kind)
+    return None if peak is None else peak * mesh.devices.size
 
 
 def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> None:

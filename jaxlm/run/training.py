@@ -13,10 +13,11 @@ from jaxlm.data.batches import DataState
 from jaxlm.io.agree import first_stderr, is_first, one_fate, say
 from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.metrics import MetricsWriter, SilentWriter
 from jaxlm.io.progress import Progress, notice
 from jaxlm.io.report import write_report
-from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.io.run_dir import RunDir, environment, write_json
 from jaxlm.run.incidents import Incident, Incidents, describe
 from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
 from jaxlm.run.setup import StateLayout
@@ -33,14 +34,22 @@ class AssembledRun(Protocol):
 
     @property
     def config(self) -> Any:
-        """With ``num_steps``, ``log_every``, ``eval_every``, ``checkpoint`` and ``tokens_per_step``."""
+        """With ``num_steps``, ``log_every``, ``eval_every`` and ``checkpoint``."""
         ...
 
     layout: StateLayout
     flops_per_step: float
 
     @property
-    def peak_flops(self) -> float | None: ...
+    def peak_flops(self) -> float | None:
+        """Dense bf16 peak of all devices together, FLOP/s; None where unknown."""
+        ...
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Token slots in one optimiser step, padding included."""
+        ...
+
     def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]: ...
     def fresh_state(self) -> TrainState:
         """The state at step 0."""
@@ -114,7 +123,7 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
                 config.checkpoint.save_every,
                 config.checkpoint.save_minutes,
             ),
-            tokens_per_step=config.tokens_per_step,
+            tokens_per_step=run.tokens_per_step,
             flops_per_step=run.flops_per_step,
             peak_flops=run.peak_flops,
             checkpointer=checkpointer,
@@ -162,6 +171,16 @@ def conclude(directory: RunDir, outcome: Outcome, facts: dict[str, Any], judged:
     write_report(directory.path)
     say(f"report: {directory.report_path}")
     return figures
+
+
+def identity(config: Any, directory: RunDir) -> dict[str, Any]:
+    """What must be the same in all processes of a run."""
+    here = environment()
+    return config_to_dict(config) | {
+        "run_dir": str(directory.path.absolute()),
+        "versions": here["versions"],
+        "git_commit": here["git_commit"],
+    }
 
 
 def print_figures(figures: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from jaxlm.models.families import for_inference, make_model
 from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
 from jaxlm.run.finetune_config import TaskConfig
 from jaxlm.run.finetune_data import encode_examples, head_config
-from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.language_model import LanguageModel, check_counts
 from jaxlm.run.opening import Opened
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -49,6 +49,9 @@ class TunedModel(LanguageModel):
         Texts longer than the task's ``seq_len`` are cut as in training. Raises UserError for what is no such text, and
         for words that do not fit.
         """
+        check_counts(batch_size=batch_size)
+        if isinstance(texts, str):
+            raise UserError(f"texts={texts[:40]!r} is one string: pass a list of them")
         examples = [self._parts(text, number) for number, text in enumerate(texts)]
         out: list[Any] = []
         for first in range(0, len(examples), batch_size):
@@ -64,7 +67,7 @@ class TunedModel(LanguageModel):
         return out
 
     def _parts(self, text: Any, number: int) -> tuple[str, ...]:
-        parts = (text,) if isinstance(text, str) else tuple(text)
+        parts = (text,) if isinstance(text, str) else tuple(text) if isinstance(text, list | tuple) else ()
         if self.task.kind == "tag":
             what, fits = "a list of words", bool(parts) and not isinstance(text, str)
         elif self.task.text_b is not None:

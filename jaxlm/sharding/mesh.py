@@ -14,7 +14,6 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.types import BATCH_AXES
 
 AXES = ("data", "fsdp", "expert", "model")
-"""Axes that the rows of a batch are split over."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -116,7 +116,13 @@ def test_every_parameter_has_a_rule_and_is_counted():
         match_rules(RULES, shapes)
         counts = count_encoder_params(config)
         assert counts.total == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-        assert train_flops_per_token(config, 16) > 6 * counts.matmul
+        assert counts.active == counts.total
+    # BERT base: 12 layers, the head of the masked objective with the table, and the norm on the embeddings.
+    d, f, v = 768, 3072, 30522
+    layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d
+    matmul = 12 * layer + (d * d + d + 2 * d) + (v * d + v) + 2 * d
+    assert count_encoder_params(BERT_BASE).matmul == matmul
+    assert train_flops_per_token(BERT_BASE, 128) == 6 * matmul + 3 * 12 * 4 * d * 128
 
 
 def test_remat_and_dropout(rng):

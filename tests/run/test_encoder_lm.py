@@ -7,7 +7,7 @@ import pytest
 
 import jaxlm
 from jaxlm.core.errors import UserError
-from jaxlm.io.tokenizers import train_tokenizer
+from jaxlm.io.tokenizers import CharTokenizer, train_tokenizer
 from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.run.encoder_lm import EncoderLM
@@ -70,6 +70,9 @@ def test_refusals(opened):
         (lambda: lm.embed(["a" * 40]), "more than the context of 32"),
         (lambda: lm.embed("a"), "one string"),
         (lambda: lm.embed(["a"], pooling="max"), "pooling='max'"),
+        (lambda: lm.embed(["a"], batch_size=0), "batch_size=0"),
+        (lambda: lm.pseudo_log_likelihood(["a"], batch_size=-1), "batch_size=-1"),
+        (lambda: EncoderLM(make_encoder(lm.config), {}, CharTokenizer("ab"), {}), "names no <mask>"),
     ]:
         with pytest.raises(UserError, match=words):
             call()

@@ -54,5 +54,11 @@ def test_masked_pretraining_from_the_command_to_the_handle(tmp_path, capsys):
     assert "char tokenizer has no <mask>" in capsys.readouterr().err
     assert not (tmp_path / "char" / "config.json").exists()
 
+    # So low a rate hides nothing of what is held out: said before training, not divided by at its end.
+    assert main(["pretrain", str(config), "--masking.rate", "1e-9", "--run-dir", str(tmp_path / "none")]) == 2
+    assert "masking.rate=1e-09 hides no token" in capsys.readouterr().err
+
     assert main(["inspect", str(config)]) == 0
-    assert "<mask>" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "<mask>" in shown
+    assert "masked targets" in shown

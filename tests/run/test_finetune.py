@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxlm
 from jaxlm.core.errors import UserError
+from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.run.cli import main
 from tests.run.commands import assert_same_run
 from tests.run.encoder_runs import make_encoder_run
@@ -98,6 +101,9 @@ def test_a_classifier_learns_resumes_bit_for_bit_and_predicts(base, tmp_path, ca
     code, _, err = command(capsys, config, "--run-dir", tmp_path / "whole", "--seed", "1")
     assert code == 2
     assert "holds another config (seed: 0 -> 1)" in err
+    code, _, err = command(capsys, config, "--run-dir", tmp_path / "whole", "--num-steps", "60")
+    assert code == 2
+    assert "holds another config (num_steps: 30 -> 60)" in err
 
     lm = jaxlm.load(tmp_path / "whole")
     validation = list(records("classify", 40, 1))
@@ -107,8 +113,49 @@ def test_a_classifier_learns_resumes_bit_for_bit_and_predicts(base, tmp_path, ca
     assert sum(predicted[0].probabilities.values()) == pytest.approx(1)
     with pytest.raises(UserError, match="fine-tuned encoder"):
         lm.score(["a"])
-    with pytest.raises(UserError, match="not one text"):
-        lm.predict([["a", "b"]])
+    for texts, words in (([["a", "b"]], "not one text"), ([5], "not one text"), ("a text", "is one string")):
+        with pytest.raises(UserError, match=words):
+            lm.predict(texts)
+    with pytest.raises(UserError, match="batch_size=0"):
+        lm.predict(["a"], batch_size=0)
+
+
+def test_it_starts_from_the_base_and_goes_on_when_the_base_has_moved_on(base, tmp_path, capsys):
+    moving = tmp_path / "base"
+    shutil.copytree(base, moving)
+    config = write_task(tmp_path, moving, "classify", 'kind="classify"')
+    still = (
+        "--optimizer.peak-lr",
+        "0",
+        "--num-steps",
+        "2",
+        "--optimizer.warmup-steps",
+        "0",
+        "--checkpoint.save-every",
+        "1",
+    )
+    for name, more in (("tuned", ()), ("scratch", ("--from-scratch",))):
+        code, _, err = command(capsys, config, *still, *more, "--run-dir", tmp_path / name)
+        assert code == 0, err
+    trained = jaxlm.load(moving).params
+    tuned, scratch = (jaxlm.load(tmp_path / name).params for name in ("tuned", "scratch"))
+    for name in ("embed", "layers"):  # at a rate of 0 they stay what they began as
+        jax.tree.map(np.testing.assert_array_equal, tuned[name], trained[name])
+    assert np.any(np.asarray(scratch["embed"]["table"]) != np.asarray(trained["embed"]["table"]))
+
+    # The base trains on and drops the checkpoint that the run began from; the run was killed after its first step.
+    with Checkpointer(moving / "checkpoints") as checkpointer:
+        other = jax.tree.map(lambda leaf: leaf + 1, trained)
+        checkpointer.save(6, {"params": other, "ema_params": None, "opt_state": {}, "step": jnp.asarray(6)}, {})
+        checkpointer.wait()
+    shutil.rmtree(moving / "checkpoints" / "5")
+    shutil.copytree(tmp_path / "tuned", tmp_path / "killed")
+    (tmp_path / "killed" / "done.json").unlink()
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "2")
+    code, _, err = command(capsys, config, *still, "--run-dir", tmp_path / "killed")
+    assert code == 0, err
+    assert "resuming from step 1" in err
+    assert_same_run(tmp_path / "killed", tmp_path / "tuned")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +184,7 @@ def test_pairs_on_a_decoder_and_from_scratch(make_run, tmp_path, capsys):
         code, figures, err = command(capsys, config, *argv, *more, "--run-dir", tmp_path / name)
         assert code == 0, err
         assert figures["step"] == 2
-        assert ("from" in err) != ("fresh parameters" in err) or name == "scratch"
+        assert ("fresh parameters" in err) == (name == "scratch")
     record = json.loads((tmp_path / "tuned" / "config.json").read_text())["config"]
     assert record["base_step"] == 7
     assert record["task"]["labels"] == ["other", "same"]
