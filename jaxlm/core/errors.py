@@ -1,4 +1,6 @@
-"""The one exception that is the user's to mend."""
+"""The one exception that is the user's to mend, and the one of the machine's that is too."""
+
+import errno
 
 
 class UserError(Exception):
@@ -7,3 +9,20 @@ class UserError(Exception):
     The command line prints it as ``error: ...`` and exits with code 2. Nothing expensive has run and nothing is lost
     when it is raised.
     """
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether this, or what it came from, is a full disk or quota. TensorStore has it as a ValueError with a text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(error) for text in ("No space left on device", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full_disk_line(error: BaseException) -> str:
+    """What is said of a full disk where nothing nearer to it has said more."""
+    name = getattr(error, "filename", None)
+    return f"no space left on the device{f' for {name}' if name else ''}: free space and start the same command again"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import jax
 from jax._src import distributed  # the key-value store of jax.distributed has no public name; Orbax uses this one too
 
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import UserError, full_disk_line, is_full_disk
 from jaxlm.io.config_json import diff_fields
 
 T = TypeVar("T")
@@ -203,6 +203,8 @@ def _leave(error: BaseException) -> NoReturn:
     again = "start the same command on all hosts again: it goes on from its last checkpoint"
     if isinstance(error, UserError):
         code, text = 2, f"error: {' '.join(str(error).split())}"
+    elif is_full_disk(error):
+        code, text = 2, f"error: {full_disk_line(error)}"
     elif isinstance(error, KeyboardInterrupt):
         code, text = 130, f"interrupted ({here})"
     elif isinstance(error, ProcessLost):

@@ -3,6 +3,8 @@
 Of any format version: older ones come out as the present one has them.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,28 @@ from jaxlm.core.tree import flatten_with_paths
 from jaxlm.core.types import Params, PyTree
 from jaxlm.io.checkpoint_format import changes_state, unpack_meta, upgrade_state
 from jaxlm.io.checkpoint_steps import META, STATE
+
+_NOT_NOW = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Too many open files")
+
+
+@contextlib.contextmanager
+def refusing(path: epath.Path) -> Iterator[None]:
+    """UserError for what may not or cannot be read now: no damage, to be mended outside and tried again.
+
+    What is missing, or is no directory where one belongs, is damage: it passes through.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, jax.errors.JaxRuntimeError):  # the last two are of host and device
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        ours = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        if ours or not (isinstance(error, OSError) or any(sign in text for sign in _NOT_NOW)):
+            raise
+        raise UserError(
+            f"cannot read {path} now ({text[:200]}): mend that and try again; nothing was changed"
+        ) from error
 
 
 class Meta(NamedTuple):

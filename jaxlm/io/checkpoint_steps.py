@@ -13,7 +13,7 @@ from etils import epath
 from jaxlm.io.checkpoint_format import UNSEALED_VERSION
 from jaxlm.io.checksums import is_sealed, unseal
 
-STATE, META, TRASH = "state", "meta", ".deleted"
+STATE, META, TRASH, UNFINISHED = "state", "meta", ".deleted", ".unfinished"
 
 
 def committed_steps(directory: epath.Path) -> list[int]:
@@ -39,21 +39,39 @@ def out_of_policy(steps: list[int], keep_last: int, keep_every: int | None) -> l
     return temporary[:-keep_last]
 
 
+def mark_unfinished(directory: epath.Path, step: int) -> None:
+    """Says that what lies under a step's name may go, until it is sealed: a save of it, or its removal, has begun."""
+    _mark(directory, step).touch()
+
+
+def unmark(directory: epath.Path, step: int) -> None:
+    """Takes the mark away: what lies there without checksums has lost them."""
+    _mark(directory, step).unlink(missing_ok=True)
+
+
 def clear_unsealed(directory: epath.Path, say: Callable[[str], None]) -> None:
     """Takes what Orbax committed and nothing sealed out of the list, so that its step can be saved again.
 
-    What a killed process left stands behind all that counts, with a readable record: it goes to the trash. Anything
-    else has lost its checksums some other way, and is only renamed.
+    What a killed process left is marked as unfinished: it goes to the trash. Anything else has lost its checksums some
+    other way, and is only renamed.
     """
-    committed = committed_steps(directory)
-    for step in sorted(_numbered(directory) - set(committed)):
-        version = saved_version(directory / str(step))
-        if version is not None and version > UNSEALED_VERSION and committed and step > committed[-1]:
+    marked = _marked(directory)
+    for step in sorted(_numbered(directory) - set(committed_steps(directory))):
+        if step in marked:
             discard(directory, step)
             say(f"checkpoint {step} of {directory} was not finished when its process ended: removed")
         else:
             name = set_aside(directory, step)
             say(f"checkpoint {step} of {directory} is not whole, or its checksums are missing: renamed to {name}")
+    for step in marked:
+        unmark(directory, step)
+
+
+def name_unsealed(directory: epath.Path, say: Callable[[str], None]) -> None:
+    """Names what `clear_unsealed` would rename; changes nothing. A save under way elsewhere is none of them."""
+    marked = _marked(directory)  # first: a step is sealed before its mark goes
+    for step in sorted(_numbered(directory) - set(committed_steps(directory)) - marked):
+        say(f"checkpoint {step} of {directory} is not whole, or its checksums are missing: passed over")
 
 
 def set_aside(directory: epath.Path, step: int) -> str:
@@ -70,8 +88,10 @@ def discard(directory: epath.Path, step: int) -> None:
     """Takes a step out of the list for good. Killed at any moment, it leaves the step whole or not listed."""
     path, trash = directory / str(step), directory / TRASH
     if "://" in os.fspath(directory):  # object stores cannot rename a directory at once
+        mark_unfinished(directory, step)
         unseal(path)
         path.rmtree()
+        unmark(directory, step)
     else:
         trash.mkdir(exist_ok=True)
         path.rename(trash / f"{step}-{time.time_ns()}")
@@ -92,6 +112,17 @@ def purge(directory: epath.Path) -> None:
 def purging(directory: epath.Path) -> Iterator[threading.Thread]:
     """The threads that empty the trash."""
     return (thread for thread in threading.enumerate() if thread.name.startswith(f"{directory / TRASH}/"))
+
+
+def _mark(directory: epath.Path, step: int) -> epath.Path:
+    return directory / f"{step}{UNFINISHED}"
+
+
+def _marked(directory: epath.Path) -> set[int]:
+    if not directory.exists():
+        return set()
+    names = [path.name.removesuffix(UNFINISHED) for path in directory.iterdir() if path.name.endswith(UNFINISHED)]
+    return {int(name) for name in names if name.isascii() and name.isdecimal()}
 
 
 def _numbered(directory: epath.Path) -> set[int]:

@@ -18,13 +18,13 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import UserError, is_full_disk
 from jaxlm.core.types import Params, PyTree
 from jaxlm.io import checkpoint_steps as files
 from jaxlm.io.agree import all_agree, num_processes, on_first_process, process_id
 from jaxlm.io.checkpoint_format import pack_meta
-from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree
-from jaxlm.io.checkpoint_sealing import Sealing, is_full_disk, quiet_abandoned_writes
+from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree, refusing
+from jaxlm.io.checkpoint_sealing import Sealing, quiet_abandoned_writes
 from jaxlm.io.checkpoint_steps import META, STATE
 from jaxlm.io.checksums import find_damage, is_sealed
 
@@ -101,6 +101,8 @@ class Checkpointer:
         self._writes = not read_only and process_id() == 0
         if self._writes:  # before the manager: in making one the others wait for the first process
             files.clear_unsealed(self.directory, self._say)
+        elif read_only and process_id() == 0:
+            files.name_unsealed(self.directory, self._say)
         self._manager = self._open_manager()
         self._purge()
 
@@ -117,6 +119,8 @@ class Checkpointer:
             return False
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record))
         try:
+            if self._writes:
+                files.mark_unfinished(self.directory, step)
             self._manager.save(step, args=args, force=True)
         except Exception as error:
             self._failed = True
@@ -136,13 +140,15 @@ class Checkpointer:
         if num_processes() > 1:
             on_first_process(TOPIC, lambda: self._check_shares(sealing.step))
         if self._writes:
+            files.unmark(self.directory, sealing.step)
             self._retire(sealing.step)
 
     def resume(self, abstract_state: PyTree) -> Restored | None:
         """The newest intact step, laid out as `abstract_state` says (see `restore`); None where there is none at all.
 
         Damaged newer steps are named and, unless read-only, renamed to ``<step>.damaged``, so that they can be saved
-        again. Raises UserError where all steps are damaged; then nothing is renamed.
+        again. Raises UserError where all steps are damaged, or files are there that may not or cannot be read now; then
+        nothing is renamed.
         """
         if not on_first_process(TOPIC, self.steps):
             return None
@@ -196,7 +202,8 @@ class Checkpointer:
 
     def steps(self) -> list[int]:
         """The committed steps, ascending, read from the directory: a save under way is not among them."""
-        return files.committed_steps(self.directory)
+        with refusing(self.directory):
+            return files.committed_steps(self.directory)
 
     def latest_step(self) -> int | None:
         """The newest committed step, or None. It is not verified: see `newest_intact`."""
@@ -296,7 +303,8 @@ class Checkpointer:
             done: list[T] = []
             fault = "in another process"
             try:
-                done.append(read(self._path(chosen)))
+                with refusing(self._path(chosen)):
+                    done.append(read(self._path(chosen)))
             except (UserError, MemoryError, jax.errors.JaxRuntimeError):  # of the device, not of the files
                 raise
             except Exception as error:
@@ -310,7 +318,8 @@ class Checkpointer:
     def _verify(self, step: int) -> list[str]:
         if step not in self._faults:
             if is_sealed(self._path(step)):
-                self._faults[step] = find_damage(self._path(step))
+                with refusing(self._path(step)):
+                    self._faults[step] = find_damage(self._path(step))
             else:
                 self._say(
                     f"checkpoint {step} of {self.directory} is of an older format without checksums: not verified"

@@ -61,6 +61,8 @@ def find_damage(directory: epath.Path, *, contents: bool = True) -> list[str]:
 
     Args:
       contents: False looks at names and sizes alone.
+
+    Raises OSError for what may not or cannot be read now: that says nothing of the bytes.
     """
     parts = _num_parts(directory)
     if parts is None:
@@ -70,7 +72,7 @@ def find_damage(directory: epath.Path, *, contents: bool = True) -> list[str]:
     for part in range(parts):
         try:
             listed |= _read_part(directory / part_name(part, parts), part, parts)
-        except (ManifestError, OSError) as error:
+        except ManifestError as error:
             faults.append(f"{part_name(part, parts)}: {error}")
     own = {part_name(part, parts) for part in range(parts)}
     there = set(_walk(directory)) - own
@@ -135,8 +137,8 @@ def _compare(path: epath.Path, listed: dict[str, Any], contents: bool) -> str | 
             return f"truncated to {size} of {meant} bytes" if size < meant else f"grown from {meant} to {size} bytes"
         if contents and _describe(path) != listed:
             return "contents changed"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
+    except FileNotFoundError:  # gone since it was listed
+        return "missing"
     return None
 
 

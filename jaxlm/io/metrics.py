@@ -3,11 +3,12 @@
 Nothing here touches a device: values come in as Python floats, fetched by the loop at its log steps.
 """
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,38 @@ class MetricsWriter:
       run_dir: the directory.
       resume_step: the step that training goes on from: what a killed run wrote past it is dropped, since those steps
         come again. None keeps all that is there.
+      evaluates_again: the evaluation of `resume_step` comes again too: it and its samples are dropped.
       tensorboard: whether TensorBoard's event files are written as well.
     """
 
-    def __init__(self, run_dir: str | Path, *, resume_step: int | None = None, tensorboard: bool = True):
+    def __init__(
+        self,
+        run_dir: str | Path,
+        *,
+        resume_step: int | None = None,
+        evaluates_again: bool = False,
+        tensorboard: bool = True,
+    ):
         run = RunDir(run_dir)
         run.path.mkdir(parents=True, exist_ok=True)
+
+        def stays(entry: Mapping[str, Any]) -> bool:
+            # Of the figures of one step those of the evaluation have a line of their own.
+            judged = "completion" in entry or any(name.startswith("eval/") for name in entry)
+            return resume_step is None or entry["step"] < resume_step + (not (evaluates_again and judged))
+
         for path in (run.metrics_path, run.samples_path):
             if resume_step is not None:
-                drop_after(path, resume_step)
+                keep_lines(path, stays)
             else:
                 _end_last_line(path)
+        self.last: dict[str, float | None] = {}
+        """The last value of each figure that was there before."""
+        for line in read_lines(run.metrics_path):
+            self.last |= {name: value for name, value in line.items() if name not in ("step", "time")}
         self._metrics = open(run.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
         self._samples = open(run.samples_path, "a", encoding="utf-8")  # noqa: SIM115
-        self._tensorboard = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            purge_step = None if resume_step is None else resume_step + 1
-            # tensorboardX names files by the second: a quick restart would write over the one before.
-            self._tensorboard = SummaryWriter(
-                str(run.tensorboard_path),
-                purge_step=purge_step,
-                flush_secs=30,
-                filename_suffix=f".{os.getpid()}.{resume_step or 0}",
-            )
+        self._tensorboard = _EventFile(run.tensorboard_path, resume_step) if tensorboard else None
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """One line: ``{"step": 10, "time": 1700000000.0, "train/loss": 2.3, ...}``.
@@ -56,8 +64,7 @@ class MetricsWriter:
         line = {"step": step, "time": round(time.time(), 3)} | {key: _finite(value) for key, value in values.items()}
         _append(self._metrics, line)
         if self._tensorboard is not None:
-            for key, value in values.items():
-                self._tensorboard.add_scalar(key, float(value), step)
+            self._tensorboard.write_scalars(step, values)
 
     def write_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         """Texts written by the model, each with ``prompt`` and ``completion`` (and other JSON entries)."""
@@ -65,14 +72,14 @@ class MetricsWriter:
             _append(self._samples, {"step": step, **sample})
         if self._tensorboard is not None and samples:
             text = "\n\n---\n\n".join(f"**{s.get('prompt', '')}**{s.get('completion', '')}" for s in samples)
-            self._tensorboard.add_text("samples", text, step)
+            self._tensorboard.write_text(step, "samples", text)
 
     def close(self) -> None:
-        """Flushes and closes the files."""
-        self._metrics.close()
-        self._samples.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        """Flushes and closes the files: all of them, whatever one may raise."""
+        with contextlib.ExitStack() as stack:
+            for file in (self._tensorboard, self._samples, self._metrics):
+                if file is not None:
+                    stack.callback(file.close)
 
     def __enter__(self) -> "MetricsWriter":
         return self
@@ -81,11 +88,52 @@ class MetricsWriter:
         self.close()
 
 
+class _EventFile:
+    """One of TensorBoard's event files. tensorboardX's own writer hands each event to a thread, which a full disk ends:
+    then whoever writes waits for it for ever. This one writes here, and raises here."""
+
+    _FLUSH_SECONDS = 30
+
+    def __init__(self, directory: Path, resume_step: int | None):
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
+        proto: Any = event_pb2  # its classes are made at import
+        self._summary, self._event, self._flushed = summary, proto.Event, time.monotonic()
+        directory.mkdir(parents=True, exist_ok=True)
+        # Files are named by the second: a quick restart would write over the one before.
+        self._file = EventsWriter(str(directory / "events"), f".{os.getpid()}.{resume_step or 0}")
+        if resume_step is not None:  # TensorBoard hides what was written from this step on
+            started = proto.SessionLog(status=proto.SessionLog.START)
+            self._write(proto.Event(step=resume_step + 1, session_log=started))
+
+    def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of each curve."""
+        for name, value in values.items():
+            self._write(self._event(step=step, summary=self._summary.scalar(name, float(value))))
+
+    def write_text(self, step: int, name: str, text: str) -> None:
+        """A text in Markdown."""
+        self._write(self._event(step=step, summary=self._summary.text(name, text)))
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._file.close()
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._file.write_event(event)
+        if time.monotonic() - self._flushed > self._FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+
 class SilentWriter(MetricsWriter):
     """Writes nothing: what every process but the first is given."""
 
     def __init__(self) -> None:
-        pass
+        self.last = {}
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         pass
@@ -111,10 +159,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield entry
 
 
-def drop_after(path: Path, step: int) -> None:
-    """Rewrites a file of lines, whole or not at all, without those past `step`."""
+def keep_lines(path: Path, stays: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrites a file of lines, whole or not at all, with those alone that stay."""
     if path.exists():
-        kept = [entry for entry in read_lines(path) if entry["step"] <= step]
+        kept = [entry for entry in read_lines(path) if stays(entry)]
         write_text(path, "".join(_line(entry) for entry in kept))
 
 

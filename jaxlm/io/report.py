@@ -26,8 +26,10 @@ _NAMES = {
 _MOST_SAMPLES = 12
 
 
-def write_report(run_dir: str | Path) -> Path:
+def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None) -> Path:
     """Writes report.html from what the run directory holds (finished or not) and returns its path.
+
+    ``final`` are the final figures of a run that is about to be marked as finished.
 
     Pictures: loss, learning rate, throughput, gradient norm, each where metrics.jsonl has it. Raises UserError where
     the directory is no run.
@@ -35,9 +37,10 @@ def write_report(run_dir: str | Path) -> Path:
     run = RunDir(run_dir)
     record = run.read_config()
     lines = list(read_lines(run.metrics_path))
-    figures = _final_figures(lines, run.final_figures())
+    final = run.final_figures() if final is None else final
+    figures = _final_figures(lines, final)
     name = str(record["config"].get("name") or run.path.name)
-    state = "finished" if run.final_figures() is not None else f"at step {figures.get('step', 0)}, not finished"
+    state = "finished" if final is not None else f"at step {figures.get('step', 0)}, not finished"
     about = f"{run.path} · {state} · started {record.get('started', '?')}"
     body = [
         f"<h1>{escape(name)}</h1>",

@@ -106,9 +106,17 @@ class Assembly:
 
     @property
     def eval_rows(self) -> int:
-        """Rows of an evaluation batch: what was asked for, rounded up to a multiple of the devices that share it."""
-        ways = batch_ways(self.mesh)
-        return -(-self.config.eval_batch_size // ways) * ways
+        """Rows of an evaluation batch: what was asked for, rounded up to a multiple of the devices that share it.
+
+        Raises UserError where it is no multiple and the rows are lanes of a stream: how many they are alters the loss.
+        """
+        size, ways = self.config.eval_batch_size, batch_ways(self.mesh)
+        if self.config.data.packing == "stream" and size % ways:
+            raise UserError(
+                f"eval_batch_size={size} lanes of a stream do not divide over mesh.data * mesh.fsdp * mesh.expert = "
+                f"{ways} devices: make it a multiple of {ways}"
+            )
+        return -(-size // ways) * ways
 
     @property
     def peak_flops(self) -> float | None:

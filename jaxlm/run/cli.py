@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import jaxlm
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import UserError, full_disk_line, is_full_disk
 
 Main = Callable[[list[str]], int]
 
@@ -50,6 +50,11 @@ def run_main(main_fn: Main, argv: Sequence[str] | None = None) -> int:
         return 0
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        print(f"error: {full_disk_line(error)}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -28,6 +28,12 @@ MAY_CHANGE = (
 computed (a mesh changes rounding). Everything else alters the trajectory, so it needs another run directory."""
 
 
+def may_change(config: "PretrainConfig") -> tuple[str, ...]:
+    """MAY_CHANGE for this config: over a stream the rows of an evaluation are its lanes, and alter ``eval/loss``."""
+    fixed = {"eval_batch_size"} if config.data.packing == "stream" else set()
+    return tuple(name for name in MAY_CHANGE if name not in fixed)
+
+
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
     """Texts generated while training and at its end; an encoder writes none."""

@@ -57,6 +57,8 @@ class Job:
     incidents: Incidents
     saved_step: int | None = None
     """The step that the state was restored from."""
+    figures: Figures = dataclasses.field(default_factory=dict)
+    """What was last logged before it: stands until the run logs anew."""
     profile_dir: Path | None = None
     profile_steps: tuple[int, int] | None = None
 
@@ -161,7 +163,7 @@ def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
     evaluations, samples and saves. Several processes take the same steps, and evaluate, save and stop at the same ones.
     """
     step, data_state = int(state.step), job.data_state
-    figures: Figures = {"train/skipped": float(state.skipped)}
+    figures: Figures = {**job.figures, "train/skipped": float(state.skipped)}
     interval = _Interval(job.incidents)
     trained_seconds, trained_steps = 0.0, 0
     saved_step = job.saved_step
@@ -237,6 +239,7 @@ def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
         evaluate()
     if trained_steps:
         figures.update(_speed(job, trained_seconds / trained_steps))
+    figures.setdefault("perf/mfu", None)  # what is unknown is not in the log that figures were taken from
     job.checkpointer.wait()
     return Outcome(state, step, figures, stop.agreed_name() if stopped else None)
 

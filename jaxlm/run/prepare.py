@@ -12,6 +12,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.corpora.corpus import Corpus, open_corpus
 from jaxlm.io.token_dataset import TokenDataset, build_token_dataset
 from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
+from jaxlm.io.tokenizers.files import DEFINITION_FILE
 from jaxlm.models.families import ModelConfig
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.devices import cache_root
@@ -72,7 +73,7 @@ def find_tokenizer(config: TokenizerConfig, corpus: Corpus, say: Say) -> Tokeniz
 
 def keep_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
     """Saves the tokenizer with a run. Raises UserError where a started run has another."""
-    if not directory.exists():
+    if not (directory / DEFINITION_FILE).exists():  # written last: a start may have ended before it
         tokenizer.save(directory)
         return
     kept = load_tokenizer(directory)

@@ -24,7 +24,7 @@ from jaxlm.io.agree import (
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import MASKED
 from jaxlm.run.assembly import Assembly, plan_batches
-from jaxlm.run.config import MAY_CHANGE, PretrainConfig
+from jaxlm.run.config import PretrainConfig, may_change
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.loop import Figures, Outcome
@@ -172,7 +172,9 @@ def _open(directory: RunDir, config: PretrainConfig) -> dict[str, Any] | None:
 def _write_config(directory: RunDir, run: Assembly) -> None:
     keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)
     processes = {"num_processes": jax.process_count(), "num_devices": jax.device_count()}
-    directory.write_config(run.config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind, **processes)
+    directory.write_config(
+        run.config, may_change=may_change(run.config), device=jax.devices()[0].device_kind, **processes
+    )
     directory.require(dataset_key=run.data.dataset.key)
 
 
@@ -189,4 +191,4 @@ def _check_unresolved(directory: RunDir, config: PretrainConfig) -> None:
     if config.model.vocab_size is None:
         saved = directory.read_config()["config"].get("model", {}).get("vocab_size")
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=saved))
-    directory.check_config(config, may_change=MAY_CHANGE)
+    directory.check_config(config, may_change=may_change(config))

@@ -85,16 +85,30 @@ def start_processes() -> None:
 
 def _from_variables(environ: Mapping[str, str]) -> Launch:
     address, *numbers = (environ[name] for name in VARIABLES)
-    _, _, port = address.rpartition(":")
-    if not port.isdigit() or ":" not in address:
-        raise UserError(f"JAX_COORDINATOR_ADDRESS={address!r} is not host:port: give the address of process 0")
+    _check_host_port(address)
     for name, text in zip(VARIABLES[1:], numbers, strict=True):
-        if not text.isdigit():
+        if not _is_number(text):
             raise UserError(f"{name}={text!r} is not a number")
     count, index = map(int, numbers)
     if index >= count:
         raise UserError(f"JAX_PROCESS_ID={index} is not one of 0..{count - 1} (JAX_NUM_PROCESSES={count})")
     return Launch("environment", index, count, address)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()  # "²" is a digit too, and no number
+
+
+def _is_port(text: str) -> bool:
+    return _is_number(text) and 1 <= int(text) <= 65535
+
+
+def _check_host_port(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not _is_port(port):
+        raise UserError(
+            f"JAX_COORDINATOR_ADDRESS={address!r} is not host:port (1 to 65535): give the address of process 0"
+        )
 
 
 def _from_cluster(environ: Mapping[str, str]) -> Launch | None:
@@ -121,7 +135,11 @@ def _from_cluster(environ: Mapping[str, str]) -> Launch | None:
         if count == 1:
             continue
         port = environ.get("JAX_COORDINATOR_PORT")
+        if port is not None and not _is_port(port):
+            raise UserError(f"JAX_COORDINATOR_PORT={port!r} is not a port: give a number from 1 to 65535")
         address = environ.get("JAX_COORDINATOR_ADDRESS")
+        if address is not None:
+            _check_host_port(address)
         if address is None and not in_cloud:
             address = kind.get_coordinator_address(timeout_secs=None, override_coordinator_port=port)
         return Launch(kind.name, index, count, address)
@@ -208,6 +226,6 @@ def _keep_stdout() -> None:
 
 def _seconds(name: str, default: int) -> int:
     text = os.environ.get(name) or str(default)
-    if not text.isdigit() or int(text) < 1:
+    if not _is_number(text) or int(text) < 1:
         raise UserError(f"{name}={text!r} is not a number of seconds")
     return int(text)

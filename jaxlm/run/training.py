@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import UserError, is_full_disk
 from jaxlm.core.types import Array, Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.io.agree import first_stderr, is_first, one_fate, say
-from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.metrics import MetricsWriter, SilentWriter
@@ -65,8 +64,15 @@ def train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] |
 
     Raises UserError where the disk is full.
     """
-    try:
+    with _space_for(directory):
         return _train(run, directory, profile_steps)
+
+
+@contextlib.contextmanager
+def _space_for(directory: RunDir) -> Iterator[None]:
+    """A full disk under the log is the user's to mend, as one under a save is."""
+    try:
+        yield
     except OSError as error:
         if not is_full_disk(error):
             raise
@@ -87,8 +93,11 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
         with notice("compiling the train step; the first step follows", first_stderr()):
             step_fn = run.compile_step()
         batches = stack.enter_context(run.batches(start.data_state))
+        ended = first_step == config.num_steps  # and saved; its last evaluation may have been cut short
         writer = stack.enter_context(
-            MetricsWriter(directory.path, resume_step=first_step) if is_first() else SilentWriter()
+            MetricsWriter(directory.path, resume_step=first_step, evaluates_again=ended)
+            if is_first()
+            else SilentWriter()
         )
         progress = stack.enter_context(Progress(config.num_steps, first_step, stream=first_stderr()))
         evaluate, sample = run.evaluator(), run.sampler()
@@ -131,10 +140,12 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
             progress=progress,
             incidents=Incidents(start.incidents, skipped=int(start.state.skipped), changed=write_incidents),
             saved_step=start.saved_step,
+            figures=writer.last,
             profile_dir=directory.profile_path,
             profile_steps=profile_steps if is_first() else None,
         )
-        stack.enter_context(one_fate())  # innermost: the checkpointer would wait for processes that are gone
+        stack.enter_context(one_fate())  # so far in: the checkpointer would wait for processes that are gone
+        stack.enter_context(_space_for(directory))
         return run_loop(job, start.state, stop), samples
 
 
@@ -166,9 +177,10 @@ def conclude(directory: RunDir, outcome: Outcome, facts: dict[str, Any], judged:
         say(f"stopped by {outcome.stopped_by} at step {outcome.step}, saved: the same command goes on from here")
         figures["stopped_by"] = outcome.stopped_by
     figures = {name: None if value != value or value in _INFINITE else value for name, value in figures.items()}
-    if outcome.stopped_by is None:
+    finished = outcome.stopped_by is None
+    write_report(directory.path, final=figures if finished else None)
+    if finished:  # last: a run that is marked has all that belongs to it
         directory.mark_done(figures)
-    write_report(directory.path)
     say(f"report: {directory.report_path}")
     return figures
 

@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
-from jaxlm.io import checkpoint_format
+from jaxlm.io import checkpoint_format, checkpoints, checksums
 from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
 
 META = {"cursor": 7, "skipped": [2, 3], "nothing": None, "config": {"name": "x"}}
@@ -222,15 +222,55 @@ def test_damaged_records_are_no_version_1_and_crash_nothing(tmp_path):
     record.write_bytes(record.read_bytes()[:-3])
     (tmp_path / "15" / "meta" / "metadata").write_bytes(b"\xff[1]")
     (tmp_path / "20" / "meta" / "metadata").write_text('{"format_version": 2}')
-    with Checkpointer(tmp_path, read_only=True) as reader:
-        assert reader.steps() == [5]
-    assert (tmp_path / "10").exists()
+    (tmp_path / "20.unfinished").touch()  # what a killed process leaves beside it
     said: list[str] = []
+    with Checkpointer(tmp_path, read_only=True, say=said.append) as reader:
+        assert reader.steps() == [5]
+    assert [line.split()[1] for line in said] == ["10", "15"]  # nobody knows what they were
+    assert (tmp_path / "10").exists()
+    said.clear()
     with Checkpointer(tmp_path, say=said.append) as checkpointer:
         assert checkpointer.steps() == [5]
-    # Nobody knows what 10 and 15 were; 20 is what a killed process leaves.
     assert {path.name for path in tmp_path.iterdir()} == {"5", "10.damaged", "15.damaged", ".deleted"}
     assert [line.split()[1] for line in said] == ["10", "15", "20"]
+
+
+def test_a_save_is_marked_until_it_is_sealed(tmp_path):
+    marked = []
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, {"w": jnp.ones(3)}, {})
+            marked.append([path.name for path in tmp_path.glob("*.unfinished")])
+            checkpointer.wait()
+            assert not list(tmp_path.glob("*.unfinished"))
+    assert marked == [["1.unfinished"], ["2.unfinished"]]
+    # Killed after the seal and before the mark went: the step counts, and the mark goes.
+    (tmp_path / "2.unfinished").touch()
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.steps() == [1, 2]
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_what_cannot_be_read_now_is_no_damage(tmp_path, monkeypatch):
+    state = {"w": jnp.ones(3)}
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, state, {})
+            checkpointer.wait()
+
+    def locked(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    said: list[str] = []
+    for where, name in ((checksums, "_describe"), (checksums, "_walk"), (checkpoints, "read_state")):
+        with Checkpointer(tmp_path, say=said.append) as checkpointer, monkeypatch.context() as patched:
+            patched.setattr(where, name, locked)
+            with pytest.raises(UserError, match=r"cannot read .*2 now .*Permission denied.*try again"):
+                checkpointer.resume(like)
+            assert checkpointer.steps() == [1, 2]
+    assert said == []
+    assert not list(tmp_path.glob("*.damaged"))
 
 
 def test_killed_save_is_no_step_and_is_cleaned(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 from tensorboardX.proto import event_pb2
@@ -37,6 +38,36 @@ def test_resume_drops_the_steps_to_come(tmp_path):
         writer.write(30, {"train/loss": 0.0})
     assert [(line["step"], line["train/loss"]) for line in lines_of(run.metrics_path)] == [(10, 10), (20, 20), (30, 0)]
     assert [line["step"] for line in lines_of(run.samples_path)] == [10, 20]
+
+
+def test_the_last_evaluation_comes_once_where_it_comes_again(tmp_path):
+    run = RunDir(tmp_path)
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        for step in (10, 20):
+            writer.write(step, {"train/loss": float(step)})
+            writer.write(step, {"eval/loss": float(step)})
+            writer.write_samples(step, [{"prompt": "", "completion": str(step)}])
+    with MetricsWriter(tmp_path, resume_step=20, evaluates_again=True, tensorboard=False) as writer:
+        assert writer.last == {"train/loss": 20.0, "eval/loss": 10.0}
+        writer.write(20, {"eval/loss": 0.0})
+    judged = [(line["step"], line["eval/loss"]) for line in lines_of(run.metrics_path) if "eval/loss" in line]
+    assert judged == [(10, 10.0), (20, 0.0)]
+    assert [line["step"] for line in lines_of(run.samples_path)] == [10]
+
+
+def test_a_full_disk_under_the_event_file_is_raised_and_nothing_hangs(tmp_path):
+    writer = MetricsWriter(tmp_path / "run")
+    assert writer._tensorboard is not None
+    records: Any = writer._tensorboard._file._py_recordio_writer
+    file = records._writer
+    with open("/dev/full", "wb", buffering=0) as records._writer:
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left"):
+                writer.write(1, {"train/loss": 1.0})
+    records._writer = file
+    writer.close()
+    assert writer._metrics.closed
+    assert writer._samples.closed
 
 
 def test_a_cut_line_spoils_no_other(tmp_path):

@@ -49,6 +49,11 @@ def raising(error: BaseException):
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (SystemExit(3), 3, ""),
         (SystemExit(None), 0, ""),
+        (
+            OSError(28, "No space left on device", "config.json"),
+            2,
+            "error: no space left on the device for config.json: free space and start the same command again\n",
+        ),
     ],
 )
 def test_how_errors_end(error, code, said, capsys):

@@ -12,6 +12,7 @@ import jaxlm
 from jaxlm.core.errors import UserError
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.run.cli import main
+from jaxlm.run.tuned_model import TunedModel
 from tests.run.commands import assert_same_run
 from tests.run.encoder_runs import make_encoder_run
 
@@ -116,6 +117,7 @@ def test_a_classifier_learns_resumes_bit_for_bit_and_predicts(base, tmp_path, ca
     for texts, words in (([["a", "b"]], "not one text"), ([5], "not one text"), ("a text", "is one string")):
         with pytest.raises(UserError, match=words):
             lm.predict(texts)
+    assert isinstance(lm, TunedModel)
     with pytest.raises(UserError, match="batch_size=0"):
         lm.predict(["a"], batch_size=0)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 import jaxlm
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.tokenizers import ByteTokenizer, load_tokenizer
+from jaxlm.run.prepare import keep_tokenizer
 
 REPO = Path(__file__).parents[2]
 CONFIG = '''
@@ -35,7 +38,7 @@ def config():
         optimizer=OptimizerConfig(name="muon", peak_lr=0.02, warmup_steps=2),
         sample=SampleConfig(prompts=("The ",), max_new_tokens=8, num_samples=1),
         checkpoint=CheckpointConfig(save_every=4),
-        num_steps=12, global_batch_size=8, grad_accum_steps=2, ema_decay=0.9, log_every=4, eval_every=6,
+        num_steps=60, global_batch_size=8, grad_accum_steps=2, ema_decay=0.9, log_every=4, eval_every=30,
     )
 '''
 
@@ -106,7 +109,7 @@ def test_the_last_line_holds_the_final_figures(whole_run):
     _, out, err = whole_run
     figures = json.loads(out.splitlines()[-1])
     assert {"eval/loss", "eval/bits_per_byte", "perf/tokens_per_second", "num_params", "step"} <= figures.keys()
-    assert figures["step"] == 12
+    assert figures["step"] == 60
     assert 0 < figures["eval/loss"] < np.log(281)
     assert figures["eval/xz_bits_per_byte"] > 0
     assert "compiling the train step" in err
@@ -118,8 +121,8 @@ def test_a_run_directory_has_what_the_contract_names(whole_run):
     there = {path.name for path in run_dir.iterdir()}
     assert {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "report.html", "tokenizer"} <= there
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "train/loss" in line] == [4, 8, 12]
-    assert [line["step"] for line in lines if "eval/loss" in line] == [6, 12]
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(4, 61, 4))
+    assert [line["step"] for line in lines if "eval/loss" in line] == [30, 60]
     assert json.loads((run_dir / "config.json").read_text())["config"]["model"]["vocab_size"] == 281
 
 
@@ -158,12 +161,14 @@ def wait_for(condition, process, seconds=240):
 def test_a_stopped_run_goes_on_to_the_same_parameters_bit_for_bit(whole_run, command, tmp_path, signum):
     whole_dir, _, _ = whole_run
     run_dir = tmp_path / "run"
-    # A longer log interval than the run keeps the host from waiting, so that the signal lands at any step.
     process = command()
     wait_for(lambda: (run_dir / "checkpoints" / "4").exists(), process)
     process.send_signal(signum)
     code, out, err = finish(process)
-    if signum != signal.SIGKILL and code != 0:  # 0: it ended before the signal came
+    assert not (run_dir / "done.json").exists()
+    if signum == signal.SIGKILL:
+        assert code == -signum, err
+    else:
         assert code == 128 + signum, err
         assert json.loads(out.splitlines()[-1])["stopped_by"] == signum.name
         assert "Traceback" not in err
@@ -176,6 +181,32 @@ def test_a_stopped_run_goes_on_to_the_same_parameters_bit_for_bit(whole_run, com
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
+def test_a_run_killed_after_its_last_save_is_concluded_with_all_its_figures(whole_run, command, tmp_path):
+    whole_dir, whole_out, _ = whole_run
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole_dir, run_dir)
+    (run_dir / "done.json").unlink()
+    (run_dir / "report.html").unlink()
+    code, out, err = finish(command())
+    assert code == 0, err
+    whole, figures = (json.loads(text.splitlines()[-1]) for text in (whole_out, out))
+    assert figures.keys() == whole.keys()
+    same = [name for name in whole if not name.startswith("perf/") and name != "run_dir"]
+    assert {name: figures[name] for name in same} == {name: whole[name] for name in same}
+    assert (run_dir / "report.html").exists()
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        ours, theirs = ((path / name).read_text().count("\n") for path in (run_dir, whole_dir))
+        assert ours == theirs, name
+
+
+def test_a_start_that_ended_inside_the_tokenizer_is_no_obstacle(tmp_path):
+    tokenizer = ByteTokenizer()
+    (tmp_path / "tokenizer").mkdir()
+    for _ in range(2):
+        keep_tokenizer(tokenizer, tmp_path / "tokenizer")
+        assert load_tokenizer(tmp_path / "tokenizer").fingerprint == tokenizer.fingerprint
 
 
 def test_dropped_updates_are_written_down(command, tmp_path):

@@ -154,18 +154,25 @@ from jaxlm.io.agree import process_id
 start_processes()
 with one_fate():
     if process_id() == int(sys.argv[1]):
-        raise RuntimeError("the disk is on fire")
+        raise OSError(28, "No space left on device") if sys.argv[2] == "full" else RuntimeError("the disk is on fire")
     on_every_process("what never comes", lambda: None)
 """
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_what_only_one_process_meets_ends_both_at_once(failing):
+@pytest.mark.parametrize(
+    ("failing", "how", "code", "words"),
+    [
+        (0, "burns", 1, "RuntimeError: the disk is on fire"),
+        (1, "burns", 1, "RuntimeError: the disk is on fire"),
+        (1, "full", 2, "error: no space left on the device: free space"),
+    ],
+)
+def test_what_only_one_process_meets_ends_both_at_once(failing, how, code, words):
     address = f"localhost:{free_port()}"
     began = time.monotonic()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", ALONE, str(failing)],
+            [sys.executable, "-c", ALONE, str(failing), how],
             cwd=REPO,
             env=environment(1, **dict(zip(VARIABLES, (address, "2", str(index)), strict=True))),
             text=True,
@@ -176,8 +183,9 @@ def test_what_only_one_process_meets_ends_both_at_once(failing):
     ]
     found = finish(processes)
     assert time.monotonic() - began < END_SECONDS
-    assert [code for code, _, _ in found] == [1, 1], found
-    assert "RuntimeError: the disk is on fire" in found[failing][2]
+    assert (found[failing][0], found[1 - failing][0]) == (code, 1), found
+    assert words in found[failing][2]
+    assert ("Traceback" in found[failing][2]) == (how == "burns")
     assert f"error: process {failing} of 2 has left" in found[1 - failing][2]
 
 
@@ -216,7 +224,11 @@ def test_a_missing_variable_is_named(missing):
     ("values", "words"),
     [
         (("localhost", "2", "0"), "not host:port"),
+        (("localhost:65536", "2", "0"), r"not host:port \(1 to 65535\)"),
+        (("localhost:²", "2", "0"), "not host:port"),
+        ((":1234", "2", "0"), "not host:port"),
         (("localhost:1", "two", "0"), "JAX_NUM_PROCESSES='two'"),
+        (("localhost:1", "2", "¹"), "JAX_PROCESS_ID='¹'"),
         (("localhost:1", "2", "2"), r"JAX_PROCESS_ID=2 is not one of 0\.\.1"),
     ],
 )

@@ -45,10 +45,14 @@ def test_a_stopped_run_goes_on_with_its_state(whole, config_file, tmp_path):
 
 def test_a_mesh_takes_the_same_steps(whole, config_file, tmp_path):
     argv = ("--mesh.fsdp", "2", "--mesh.expert", "2", "--num-steps", "40", "--eval-batch-size", "4")
-    succeed([start(config_file, tmp_path / "run", *argv, num_devices=4)])
+    figures = succeed([start(config_file, tmp_path / "run", *argv, num_devices=4)])
     ours, theirs = losses(tmp_path / "run"), losses(whole[0])
     for step in range(1, 11):
         assert ours[step] == pytest.approx(theirs[step], rel=1e-5), step
+    assert figures["eval/loss"] == pytest.approx(whole[1]["eval/loss"], rel=1e-4)
+    argv = ("--mesh.fsdp", "2", "--mesh.expert", "2", "--eval-batch-size", "6")
+    refused([start(config_file, tmp_path / "other", *argv, num_devices=4)], "eval_batch_size=6", "a multiple of 4")
+    refused([start(config_file, whole[0], "--eval-batch-size", "8")], "holds another config", "eval_batch_size: 4 -> 8")
 
 
 def test_it_is_opened_scored_and_sampled(whole):

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlm.core.dtypes import as_dtype
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import UserError, is_full_disk
 from jaxlm.core.tree import flatten_with_paths
-from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.hf.configs import find_family, read_config
 from jaxlm.io.hf.families import Family

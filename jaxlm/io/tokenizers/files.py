@@ -31,8 +31,11 @@ def write_definition(directory: str | Path, definition: dict[str, Any], model: b
 
 def _write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_definition(directory: str | Path) -> dict[str, Any]:
