@@ -8,6 +8,7 @@ median step), tokens a second, seconds to compile, and the ratio.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools.versus", description=__doc__)
     parser.add_argument("nanogpt", type=Path, help="a folder with nanoGPT's model.py")
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has torch")
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=40, help="steps a turn")
     args = parser.parse_args(argv)

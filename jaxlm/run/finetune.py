@@ -39,10 +39,9 @@ from jaxlm.run.setup import (
     batch_sharding,
     compile_train_step,
     lay_out_state,
-    mesh_of,
     total_peak_flops,
 )
-from jaxlm.run.training import Sample, conclude, exit_code, identity, print_figures, train
+from jaxlm.run.training import Sample, conclude, exit_code, one_run, print_figures, train
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.train.objectives import task_objective
 from jaxlm.train.state import TrainState
@@ -76,33 +75,27 @@ def finetune(
 
     Raises UserError for bad input, before anything expensive has run. ``dry_run`` stops there.
     """
-    start_processes()
     directory = RunDir(run_dir)
-    with one_fate():
-        check_same("start", lambda: identity(config, directory))
-        mesh = on_every_process("mesh", lambda: mesh_of(config))
-        try:
-            if not dry_run:
-                final = on_first_process("run directory", lambda: _open(directory))
-                if final is not None:
-                    on_first_process("config", lambda: _check_same_task(directory, config))
-                    say(f"{directory.path} is finished: pass another --run-dir to train again")
-                    return final
-            begun = _Begun(directory)
-            data = first_then_others("examples", lambda: prepare_examples(begun.fill(config), say, resumes=begun.saved))
-            check_same("examples", lambda: {"examples_sha256": data.fingerprint})
-            run = Tuning(data, mesh)
-            say(run.describe())
-            if dry_run:
-                return {"num_params": run.num_params, "num_steps": run.config.num_steps}
-            use_compilation_cache()
-            keep_freed_memory()
-            on_first_process("config", lambda: _write_config(directory, run))
-            outcome, _ = train(run, directory, profile_steps)
-            facts = {"num_params": run.num_params}
-            return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
-        finally:
-            directory.unlock()
+    with one_run(config, directory) as mesh:
+        if not dry_run:
+            final = on_first_process("run directory", lambda: _open(directory))
+            if final is not None:
+                on_first_process("config", lambda: _check_same_task(directory, config))
+                say(f"{directory.path} is finished: pass another --run-dir to train again")
+                return final
+        begun = _Begun(directory)
+        data = first_then_others("examples", lambda: prepare_examples(begun.fill(config), say, resumes=begun.saved))
+        check_same("examples", lambda: {"examples_sha256": data.fingerprint})
+        run = Tuning(data, mesh)
+        say(run.describe())
+        if dry_run:
+            return {"num_params": run.num_params, "num_steps": run.config.num_steps}
+        use_compilation_cache()
+        keep_freed_memory()
+        on_first_process("config", lambda: _write_config(directory, run))
+        outcome, _ = train(run, directory, profile_steps)
+        facts = {"num_params": run.num_params}
+        return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
 
 
 class _Begun:

@@ -33,7 +33,7 @@ from jaxlm.run.prepare import PreparedData, keep_tokenizer, prepare_data, resolv
 from jaxlm.run.processes import start_processes
 from jaxlm.run.samples import check_prompts, sample_figures
 from jaxlm.run.setup import mesh_of
-from jaxlm.run.training import Sample, conclude, exit_code, identity, print_figures, train
+from jaxlm.run.training import Sample, conclude, exit_code, one_run, print_figures, train
 
 MOST_COMPRESSED_BYTES = 32 * 2**20
 """Text beyond this is not given to xz for comparison: half of what it looks back on, and a minute's work."""
@@ -104,26 +104,20 @@ def pretrain(
 
     Raises UserError for bad input, before anything expensive has run.
     """
-    start_processes()
     directory = RunDir(run_dir)
-    with one_fate():
-        check_same("start", lambda: identity(config, directory))
-        mesh = on_every_process("mesh", lambda: mesh_of(config))
-        try:
-            final = on_first_process("run directory", lambda: _open(directory, config))
-            if final is not None:
-                say(f"{directory.path} is finished: pass another --run-dir to train again")
-                return final
-            use_compilation_cache()
-            keep_freed_memory()
-            run, memory = _assemble(config, mesh)  # refuses what cannot run, before the directory is this config's
-            on_first_process("config", lambda: _write_config(directory, run))
-            say(run.describe())
-            say(memory)
-            outcome, samples = train(run, directory, profile_steps)
-            return on_first_process("final figures", lambda: _finish(run, directory, outcome, samples))
-        finally:
-            directory.unlock()
+    with one_run(config, directory) as mesh:
+        final = on_first_process("run directory", lambda: _open(directory, config))
+        if final is not None:
+            say(f"{directory.path} is finished: pass another --run-dir to train again")
+            return final
+        use_compilation_cache()
+        keep_freed_memory()
+        run, memory = _assemble(config, mesh)  # refuses what cannot run, before the directory is this config's
+        on_first_process("config", lambda: _write_config(directory, run))
+        say(run.describe())
+        say(memory)
+        outcome, samples = train(run, directory, profile_steps)
+        return on_first_process("final figures", lambda: _finish(run, directory, outcome, samples))
 
 
 def _assemble(config: PretrainConfig, mesh: Mesh) -> tuple[Assembly, str]:

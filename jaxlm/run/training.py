@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+from jax.sharding import Mesh
+
 from jaxlm.core.errors import UserError, is_full_disk
 from jaxlm.core.types import Array, Batch, Params
 from jaxlm.data.batches import DataState
-from jaxlm.io.agree import first_stderr, is_first, one_fate, say
+from jaxlm.io.agree import check_same, first_stderr, is_first, on_every_process, one_fate, say
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.metrics import MetricsWriter, SilentWriter
@@ -19,7 +21,8 @@ from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
 from jaxlm.run.incidents import Incident, Incidents, describe
 from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
-from jaxlm.run.setup import StateLayout
+from jaxlm.run.processes import start_processes
+from jaxlm.run.setup import StateLayout, mesh_of
 from jaxlm.run.signals import StopRequest
 from jaxlm.train.state import TrainState
 
@@ -57,6 +60,29 @@ class AssembledRun(Protocol):
     def batches(self, state: DataState) -> AbstractContextManager[Iterator[tuple[int, Batch]]]: ...
     def evaluator(self) -> Callable[[Params], Figures]: ...
     def sampler(self) -> Callable[[Params], list[Sample]]: ...
+
+
+@contextlib.contextmanager
+def one_run(config: Any, directory: RunDir) -> Iterator[Mesh]:
+    """What one command is from its first line to its last: a run of all its processes, which agree on config, versions
+    and mesh, and share one fate. The directory, if it was locked, is given back."""
+    start_processes()
+    with one_fate():
+        check_same("start", lambda: _identity(config, directory))
+        try:
+            yield on_every_process("mesh", lambda: mesh_of(config))
+        finally:
+            directory.unlock()
+
+
+def _identity(config: Any, directory: RunDir) -> dict[str, Any]:
+    """What must be the same in all processes of a run."""
+    here = environment()
+    return config_to_dict(config) | {
+        "run_dir": str(directory.path.absolute()),
+        "versions": here["versions"],
+        "git_commit": here["git_commit"],
+    }
 
 
 def train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] | None) -> tuple[Outcome, list[Sample]]:
@@ -183,16 +209,6 @@ def conclude(directory: RunDir, outcome: Outcome, facts: dict[str, Any], judged:
         directory.mark_done(figures)
     say(f"report: {directory.report_path}")
     return figures
-
-
-def identity(config: Any, directory: RunDir) -> dict[str, Any]:
-    """What must be the same in all processes of a run."""
-    here = environment()
-    return config_to_dict(config) | {
-        "run_dir": str(directory.path.absolute()),
-        "versions": here["versions"],
-        "git_commit": here["git_commit"],
-    }
 
 
 def print_figures(figures: dict[str, Any]) -> None:
