@@ -200,7 +200,9 @@ def git_commit() -> str | None:
 
     def git(*args: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(where), *args], capture_output=True, text=True, timeout=10)
+            # Without its lock: other processes of this run ask at the same moment, and people commit meanwhile.
+            command = ["git", "--no-optional-locks", "-C", str(where), *args]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
