@@ -14,6 +14,10 @@ from jaxlm.models.ngram_counts import Grams
 from jaxlm.models.ngram_sort import Allocate, spans
 
 SMOOTHINGS = ("kneser-ney", "add-k", "backoff", "ml")
+IMPORTED = "imported"
+"""In the place of a smoothing: the estimates are those of a file, which does not say how it came by them."""
+BACKOFF_MODELS = ("kneser-ney", "ml", IMPORTED)
+"""Whose probabilities are those of listed n-grams, or back off with a weight for each context."""
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 MAX_ORDER = 250
 
@@ -26,7 +30,7 @@ class NgramConfig:
     """How an n-gram model is estimated."""
 
     order: int = 5
-    smoothing: Literal["kneser-ney", "add-k", "backoff", "ml"] = "kneser-ney"
+    smoothing: Literal["kneser-ney", "add-k", "backoff", "ml", "imported"] = "kneser-ney"
     k: float = 1.0  # add-k: what is added to every count
     alpha: float = 0.4  # backoff: the factor for each order given up
     prune: tuple[int, ...] = ()  # n-grams of order i seen prune[i-1] times or fewer are left out; the last goes on
@@ -34,7 +38,7 @@ class NgramConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.order <= MAX_ORDER:
             raise ValueError(f"order={self.order} is outside 1 .. {MAX_ORDER}")
-        if self.smoothing not in SMOOTHINGS:
+        if self.smoothing not in (*SMOOTHINGS, IMPORTED):
             raise ValueError(f"smoothing={self.smoothing!r} is none of {', '.join(SMOOTHINGS)}")
         if not 0 < self.k < float("inf"):
             raise ValueError(f"k={self.k} must be a positive number")

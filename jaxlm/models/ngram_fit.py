@@ -8,7 +8,7 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.models.ngram import NgramModel
 from jaxlm.models.ngram_counts import Grams, count_ngrams, join_sequences
-from jaxlm.models.ngram_estimate import Estimate, NgramConfig, estimate
+from jaxlm.models.ngram_estimate import IMPORTED, SMOOTHINGS, Estimate, NgramConfig, estimate
 from jaxlm.models.ngram_sort import BLOCK, Allocate, Sorter, sort_in_memory, spans
 from jaxlm.models.ngram_table import KEY_BITS, Store, in_memory, is_wide, make_rows, pack, payload_of
 
@@ -69,6 +69,8 @@ def fit_tokens(
     say: Callable[[str], None] = lambda line: None,
 ) -> NgramModel:
     """The model of tokens that already stand behind their start symbols (see `count_ngrams` for the arguments)."""
+    if config.smoothing not in SMOOTHINGS:
+        raise UserError(f"smoothing={config.smoothing!r} cannot be fitted: choose one of {', '.join(SMOOTHINGS)}")
     if not (tokens != bos_id).any():
         raise UserError("no token to count: the text is empty")
     say(f"counting {len(tokens):,} tokens")
@@ -151,7 +153,7 @@ def model_from_lists(
     A listed n-gram whose first n-1 words are not listed gets them added, with the probability that they have anyway.
     """
     vocab_size = len(unigrams)
-    config = NgramConfig(order=len(lists) + 1)
+    config = NgramConfig(order=len(lists) + 1, smoothing=IMPORTED)
     facts = {"num_grams": [vocab_size, *(len(ids) for ids, _ in lists)]}
     lists = _with_prefixes(lists)
     model = NgramModel(config, bos_id, eos_id, unk_id, unigrams, (), facts)
