@@ -1,7 +1,7 @@
 """ARPA files: the text format of backoff models that KenLM, SRILM and others read and write.
 
 Words are cut at ASCII spaces and tabs only. Log-probabilities are base 10 in the file, natural in the model. -99 or
-less is log 0, as SRILM writes and reads it; ``<s>``, which is never predicted, has probability 0 whatever its line says.
+less is log 0, as SRILM writes and reads it; ``<s>`` is never predicted and has probability 0 whatever its line says.
 """
 
 import contextlib
