@@ -1,5 +1,6 @@
 """N-gram runs: fitting one from text, an ARPA file's as one, scoring a text, drawing from one. Imports no JAX."""
 
+import dataclasses
 import math
 import os
 import sys
@@ -66,9 +67,7 @@ def write_run(directory: Path, model: NgramModel, tokenizer: Any, data: dict[str
 
     tokenizer.save(directory / "tokenizer")
     save_ngram(directory / MODEL_DIR, model)
-    config = model.config
-    described = {name: getattr(config, name) for name in ("order", "smoothing", "k", "alpha")}
-    record = {"model": {"family": "ngram", **described, "prune": list(config.prune)}, "data": data}
+    record = {"model": {"family": "ngram", **dataclasses.asdict(model.config)}, "data": data}
     write_json(directory / "config.json", {"config": record, **environment()})
 
 
