@@ -88,8 +88,9 @@ def fit_tokens(
     say(f"estimating {', '.join(f'{len(g.word):,}' for g in grams)} n-grams")
     levels, facts = estimate(grams, config, bos_id=bos_id, allocate=allocate)
     if config.prune_entropy:
-        levels = prune_by_entropy(grams, levels, config.prune_entropy, bos_id=bos_id, allocate=allocate)
-        facts["num_grams"][1:] = [int(np.count_nonzero(level.kept)) for level in levels[1:]]
+        levels, facts["num_grams"] = prune_by_entropy(
+            grams, levels, config.prune_entropy, bos_id=bos_id, allocate=allocate
+        )
         say(f"pruning leaves {', '.join(f'{size:,}' for size in facts['num_grams'])}")
     say("laying out the tables")
     ends = {"bos_id": bos_id, "eos_id": eos_id, "unk_id": unk_id}

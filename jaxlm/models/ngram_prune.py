@@ -51,9 +51,9 @@ def prune_by_entropy(
     *,
     bos_id: int,
     allocate: Allocate = np.empty,
-) -> list[Estimate]:
+) -> tuple[list[Estimate], list[int]]:
     """The estimates without the n-grams of order 2 and more that change the perplexity by less than ``threshold``
-    (relative), with the weights that then hold."""
+    (relative), with the weights that then hold; and how many n-grams of each order stay."""
     num_tokens = float(grams[0].counts.sum() - grams[0].counts[bos_id])
     masks = [level.kept for level in levels]
     slight = [
@@ -61,6 +61,7 @@ def prune_by_entropy(
         for order, here in zip(_orders(grams, levels, masks, allocate), grams[1:], strict=True)
     ]
     needed: np.ndarray | None = None
+    num_grams = [len(here.word) for here in grams]
     for n in range(len(grams), 1, -1):
         kept = ~slight[n - 2]
         if (before := masks[n - 1]) is not None:
@@ -69,14 +70,14 @@ def prune_by_entropy(
             kept |= needed
         needed = np.zeros(len(grams[n - 2].word), bool)
         needed[grams[n - 1].context[kept]] = True
-        masks[n - 1] = kept
+        masks[n - 1], num_grams[n - 1] = kept, int(kept.sum())
     pruned = [level._replace(kept=mask) for level, mask in zip(levels, masks, strict=True)]
-    for n, order in enumerate(_orders(grams, pruned, masks, allocate)):
+    for n, order in enumerate(_orders(grams, levels, masks, allocate)):
         backoffs = allocate(len(order.weights), np.float32)
         for span in spans(len(backoffs)):
             backoffs[span] = np.log(order.weights[span])
         pruned[n] = pruned[n]._replace(backoffs=backoffs)
-    return pruned
+    return pruned, num_grams
 
 
 def _orders(

@@ -61,14 +61,20 @@ def new_run(out: str | Path, *, overwrite: bool = False, files: Sequence[str | P
         yield partial
 
 
+def run_config(config: NgramConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """What config.json of a run holds as its config: the model's, and where the text came from."""
+    from jaxlm.io.config_json import config_to_dict
+
+    return config_to_dict({"model": {"family": "ngram", **dataclasses.asdict(config)}, "data": data})
+
+
 def write_run(directory: Path, model: NgramModel, tokenizer: Any, data: dict[str, Any]) -> None:
     """The files of an n-gram run, config.json last: tokenizer/, ngram/, and what `jaxlm.load` reads to open them."""
     from jaxlm.io.run_dir import environment, write_json
 
     tokenizer.save(directory / "tokenizer")
     save_ngram(directory / MODEL_DIR, model)
-    record = {"model": {"family": "ngram", **dataclasses.asdict(model.config)}, "data": data}
-    write_json(directory / "config.json", {"config": record, **environment()})
+    write_json(directory / "config.json", {"config": run_config(model.config, data), **environment()})
 
 
 def fit_text(

@@ -141,11 +141,11 @@ def test_a_disk_that_fills_while_counting_is_one_line(tmp_path):
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
         with Spill(disk, 1) as spill:
             held = [spill.allocate(22_500, np.int64) for _ in range(5)]
-            for array in held:
-                array[:] = 1
+            for i in range(5):
+                held[i][:] = 1
             with pytest.raises(UserError, match=message):
                 spill.allocate(22_500, np.int64)
-            del held, array  # the room goes back with the arrays
+            del held  # the room goes back with the arrays
             spill.allocate(22_500, np.int64)
             with pytest.raises(UserError, match=message):
                 spill.store([np.ones(22_500)] * 9, np.int64)

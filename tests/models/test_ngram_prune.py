@@ -1,7 +1,9 @@
 """Entropy pruning against its definition: every distribution written out, in float64, with dictionaries."""
 
+import itertools
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from jaxlm.models.ngram_fit import fit_ngram
 from tests.models.test_ngram_laws import BOS, EOS, VOCAB, dictionaries, random_sequences
 
 WORDS = [word for word in range(VOCAB) if word != BOS]
-OPTIONS = {"bos_id": BOS, "eos_id": EOS}
+OPTIONS: dict[str, Any] = {"bos_id": BOS, "eos_id": EOS}
 
 
 class Reference:
@@ -74,7 +76,7 @@ def kept(changed, threshold):
 def thresholds(changed):
     """Numbers with some n-grams on either side, and none so near that rounding would decide."""
     values = sorted(change for change in changed.values() if change > 1e-9)
-    middles = [math.sqrt(a * b) for a, b in zip(values, values[1:], strict=False) if b > 1.01 * a]
+    middles = [math.sqrt(a * b) for a, b in itertools.pairwise(values) if b > 1.01 * a]
     return [middles[len(middles) * part // 10] for part in (1, 4, 7, 9)]
 
 
@@ -113,7 +115,7 @@ def test_cutoffs_come_first_and_nothing_below_the_least_threshold_goes():
 
 
 def test_pruning_on_disk_is_pruning_in_memory(tmp_path):
-    options = {**OPTIONS, "prune_entropy": 1e-3}
+    options: dict[str, Any] = {**OPTIONS, "prune_entropy": 1e-3}
     expected = fit_ngram(random_sequences(), VOCAB, 4, **options)
     with Spill(tmp_path, 1) as spill:
         found = fit_ngram(random_sequences(), VOCAB, 4, sorter=spill.sort, allocate=spill.allocate, **options)
