@@ -61,6 +61,17 @@ def test_wikitext_2_as_kenlm_has_it(run, shared_data, tmp_path, order, options, 
     assert figures["perplexity"] == pytest.approx(perplexity, rel=1e-6)
 
 
+def test_a_pruned_run_is_smaller_and_says_how_it_was_pruned(run, fitted, tmp_path):
+    _, figures = fitted
+    argv = ("fit", "--order", 3, "--text", tmp_path / "train", "--out", tmp_path / "small", "--prune-entropy", 1e-2)
+    code, pruned, err = run(*argv, "--arpa", tmp_path / "a.arpa", "--memory", "1K")
+    assert code == 0
+    assert sum(pruned["num_grams"]) < sum(figures["num_grams"])
+    assert f"pruning leaves {pruned['num_grams'][0]}, {pruned['num_grams'][1]}, " in err
+    assert jaxlm.load(tmp_path / "small").config.prune_entropy == 1e-2
+    assert f"ngram 3={pruned['num_grams'][2]}" in (tmp_path / "a.arpa").read_text()
+
+
 def test_empty_lines_are_left_out_and_unknown_words_counted(run, fitted, tmp_path):
     path, figures = fitted
     assert (figures["num_tokens"], figures["vocab_size"]) == (3 + 3 + 6 + 3, 3 + 6)
@@ -195,6 +206,8 @@ def test_byte_models_have_bits_per_byte(tmp_path):
         (["fit", "--text", "TRAIN", "--out", "DIR", "--overwrite"], "is no n-gram run"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--smoothing", "witten-bell"], "smoothing='witten-bell'"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--prune", "1"], "would drop words"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--prune-entropy", "-1"], "prune_entropy=-1.0"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--prune-entropy", "1", "--smoothing", "ml"], "needs smoothing"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--memory", "lots"], "'lots' is no size"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--unk-word", "a b"], "unk_word='a b'"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--smoothing", "add-k", "--arpa", "X"], "--arpa holds backoff"),
