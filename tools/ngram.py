@@ -51,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--prune", type=int, nargs="+", default=(), help="leave out n-grams seen so often or less, for order 1, 2, ..."
     )
+    fit.add_argument(
+        "--prune-entropy",
+        type=float,
+        default=0.0,
+        help="leave out n-grams that change the perplexity by less than this, relative (1e-8 to 1e-6)",
+    )
     fit.add_argument("--unk-word", default="UNKNOWNWORD", help="what <unk> in the text is read as")
     fit.add_argument("--memory", type=_size, help="what counting may hold (500M, 2G); beyond, it sorts on disk")
     fit.add_argument("--arpa", help="also write this ARPA file")
@@ -88,7 +94,7 @@ def main(argv: list[str]) -> int:
         from jaxlm.models.ngram_estimate import NgramConfig
 
         try:
-            config = NgramConfig(args.order, args.smoothing, args.k, args.alpha, tuple(args.prune))
+            config = NgramConfig(args.order, args.smoothing, args.k, args.alpha, tuple(args.prune), args.prune_entropy)
         except ValueError as error:
             raise UserError(str(error)) from error
         figures = runs.fit_text(

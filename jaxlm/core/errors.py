@@ -1,6 +1,10 @@
 """The one exception that is the user's to mend, and the one of the machine's that is too."""
 
 import errno
+import re
+
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written")
+"""How those who keep no errno say it: TensorStore in a ValueError, NumPy's ``tofile`` with the items written."""
 
 
 class UserError(Exception):
@@ -12,11 +16,11 @@ class UserError(Exception):
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether this, or what it came from, is a full disk or quota. TensorStore has it as a ValueError with a text."""
+    """Whether this, or what it came from, is a full disk or quota."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(text in str(error) for text in ("No space left on device", "Disk quota exceeded")):
+        if _FULL.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -3,8 +3,8 @@
 An n-gram is found by (row of its context in the table below, word), so each order costs one search a token. How the
 orders are joined is the smoothing's rule, with h the longest history, n - 1 words or back to the start of the sequence:
 
-- ``kneser-ney``, ``ml`` and ARPA files: p(w | h) if h w is known, else backoff(h) p(w | shorter h); an unknown context
-  has backoff 1.
+- ``kneser-ney``, ``ml`` and ``imported`` (ARPA files): p(w | h) if h w is known, else backoff(h) p(w | shorter h); an
+  unknown context has backoff 1.
 - ``backoff`` (stupid backoff, Brants et al. 2007): the same with the constant alpha for every order given up, seen or
   not. A score, not a probability.
 - ``add-k``: (count + k) / (total + k V) after the longest context seen in training; shorter ones are not mixed in.

@@ -14,6 +14,10 @@ from jaxlm.models.ngram_counts import Grams
 from jaxlm.models.ngram_sort import Allocate, spans
 
 SMOOTHINGS = ("kneser-ney", "add-k", "backoff", "ml")
+IMPORTED = "imported"
+"""In the place of a smoothing: the estimates are those of a file, which does not say how it came by them."""
+BACKOFF_MODELS = ("kneser-ney", "ml", IMPORTED)
+"""Whose probabilities are those of listed n-grams, or back off with a weight for each context."""
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 MAX_ORDER = 250
 
@@ -26,15 +30,16 @@ class NgramConfig:
     """How an n-gram model is estimated."""
 
     order: int = 5
-    smoothing: Literal["kneser-ney", "add-k", "backoff", "ml"] = "kneser-ney"
+    smoothing: Literal["kneser-ney", "add-k", "backoff", "ml", "imported"] = "kneser-ney"
     k: float = 1.0  # add-k: what is added to every count
     alpha: float = 0.4  # backoff: the factor for each order given up
     prune: tuple[int, ...] = ()  # n-grams of order i seen prune[i-1] times or fewer are left out; the last goes on
+    prune_entropy: float = 0.0  # kneser-ney: n-grams that change the perplexity by less are left out; 0 = none
 
     def __post_init__(self) -> None:
         if not 1 <= self.order <= MAX_ORDER:
             raise ValueError(f"order={self.order} is outside 1 .. {MAX_ORDER}")
-        if self.smoothing not in SMOOTHINGS:
+        if self.smoothing not in (*SMOOTHINGS, IMPORTED):
             raise ValueError(f"smoothing={self.smoothing!r} is none of {', '.join(SMOOTHINGS)}")
         if not 0 < self.k < float("inf"):
             raise ValueError(f"k={self.k} must be a positive number")
@@ -46,6 +51,10 @@ class NgramConfig:
             raise ValueError(f"prune={self.prune} would drop words: begin with 0, or choose the vocabulary beforehand")
         if any(b < a for a, b in zip(self.prune, self.prune[1:], strict=False)):
             raise ValueError(f"prune={self.prune} decreases: a kept n-gram would lose its shorter ones")
+        if not 0 <= self.prune_entropy < float("inf"):
+            raise ValueError(f"prune_entropy={self.prune_entropy} must be a number of at least 0, such as 1e-7")
+        if self.prune_entropy and self.smoothing != "kneser-ney":
+            raise ValueError(f"prune_entropy needs smoothing 'kneser-ney', not {self.smoothing!r}: leave it at 0")
 
     def cutoff(self, n: int) -> int:
         """n-grams of order ``n`` seen so often or less are left out."""
@@ -89,8 +98,8 @@ def estimate(
     return levels, facts
 
 
-def _add_sums(sums: np.ndarray, context: np.ndarray, weights: np.ndarray) -> None:
-    """Adds weights to the sums of their contexts, which do not decrease."""
+def add_sums(sums: np.ndarray, context: np.ndarray, weights: np.ndarray) -> None:
+    """Adds weights to the sums of their contexts [m], which do not decrease."""
     if len(context):
         first, last = int(context[0]), int(context[-1])
         sums[first : last + 1] += np.bincount(context - first, weights=weights, minlength=last - first + 1)
@@ -103,7 +112,8 @@ def _logs(values: np.ndarray, allocate: Allocate) -> np.ndarray:
     return logs
 
 
-def _zeros(length: int, dtype: type, allocate: Allocate) -> np.ndarray:
+def zeros(length: int, dtype: type, allocate: Allocate) -> np.ndarray:
+    """An allocated array of zeros."""
     array = allocate(length, dtype)
     array[:] = 0
     return array
@@ -134,7 +144,7 @@ def adjusted_counts(grams: Sequence[Grams], n: int, bos_id: int, allocate: Alloc
     if n == len(grams):
         adjusted = here.counts
     else:
-        adjusted = _zeros(len(here.word), np.int64, allocate)
+        adjusted = zeros(len(here.word), np.int64, allocate)
         suffix = grams[n].suffix
         for span in spans(len(suffix)):
             np.add.at(adjusted, suffix[span], 1)
@@ -173,14 +183,14 @@ def _kneser_ney(
             yield _logs(below, allocate), np.zeros(0, np.float32)
             continue
         mask = kept[n - 1]
-        total, gamma = (_zeros(len(below), np.float64, allocate) for _ in range(2))
+        total, gamma = (zeros(len(below), np.float64, allocate) for _ in range(2))
         for span in spans(len(adjusted)):
             counts = adjusted[span]
             rest = discount.take(np.minimum(counts, 3))
             if mask is not None:
                 rest = np.where(mask[span], rest, counts)
-            _add_sums(total, here.context[span], counts)
-            _add_sums(gamma, here.context[span], rest)
+            add_sums(total, here.context[span], counts)
+            add_sums(gamma, here.context[span], rest)
         for span in spans(len(total)):
             gamma[span] = np.where(total[span] == 0, 1.0, gamma[span] / total[span])
         prob = allocate(len(adjusted), np.float64)
@@ -209,10 +219,10 @@ def _relative(
             yield _logs((counts + added) / (counts.sum() + added * num_words), allocate), np.zeros(0, np.float32)
             continue
         mask = kept[n - 1] if config.smoothing != "backoff" else None
-        total = _zeros(len(grams[n - 2].word), np.float64, allocate)
+        total = zeros(len(grams[n - 2].word), np.float64, allocate)
         for span in spans(len(here.word)):
             counts = here.counts[span]
-            _add_sums(total, here.context[span], counts if mask is None else counts * mask[span])
+            add_sums(total, here.context[span], counts if mask is None else counts * mask[span])
         prob = allocate(len(here.word), np.float64)
         for span in spans(len(here.word)):
             prob[span] = (here.counts[span] + added) / (total.take(here.context[span]) + added * num_words)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.models.ngram import NgramModel
 from jaxlm.models.ngram_counts import Grams, count_ngrams, join_sequences
-from jaxlm.models.ngram_estimate import Estimate, NgramConfig, estimate
+from jaxlm.models.ngram_estimate import IMPORTED, SMOOTHINGS, Estimate, NgramConfig, estimate
+from jaxlm.models.ngram_prune import prune_by_entropy
 from jaxlm.models.ngram_sort import BLOCK, Allocate, Sorter, sort_in_memory, spans
 from jaxlm.models.ngram_table import KEY_BITS, Store, in_memory, is_wide, make_rows, pack, payload_of
 
@@ -69,6 +70,8 @@ def fit_tokens(
     say: Callable[[str], None] = lambda line: None,
 ) -> NgramModel:
     """The model of tokens that already stand behind their start symbols (see `count_ngrams` for the arguments)."""
+    if config.smoothing not in SMOOTHINGS:
+        raise UserError(f"smoothing={config.smoothing!r} cannot be fitted: choose one of {', '.join(SMOOTHINGS)}")
     if not (tokens != bos_id).any():
         raise UserError("no token to count: the text is empty")
     say(f"counting {len(tokens):,} tokens")
@@ -84,6 +87,11 @@ def fit_tokens(
     )
     say(f"estimating {', '.join(f'{len(g.word):,}' for g in grams)} n-grams")
     levels, facts = estimate(grams, config, bos_id=bos_id, allocate=allocate)
+    if config.prune_entropy:
+        levels, facts["num_grams"] = prune_by_entropy(
+            grams, levels, config.prune_entropy, bos_id=bos_id, allocate=allocate
+        )
+        say(f"pruning leaves {', '.join(f'{size:,}' for size in facts['num_grams'])}")
     say("laying out the tables")
     ends = {"bos_id": bos_id, "eos_id": eos_id, "unk_id": unk_id}
     return build_model(
@@ -117,13 +125,13 @@ def fit_ngram(
       bos_id: begins every sequence (added where it does not stand there). None = an id of the model's own, vocab_size,
         is used as the start, and the model's vocabulary is one larger.
       eos_id: ends every sequence, and is predicted (added where it does not stand there). None = nothing is added.
-      options: ``k``, ``alpha`` and ``prune`` of `NgramConfig`; the others go to `fit_tokens`.
+      options: ``k``, ``alpha``, ``prune`` and ``prune_entropy`` of `NgramConfig`; the others go to `fit_tokens`.
 
     Raises UserError where there is nothing to count, or for ids outside the vocabulary.
     """
     if vocab_size < 1:
         raise UserError(f"vocab_size={vocab_size}: the vocabulary is empty")
-    own = {name: options.pop(name) for name in ("k", "alpha", "prune") if name in options}
+    own = {name: options.pop(name) for name in ("k", "alpha", "prune", "prune_entropy") if name in options}
     try:
         config = NgramConfig(order=order, smoothing=smoothing, **own)  # pyright: ignore[reportArgumentType]
     except ValueError as error:
@@ -151,7 +159,7 @@ def model_from_lists(
     A listed n-gram whose first n-1 words are not listed gets them added, with the probability that they have anyway.
     """
     vocab_size = len(unigrams)
-    config = NgramConfig(order=len(lists) + 1)
+    config = NgramConfig(order=len(lists) + 1, smoothing=IMPORTED)
     facts = {"num_grams": [vocab_size, *(len(ids) for ids, _ in lists)]}
     lists = _with_prefixes(lists)
     model = NgramModel(config, bos_id, eos_id, unk_id, unigrams, (), facts)

@@ -31,7 +31,7 @@ def normalised(log_scores: np.ndarray) -> np.ndarray:
     """Log-probabilities f64 [v] of scores that need not sum to 1."""
     logs = log_scores.astype(np.float64)
     top = logs.max()
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing has a probability: NaN
         return logs - top - np.log(np.exp(logs - top).sum())
 
 

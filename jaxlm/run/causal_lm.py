@@ -101,6 +101,9 @@ class CausalLM(LanguageModel):
         ids = self.tokenizer.encode(text)
         if len(ids) != 1:
             raise UserError(f"{text!r} is {len(ids)} tokens here, and an embedding belongs to one: give another word")
+        specials = self.tokenizer.special_tokens
+        if ids[0] in specials.values() and specials.get(text) != ids[0]:  # a closed vocabulary's <unk>
+            raise UserError(f"{text!r} is not in the vocabulary of {self.vocab_size} tokens: give a word that is")
         return ids[0]
 
     def score(self, texts: Sequence[str], *, stride: int | None = None) -> list[Score]:

@@ -1,6 +1,6 @@
 """``jaxlm generations CONFIG``: every generation of language model on one text, with one score, in one table.
 
-Each trained model is a run of its own below the run directory, resumed like any other; a finished one is not run again.
+Each model is a run of its own below the run directory, resumed like any other; a finished one is not run again.
 """
 
 import dataclasses
@@ -24,10 +24,11 @@ from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.generations_config import GenerationsConfig
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
-from jaxlm.run.ngram_runs import write_run
+from jaxlm.run.ngram_runs import new_run, run_config, write_run
 from jaxlm.run.prepare import PreparedData, prepare_data
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.processes import detect_processes
+from jaxlm.run.training import exit_code
 
 NGRAM_RUN = "n-gram"
 RESULTS = "generations.json"
@@ -36,20 +37,23 @@ TIMED_REPEATS = 5
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the table as JSON."""
+    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the table as JSON.
+
+    The exit code of a run that a signal stopped is that of ``jaxlm pretrain``."""
     if detect_processes() is not None:
         raise UserError("jaxlm generations is a single process: start it without the variables of a cluster")
     config, options = load_config(GenerationsConfig, argv, CommandOptions, prog="jaxlm generations")
     results = compare_generations(config, options.run_dir or Path("runs") / config.name)
     print(json.dumps(results))
-    return 0
+    return exit_code(results)
 
 
 def compare_generations(config: GenerationsConfig, run_dir: str | Path) -> dict[str, Any]:
     """Trains, scores and samples each generation; returns (and writes to ``generations.json``) a row for each.
 
     A row: ``num_params``, ``train_flops``, ``train_seconds``, ``bits_per_byte``, ``nats_per_token``, ``by_position``,
-    ``milliseconds_by_length`` and ``samples``. Raises UserError for bad input, before anything is trained.
+    ``milliseconds_by_length`` and ``samples``. Where a signal stopped the training: no rows, but ``stopped_by`` and the
+    ``model`` that it met. Raises UserError for bad input, before anything is trained.
     """
     directory = RunDir(run_dir)
     with directory:
@@ -61,7 +65,8 @@ def compare_generations(config: GenerationsConfig, run_dir: str | Path) -> dict[
             say(f"-- {name}")
             figures = pretrain(one, directory.path / name)
             if "stopped_by" in figures:
-                raise UserError(f"stopped by {figures['stopped_by']} while training {name}: the same command goes on")
+                say(f"stopped by {figures['stopped_by']} while training {name}: the same command goes on")
+                return {"stopped_by": figures["stopped_by"], "model": name, "run_dir": str(directory.path)}
             flops = train_flops_per_token(
                 dataclasses.replace(one.model, vocab_size=data.tokenizer.vocab_size), one.data.seq_len
             )
@@ -84,8 +89,17 @@ def compare_generations(config: GenerationsConfig, run_dir: str | Path) -> dict[
 
 
 def _fit_ngram(config: GenerationsConfig, data: PreparedData, run_dir: Path) -> dict[str, Any]:
-    """Counts the training documents, each behind the start symbol as the others see them."""
+    """Counts the training documents, each behind the start symbol as the others see them; once.
+
+    Raises UserError where ``run_dir`` holds the counts of other text."""
     split, tokenizer = data.dataset.splits["train"], data.tokenizer
+    described = {"add_bos": True, "add_eos": True, "dataset_key": data.dataset.key}
+    run = RunDir(run_dir)
+    if (found := run.final_figures()) is not None:
+        if run.read_config()["config"] != run_config(config.ngram, described):
+            raise UserError(f"{run_dir} holds the counts of other text or another config: pass another --run-dir")
+        say(f"{run_dir} is finished: pass another --run-dir to count again")
+        return found
     offsets = np.asarray(split.doc_offsets)
     start = time.perf_counter()
     documents = split.read(offsets[:-1], np.diff(offsets))
@@ -99,17 +113,21 @@ def _fit_ngram(config: GenerationsConfig, data: PreparedData, run_dir: Path) -> 
         k=config.ngram.k,
         alpha=config.ngram.alpha,
         prune=config.ngram.prune,
+        prune_entropy=config.ngram.prune_entropy,
     )
     seconds = time.perf_counter() - start
-    write_run(run_dir, model, tokenizer, {"add_bos": True, "add_eos": True})
     # What a model of counts stores: a probability and a back-off weight for each n-gram.
     num_params = 2 * int(sum(model.facts["num_grams"]))
-    return {
+    figures = {
         "num_params": num_params,
         "train_flops": None,
         "train_seconds": seconds,
         "train_tokens": int(split.num_tokens),
     }
+    with new_run(run_dir, overwrite=True) as partial:
+        write_run(partial, model, tokenizer, described)
+        RunDir(partial).mark_done(figures)
+    return figures
 
 
 def _judge(lm: LanguageModel, texts: list[str], config: GenerationsConfig) -> dict[str, Any]:

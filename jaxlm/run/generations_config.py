@@ -67,6 +67,12 @@ class GenerationsConfig:
             )
         if self.ngram.smoothing == "backoff":
             raise ValueError("ngram.smoothing='backoff' gives scores that are no likelihoods: use kneser-ney")
+        if self.ngram.smoothing == "ml":
+            raise ValueError(
+                "ngram.smoothing='ml' gives unseen n-grams no probability, an infinite loss: use kneser-ney"
+            )
+        if self.ngram.smoothing == "imported":
+            raise ValueError("ngram.smoothing='imported' is no way to fit a model: use kneser-ney")
         if self.max_scored_documents is not None and self.max_scored_documents < 1:
             raise ValueError(f"max_scored_documents={self.max_scored_documents} must be at least 1")
 

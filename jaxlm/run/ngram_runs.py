@@ -1,11 +1,11 @@
 """N-gram runs: fitting one from text, an ARPA file's as one, scoring a text, drawing from one. Imports no JAX."""
 
+import dataclasses
 import math
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock, Thread
@@ -17,10 +17,14 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.ngram.files import MODEL_DIR, load_ngram, save_ngram, table_store
 from jaxlm.io.ngram.sentences import Piece, check_file, learn_tokens, read_pieces, sentence_tokens
 from jaxlm.io.ngram.word_vocab import BOS, EOS, UNK, WordVocab, load_word_vocab
+from jaxlm.io.writing import check_new_file, is_taken, new_directory
 from jaxlm.models.ngram import NgramModel
-from jaxlm.models.ngram_estimate import NgramConfig
+from jaxlm.models.ngram_estimate import BACKOFF_MODELS, SMOOTHINGS, NgramConfig
 from jaxlm.models.ngram_fit import fit_tokens
 from jaxlm.text.words import split_words
+
+RUN_FILES = {"config.json", "done.json", "tokenizer", MODEL_DIR}
+"""What stands in the directory of an n-gram run."""
 
 UNK_WORD = "UNKNOWNWORD"
 """What ``<unk>`` in a training text is read as, an ordinary word (corpora mask rare words so)."""
@@ -32,32 +36,36 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def new_run(out: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def new_run(out: str | Path, *, overwrite: bool = False, files: Sequence[str | Path | None] = ()) -> Iterator[Path]:
     """A directory beside ``out`` that takes its place once the block has ended well, else vanishes.
 
-    Raises UserError where ``out`` is taken; ``overwrite`` replaces another n-gram run, nothing else.
+    Raises UserError where ``out`` is taken, or holds one of ``files``, which are read or written meanwhile.
+    ``overwrite`` replaces another n-gram run, nothing else.
     """
     out = Path(out)
-    taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    try:
+        taken = is_taken(out)
+        foreign = sorted({path.name for path in out.iterdir()} - RUN_FILES) if taken and out.is_dir() else []
+    except OSError as error:
+        raise UserError(f"cannot read {out}: {error.strerror or error}: pass another --out") from error
     if taken and not overwrite:
         raise UserError(f"{out} exists already: pass another --out, or --overwrite to replace an n-gram run")
     if taken and not (out / MODEL_DIR / "model.json").is_file():
         raise UserError(f"{out} is no n-gram run: --overwrite leaves it alone, pass another --out")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-    except OSError as error:
-        raise UserError(f"cannot write to {out.parent}: {error.strerror}: pass another --out") from error
-    try:
+    for file in files:
+        if file is not None and out.is_dir() and Path(os.path.realpath(file)).is_relative_to(os.path.realpath(out)):
+            raise UserError(f"{file} lies in --out {out}, which is made anew: name one outside it")
+    if foreign:
+        raise UserError(f"{out} holds {foreign[0]}, which --overwrite would delete: move it, or pass another --out")
+    with new_directory(out, replace=taken) as partial:
         yield partial
-        if taken:
-            shutil.rmtree(out)
-        os.replace(partial, out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def run_config(config: NgramConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """What config.json of a run holds as its config: the model's, and where the text came from."""
+    from jaxlm.io.config_json import config_to_dict
+
+    return config_to_dict({"model": {"family": "ngram", **dataclasses.asdict(config)}, "data": data})
 
 
 def write_run(directory: Path, model: NgramModel, tokenizer: Any, data: dict[str, Any]) -> None:
@@ -66,10 +74,7 @@ def write_run(directory: Path, model: NgramModel, tokenizer: Any, data: dict[str
 
     tokenizer.save(directory / "tokenizer")
     save_ngram(directory / MODEL_DIR, model)
-    config = model.config
-    described = {name: getattr(config, name) for name in ("order", "smoothing", "k", "alpha")}
-    record = {"model": {"family": "ngram", **described, "prune": list(config.prune)}, "data": data}
-    write_json(directory / "config.json", {"config": record, **environment()})
+    write_json(directory / "config.json", {"config": run_config(model.config, data), **environment()})
 
 
 def fit_text(
@@ -91,14 +96,16 @@ def fit_text(
     Raises UserError before anything is written for bad input, and leaves nothing behind whenever it raises.
     """
     start = time.monotonic()
+    if config.smoothing not in SMOOTHINGS:
+        raise UserError(f"smoothing={config.smoothing!r} is none of {', '.join(SMOOTHINGS)}")
     check_file(text, "text")
-    if arpa is not None and config.smoothing not in ("kneser-ney", "ml"):
-        raise UserError(f"--arpa holds backoff models, which smoothing {config.smoothing!r} is not: leave it out")
-    if arpa is not None and not (os.access(Path(arpa).parent, os.W_OK) and not Path(arpa).is_dir()):
-        raise UserError(f"cannot write {arpa}: name a file in a directory that is there")
+    if arpa is not None:
+        if config.smoothing not in BACKOFF_MODELS:
+            raise UserError(f"--arpa holds backoff models, which smoothing {config.smoothing!r} is not: leave it out")
+        check_new_file(arpa)
     if not unk_word or set(unk_word) & set(" \t\n\v\f\r\0") or unk_word in ("<unk>", "<s>", "</s>"):
         raise UserError(f"unk_word={unk_word!r} must be a word, none of <unk>, <s> and </s>")
-    with new_run(out, overwrite=overwrite) as partial, ExitStack() as stack:
+    with new_run(out, overwrite=overwrite, files=(text, arpa)) as partial, ExitStack() as stack:
         (partial / MODEL_DIR).mkdir()
         options: dict[str, Any] = {"store": table_store(partial / MODEL_DIR)}
         vocab = WordVocab(unk_word=unk_word.encode())
@@ -139,7 +146,7 @@ def import_arpa(arpa: str | Path, out: str | Path, *, overwrite: bool = False) -
 
     start = time.monotonic()
     check_file(arpa, "ARPA file")
-    with new_run(out, overwrite=overwrite) as partial:
+    with new_run(out, overwrite=overwrite, files=(arpa,)) as partial:
         model, vocab = read_arpa(arpa)
         write_run(partial, model, vocab, {"arpa": str(arpa), "unk_word": None})
     return {
@@ -159,13 +166,13 @@ def open_run(run: str | Path) -> tuple[NgramModel, WordVocab]:
 
 
 class Totals(NamedTuple):
-    """Sums over scored text."""
+    """Sums over scored text. Nats apart for known and unknown words: either may be infinite."""
 
-    nats: float = 0.0
+    known_nats: float = 0.0
+    unknown_nats: float = 0.0
     num_tokens: int = 0
     num_unknown: int = 0
     num_sentences: int = 0
-    unknown_nats: float = 0.0
 
 
 def add_up(totals: Iterable[Totals]) -> Totals:
@@ -183,8 +190,9 @@ def score_piece(model: NgramModel, vocab: WordVocab, piece: Piece, where: str) -
     unknown = tokens == UNK
     num_unknown = int(np.count_nonzero(unknown))
     unknown_nats = -float(np.sum(logprobs[unknown], dtype=np.float64)) if num_unknown else 0.0
-    nats = -float(np.sum(logprobs, dtype=np.float64))
-    return Totals(nats, len(tokens) - sentences, num_unknown, sentences, unknown_nats)
+    known = logprobs[~unknown] if num_unknown else logprobs
+    known_nats = -float(np.sum(known, dtype=np.float64))
+    return Totals(known_nats, unknown_nats, len(tokens) - sentences, num_unknown, sentences)
 
 
 def score_text(run: str | Path, text: str | Path, *, num_threads: int | None = None) -> dict[str, Any]:
@@ -199,10 +207,11 @@ def score_text(run: str | Path, text: str | Path, *, num_threads: int | None = N
     if not total.num_tokens:
         raise UserError(f"{text} holds no word: there is nothing to score")
     known = total.num_tokens - total.num_unknown
+    nats = total.known_nats + total.unknown_nats
     return {
-        "perplexity": _perplexity(total.nats, total.num_tokens),
-        "perplexity_known_words": _perplexity(total.nats - total.unknown_nats, known) if known else None,
-        "nats": total.nats if math.isfinite(total.nats) else None,
+        "perplexity": _perplexity(nats, total.num_tokens),
+        "perplexity_known_words": _perplexity(total.known_nats, known) if known else None,
+        "nats": nats if math.isfinite(nats) else None,
         "num_tokens": total.num_tokens,
         "num_unknown": total.num_unknown,
         "num_sentences": total.num_sentences,

@@ -63,11 +63,34 @@ def test_round_trip(tmp_path, options):
     for n in range(1, model.order + 1):
         (ids, values), (ids_again, values_again) = model.grams(n), again.grams(n)
         np.testing.assert_array_equal(ids, ids_again)
-        np.testing.assert_allclose(values_again, np.maximum(values, -99 * math.log(10)), rtol=2e-7, atol=1e-12)
+        np.testing.assert_allclose(values_again, values, rtol=2e-7, atol=1e-12)
+    assert again.config.smoothing == "imported"
+    write_arpa(tmp_path / "b.arpa", again, words.words)
+    assert (tmp_path / "b.arpa").read_bytes() == (tmp_path / "a.arpa").read_bytes()
+    (tmp_path / "b.arpa").unlink()
     assert [path.name for path in tmp_path.iterdir()] == ["a.arpa"]
     text = (tmp_path / "a.arpa").read_text()
     assert "a\u00a0b" in text  # one word: only ASCII white space cuts
     assert text.startswith("\\data\\\nngram 1=13\n")
+
+
+def test_minus_99_is_no_probability_at_all(tmp_path):
+    """SRILM's log 0: of a word, of <s> (whatever its line says: KenLM writes 0) and of a back-off weight."""
+    text = SMALL.replace("-99\t<s>", "0\t<s>").replace("-0.8\tb", "-99\tb").replace("a\t-0.25", "a\t-99")
+    model, vocab = read(tmp_path, text)
+    assert model.unigrams[BOS, 0] == -np.inf
+    assert score(model, vocab, "b a a </s>") == pytest.approx([-np.inf, -0.7, -np.inf, -np.inf])
+    for history in ([BOS], [BOS, 3], []):
+        probs = np.exp(model.log_distribution(history))
+        assert probs[BOS] == 0
+        assert not np.isnan(probs).any()
+
+
+def test_unk_in_capitals_is_unk_in_every_order(tmp_path):
+    text = SMALL.replace("-1.5\t<unk>", "-1.5\t<UNK>\t-0.1").replace("-0.2\t<s> a", "-0.2\t<UNK> a")
+    model, vocab = read(tmp_path, text)
+    assert vocab.words[UNK] == b"<unk>"
+    np.testing.assert_allclose(score(model, vocab, "nix a", start=False), [-1.5, -0.2], rtol=1e-6)
 
 
 def test_smoothings_that_are_no_backoff_model_are_refused(tmp_path):
@@ -112,6 +135,8 @@ def test_a_small_file_by_hand(tmp_path):
         ("\\end\\\n", "", "should stand here, not the end of the file"),
         ("\\2-grams:", "\\3-grams:", "line 13: .*2-grams: should stand here"),
         ("ngram 2=2", "ngram 3=2", "line 4: 'ngram 2=COUNT' should stand here"),
+        ("ngram 2=2", "ngram 2=1000000000000", "line 4: a file of .* bytes does not hold so many n-grams"),
+        ("ngram 1=5", "ngram 1=" + "9" * 5000, "line 3: a file of .* does not hold so many"),
         ("\\data\\\n", "", r"line 2: \\data\\ should stand here, not 'ngram 1=5'"),
     ],
 )
@@ -127,6 +152,22 @@ def test_what_is_no_arpa_file(tmp_path):
             read(tmp_path, text)
     with pytest.raises(UserError, match="cannot read"):
         read_arpa(tmp_path / "nothing.arpa")
+    many = "\n".join(f"ngram {n}=1" for n in range(1, 300))
+    with pytest.raises(UserError, match="line 252: n-grams of an order above 250"):
+        read(tmp_path, f"\\data\\\n{many}\n")
+
+
+def test_places_where_no_file_can_be_written(tmp_path):
+    model, vocab = fit(TEXT)
+    (tmp_path / "file").write_text("mine")
+    for path, message in (
+        ("file/x", "file is no directory"),
+        ("none/x", "is no directory"),
+        (".", "it is a directory"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_arpa(tmp_path / path, model, vocab.words)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 # The scores that KenLM documents for its test model (base 10), by history and word.
@@ -161,6 +202,17 @@ def test_the_scores_that_kenlm_documents(shared_data):
     for text, expected in IN_ORDER.items():
         found = score(model, vocab, text, start=text.startswith("<s>"))
         np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=text)
+
+
+def test_a_full_disk_is_said_even_without_an_error_number(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("9 requested and 4 written")
+
+    monkeypatch.setattr("os.replace", fail)
+    model, vocab = fit(TEXT)
+    with pytest.raises(UserError, match=r"cannot write .*a\.arpa: 9 requested and 4 written: free space"):
+        write_arpa(tmp_path / "a.arpa", model, vocab.words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_first_parts_change_no_score(shared_data, tmp_path):

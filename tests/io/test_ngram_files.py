@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import resource
+import shutil
 from typing import Any
 
 import numpy as np
@@ -10,12 +13,13 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.io.ngram.files import load_ngram, save_ngram
 from jaxlm.io.ngram.sentences import learn_tokens, read_pieces, sentence_tokens
-from jaxlm.io.ngram.spill import Spill, merge_runs
+from jaxlm.io.ngram.spill import FAN_IN, Spill, merge_runs
 from jaxlm.io.ngram.word_vocab import UNK, WordVocab, load_word_vocab
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.ngram_counts import count_ngrams, join_sequences
 from jaxlm.models.ngram_fit import fit_ngram
 from jaxlm.text.words import split_words
+from tests.run.commands import small_disk
 
 
 def random_sequences(seed=0, count=300, vocab_size=50):
@@ -84,7 +88,7 @@ def test_counting_on_disk_is_counting_in_memory(tmp_path, memory_bytes, key_bits
         found = fit_ngram(
             sequences, 50, 4, sorter=spill.sort, allocate=spill.allocate, block_size=spill.block_size, **options
         )
-        assert any(spill.path.iterdir())
+        assert spill.num_files
         same_models(expected, found)
     assert not list(tmp_path.iterdir())
 
@@ -100,6 +104,52 @@ def test_counts_do_not_depend_on_the_blocks(tmp_path):
             for a, b in zip(expected, found, strict=True):
                 for x, y in zip(a, b, strict=True):
                     np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_many_runs_are_merged_in_rounds_with_few_descriptors(tmp_path, rng, columns):
+    rows = rng.integers(0, 1 << 40, (200_000, columns)).astype(np.uint64)
+    blocks = (tuple(np.ascontiguousarray(part.T)) for part in np.array_split(rows, 400))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + FAN_IN + 20, limits[1]))
+    try:
+        with Spill(tmp_path, 1) as spill:
+            found = np.concatenate([np.stack(keys, axis=1) for keys in spill.sort(blocks)])
+            assert spill.num_files > 200 > FAN_IN
+            assert not any(spill.path.iterdir())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    np.testing.assert_array_equal(found, rows[np.lexsort(rows.T[::-1])])
+
+
+def test_a_disk_too_small_for_counting_is_one_line(tmp_path, monkeypatch):
+    message = rf"no space left in {tmp_path} for [\d,]+ more bytes of counting on disk: free space"
+    with Spill(tmp_path, 1) as spill, pytest.raises(UserError, match=message):
+        spill.allocate(shutil.disk_usage(tmp_path).total, np.int64)
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    with Spill(tmp_path, 1) as spill:
+        array = spill.allocate(1000, np.int64)
+        array[:] = 7
+        assert array.sum() == 7000
+
+
+def test_a_disk_that_fills_while_counting_is_one_line(tmp_path):
+    """A real file system of 1 MiB: no SIGBUS at any of its last pages."""
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount command here")
+    message = r"no space left in .*disk for 180,000 more bytes"
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        with Spill(disk, 1) as spill:
+            held = [spill.allocate(22_500, np.int64) for _ in range(5)]
+            for i in range(5):
+                held[i][:] = 1
+            with pytest.raises(UserError, match=message):
+                spill.allocate(22_500, np.int64)
+            del held  # the room goes back with the arrays
+            spill.allocate(22_500, np.int64)
+            with pytest.raises(UserError, match=message):
+                spill.store([np.ones(22_500)] * 9, np.int64)
+        assert not list(disk.iterdir())
 
 
 @pytest.mark.parametrize("columns", [1, 2])

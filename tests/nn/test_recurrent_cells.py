@@ -1,4 +1,4 @@
-"""Laws of the recurrent cells: the plain loop, its gradient by finite differences and by autodiff, resets, halves."""
+"""Laws of the recurrent cells: the plain loop and its gradient by autodiff, resets, halves."""
 
 import jax
 import jax.numpy as jnp

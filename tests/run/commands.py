@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.run.processes import VARIABLES
@@ -171,3 +172,16 @@ def assert_same_run(run_dir, whole_dir):
     for name, value in theirs.items():
         assert ours[name].dtype == value.dtype
         assert ours[name].tobytes() == value.tobytes(), name
+
+
+@contextlib.contextmanager
+def small_disk(path, size):
+    """A real file system of this size; skips where none may be mounted."""
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"mounting a small file system is not permitted here: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)

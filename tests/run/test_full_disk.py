@@ -1,13 +1,11 @@
 """A disk that fills while a run saves: one clear line, no committed step lost, and the same command goes on."""
 
-import contextlib
 import shutil
-import subprocess
 
 import pytest
 
 from jaxlm.io.checkpoints import Checkpointer
-from tests.run.commands import assert_same_run, finish, start, succeed, write_config
+from tests.run.commands import assert_same_run, finish, small_disk, start, succeed, write_config
 
 FIELDS = """
         data=DataConfig(seq_len=32),
@@ -16,19 +14,6 @@ FIELDS = """
         checkpoint=CheckpointConfig(save_every=5, keep_last=2),
         num_steps=40, global_batch_size=8, log_every=5,
 """
-
-
-@contextlib.contextmanager
-def small_disk(path, size):
-    """A real file system of this size; skips where none may be mounted."""
-    path.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"mounting a small file system is not permitted here: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", path], check=True)
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """Generations side by side at a tiny size, through the real command: every model there, resumed, one JSON line."""
 
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
 
 import jaxlm
-from tests.run.commands import REPO, environment
+from tests.run.commands import REPO, environment, finish, wait_for
 
 CONFIG = '''
 """Tiny."""
@@ -50,15 +51,22 @@ def command(tmp_path_factory):
     (directory / "tiny.py").write_text(CONFIG.replace("TEXT", str(directory / "text.txt")))
 
     def run(*argv):
-        args = [sys.executable, "-m", "jaxlm", "generations", str(directory / "tiny.py"), *argv]
-        args += ["--run-dir", str(directory / "run")]
-        return subprocess.run(args, cwd=REPO, env=environment(1), capture_output=True, text=True, timeout=300)
+        process = begin("run", *argv)
+        out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    return run, directory / "run"
+    def begin(name, *argv):
+        args = [sys.executable, "-m", "jaxlm", "generations", str(directory / "tiny.py"), *argv]
+        args += ["--run-dir", str(directory / name)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(args, cwd=REPO, env=environment(1), stdout=pipe, stderr=pipe, text=True)
+
+    return run, begin, directory
 
 
 def test_one_table_of_all_generations(command):
-    run, run_dir = command
+    run, _, directory = command
+    run_dir = directory / "run"
     done = run()
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
@@ -74,15 +82,43 @@ def test_one_table_of_all_generations(command):
     assert "loss by position" in (run_dir / "report.html").read_text()
     again = run()
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("is finished") == 2
-    assert json.loads(again.stdout.splitlines()[-1])["rows"]["gru"]["bits_per_byte"] == rows["gru"]["bits_per_byte"]
+    assert again.stderr.count("is finished") == 3
+    repeated = json.loads(again.stdout.splitlines()[-1])["rows"]
+    for name, row in rows.items():
+        assert repeated[name]["bits_per_byte"] == row["bits_per_byte"]
+    assert repeated["n-gram"]["train_seconds"] == rows["n-gram"]["train_seconds"]  # not counted again
+
+
+def test_a_signal_stops_it_as_it_stops_pretraining(command):
+    _, begin, directory = command
+    argv = ("stopped", "--recurrent.num-steps", "1000000", "--log-every", "1")
+    process = begin(*argv)
+    wait_for((directory / "stopped" / "gru" / "metrics.jsonl").exists, [process])
+    process.send_signal(signal.SIGTERM)
+    ((code, out, err),) = finish([process])
+    assert code == 128 + signal.SIGTERM, err
+    (line,) = out.splitlines()
+    figures = json.loads(line)
+    assert (figures["stopped_by"], figures["model"]) == ("SIGTERM", "gru")
+    assert "while training gru: the same command goes on" in err
+    # The counts are finished, and another text's would be refused.
+    assert (directory / "stopped" / "n-gram" / "done.json").exists()
+    path = directory / "stopped" / "n-gram" / "config.json"
+    record = json.loads(path.read_text())
+    record["config"]["data"]["dataset_key"] = "another"
+    path.write_text(json.dumps(record))
+    ((code, _, err),) = finish([begin(*argv)])
+    assert code == 2, err
+    assert "holds the counts of other text or another config" in err.splitlines()[-1]
 
 
 def test_bad_input_is_one_line(command):
-    run, _ = command
+    run, _, _ = command
     for argv, words in (
         (("--tokenizer.kind", "char"), "cannot spell every text"),
         (("--ngram.smoothing", "backoff"), "no likelihoods"),
+        (("--ngram.smoothing", "ml"), "an infinite loss"),
+        (("--ngram.smoothing", "imported"), "no way to fit"),
         (("--decoder.num-layers", "3"), "or --decoder.model.num_layers?"),
     ):
         done = run(*argv)

@@ -2,10 +2,14 @@
 
 import signal
 
+import jax
 import pytest
 
 import jaxlm
 from jaxlm.core.errors import UserError
+from jaxlm.io.ngram.word_vocab import learn_words
+from jaxlm.models.families import make_model
+from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.run.causal_lm import CausalLM
 from tests.run.commands import assert_same_run, finish, losses, refused, saved, start, succeed, wait_for, write_config
 
@@ -69,6 +73,17 @@ def test_it_is_opened_scored_and_sampled(whole):
     assert len(lm.neighbours("d", count=3)) == len(lm.analogy("a", "b", "c", count=3)) == 3
     with pytest.raises(UserError, match="'def' is 3 tokens here"):
         lm.neighbours("def")
+
+
+def test_a_word_outside_the_vocabulary_has_no_neighbours():
+    """A closed tokenizer reads it as <unk>, whose embedding says nothing of the word."""
+    vocab = learn_words(["the man and the woman saw <unk>"])
+    model = make_model(RecurrentConfig(vocab_size=vocab.vocab_size, model_dim=8))
+    lm = CausalLM(model, model.init(jax.random.key(0)), vocab, {})
+    assert len(lm.neighbours("man", count=3)) == len(lm.neighbours("<unk>", count=3)) == 3
+    for ask in (lambda: lm.neighbours("queen"), lambda: lm.analogy("man", "queen", "woman")):
+        with pytest.raises(UserError, match="'queen' is not in the vocabulary of 8 tokens"):
+            ask()
 
 
 def test_a_decoder_has_no_state_to_carry(config_file, tmp_path):

@@ -61,6 +61,17 @@ def test_wikitext_2_as_kenlm_has_it(run, shared_data, tmp_path, order, options, 
     assert figures["perplexity"] == pytest.approx(perplexity, rel=1e-6)
 
 
+def test_a_pruned_run_is_smaller_and_says_how_it_was_pruned(run, fitted, tmp_path):
+    _, figures = fitted
+    argv = ("fit", "--order", 3, "--text", tmp_path / "train", "--out", tmp_path / "small", "--prune-entropy", 1e-2)
+    code, pruned, err = run(*argv, "--arpa", tmp_path / "a.arpa", "--memory", "1K")
+    assert code == 0
+    assert sum(pruned["num_grams"]) < sum(figures["num_grams"])
+    assert f"pruning leaves {pruned['num_grams'][0]}, {pruned['num_grams'][1]}, " in err
+    assert jaxlm.load(tmp_path / "small").config.prune_entropy == 1e-2
+    assert f"ngram 3={pruned['num_grams'][2]}" in (tmp_path / "a.arpa").read_text()
+
+
 def test_empty_lines_are_left_out_and_unknown_words_counted(run, fitted, tmp_path):
     path, figures = fitted
     assert (figures["num_tokens"], figures["vocab_size"]) == (3 + 3 + 6 + 3, 3 + 6)
@@ -191,14 +202,19 @@ def test_byte_models_have_bits_per_byte(tmp_path):
         (["fit", "--text", "EMPTY", "--out", "OUT"], "holds no word"),
         (["fit", "--text", "BLANK", "--out", "OUT"], "holds no word"),
         (["fit", "--text", "TRAIN", "--out", "TRAIN"], "exists already"),
-        (["fit", "--text", "TRAIN", "--out", "TRAIN/x"], "cannot write to"),
+        (["fit", "--text", "TRAIN", "--out", "TRAIN/x"], "cannot write"),
         (["fit", "--text", "TRAIN", "--out", "DIR", "--overwrite"], "is no n-gram run"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--smoothing", "witten-bell"], "smoothing='witten-bell'"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--prune", "1"], "would drop words"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--prune-entropy", "-1"], "prune_entropy=-1.0"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--prune-entropy", "1", "--smoothing", "ml"], "needs smoothing"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--memory", "lots"], "'lots' is no size"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--unk-word", "a b"], "unk_word='a b'"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--smoothing", "add-k", "--arpa", "X"], "--arpa holds backoff"),
-        (["fit", "--text", "TRAIN", "--out", "OUT", "--arpa", "NONE/x"], "cannot write"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--arpa", "NONE/x"], "NONE is no directory"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--arpa", "TRAIN/x"], "TRAIN is no directory"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--arpa", "DIR"], "it is a directory"),
+        (["fit", "--text", "TRAIN", "--out", "OUT", "--smoothing", "imported"], "is none of kneser-ney, add-k"),
         (["fit", "--text", "MARKED", "--out", "OUT"], "line 2 holds <s>"),
         (["fit", "--text", "TRAIN"], "required: --out"),
         (["fit", "--text", "TRAIN", "--out", "OUT", "--ordre", "3"], "unrecognized arguments: --ordre"),
@@ -239,6 +255,56 @@ def test_an_overwritten_run_is_the_new_one(run, fitted, tmp_path):
     assert jaxlm.load(path).config.order == 3
     assert run(*argv, "--overwrite")[0] == 0
     assert jaxlm.load(path).config.order == 2
+
+
+def test_overwriting_deletes_no_other_file(run, fitted, tmp_path):
+    path, _ = fitted
+    fit = ("fit", "--order", 2, "--out", path, "--overwrite", "--text")
+    arpa = path / "model.arpa"
+    code, _, err = run(*fit, tmp_path / "train", "--arpa", arpa)
+    assert (code, "lies in --out" in err) == (2, True)
+    assert run("export", path, "--arpa", arpa)[0] == 0
+    for argv, message in (
+        ((*fit, tmp_path / "train"), "holds model.arpa, which --overwrite would delete"),
+        (("import", arpa, "--out", path, "--overwrite"), "lies in --out"),
+        ((*fit, arpa), "lies in --out"),
+    ):
+        code, _, err = run(*argv)
+        assert (code, message in err) == (2, True), err
+    assert arpa.exists()
+    assert jaxlm.load(path).config.order == 3
+
+
+def test_what_cannot_be_exported_is_one_line(run, fitted, tmp_path, monkeypatch):
+    path, _ = fitted
+    monkeypatch.chdir(tmp_path)
+    for argv, message in (
+        (("export", path, "--arpa", "train/x"), "train is no directory"),
+        (("fit", "--text", "train", "--out", ".", "--overwrite"), "no n-gram run"),
+        (("fit", "--text", "train", "--out", "."), "exists already"),
+    ):
+        code, _, err = run(*argv)
+        assert (code, message in err) == (2, True), err
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    code, _, err = run("fit", "--text", "../train", "--out", ".")
+    assert (code, "is the working directory" in err) == (2, True), err
+
+
+def test_an_imported_model_says_so(run, fitted, tmp_path):
+    """Of a word without any probability, as SRILM writes one, the perplexity of the known words is still a number."""
+    path, _ = fitted
+    assert run("export", path, "--arpa", tmp_path / "a.arpa")[0] == 0
+    text = (tmp_path / "a.arpa").read_text()
+    unk = next(line for line in text.splitlines() if "<unk>" in line)
+    (tmp_path / "b.arpa").write_text(text.replace(unk, "-99\t<unk>"))
+    assert run("import", tmp_path / "b.arpa", "--out", tmp_path / "two")[0] == 0
+    config = json.loads((tmp_path / "two" / "config.json").read_text())["config"]
+    assert (config["model"]["smoothing"], jaxlm.load(tmp_path / "two").config.smoothing) == ("imported", "imported")
+    (tmp_path / "held").write_text("the cat nix\n")
+    figures = run("score", tmp_path / "two", "--text", tmp_path / "held")[1]
+    assert (figures["smoothing"], figures["perplexity"], figures["nats"]) == ("imported", None, None)
+    assert figures["perplexity_known_words"] > 1
 
 
 def test_scoring_imports_nothing_heavy(fitted, tmp_path, repo):

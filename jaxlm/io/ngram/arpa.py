@@ -1,9 +1,10 @@
 """ARPA files: the text format of backoff models that KenLM, SRILM and others read and write.
 
-Words are cut at ASCII spaces and tabs only. Log-probabilities are base 10 in the file, natural in the model; -99 stands
-for log 0.
+Words are cut at ASCII spaces and tabs only. Log-probabilities are base 10 in the file, natural in the model. -99 or
+less is log 0, as SRILM writes and reads it; ``<s>`` is never predicted and has probability 0 whatever its line says.
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -12,24 +13,29 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import UserError, is_full_disk
 from jaxlm.io.ngram.word_vocab import BOS, EOS, SPECIAL_WORDS, UNK, WordVocab
+from jaxlm.io.writing import check_new_file
 from jaxlm.models.ngram import NgramModel
+from jaxlm.models.ngram_estimate import BACKOFF_MODELS, MAX_ORDER
 from jaxlm.models.ngram_fit import model_from_lists
 
 LOG_ZERO = -99.0
 _LN10 = math.log(10.0)
 _LINES = 50_000
+_UNK_TOO = b"<UNK>"
 _TAB_TO_SPACE = bytes.maketrans(b"\t", b" ")
 
 
 def write_arpa(path: str | Path, model: NgramModel, words: list[bytes]) -> None:
-    """Writes a model whole or not at all. Raises UserError for a smoothing that no ARPA file can hold."""
-    if model.config.smoothing not in ("kneser-ney", "ml"):
+    """Writes a model whole or not at all. Raises UserError for a smoothing that no ARPA file can hold, and where no
+    file can be written."""
+    if model.config.smoothing not in BACKOFF_MODELS:
         raise UserError(
             f"smoothing {model.config.smoothing!r} is no backoff model, which is all that ARPA holds: "
             "export 'kneser-ney' or 'ml'"
         )
+    check_new_file(path)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -43,9 +49,11 @@ def write_arpa(path: str | Path, model: NgramModel, words: list[bytes]) -> None:
             file.write(b"\n\\end\\\n")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        mend = ": free space" if is_full_disk(error) else ""
+        raise UserError(f"cannot write {path}: {error.strerror or error}{mend}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _section(model: NgramModel, n: int, words: list[bytes]) -> Iterator[bytes]:
@@ -73,7 +81,7 @@ def read_arpa(path: str | Path) -> tuple[NgramModel, WordVocab]:
         with open(path, "rb") as file:
             return _Reader(file, str(path)).read()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 class _Reader:
@@ -81,6 +89,7 @@ class _Reader:
 
     def __init__(self, file: BinaryIO, name: str):
         self.file, self.name, self.number = file, name, 0
+        self.num_bytes = os.fstat(file.fileno()).st_size
 
     def read(self) -> tuple[NgramModel, WordVocab]:
         sizes = self._header()
@@ -92,7 +101,9 @@ class _Reader:
         order += [i for i in range(len(words)) if i not in special]
         words = [words[i] for i in order]
         unigrams[:] = np.array(values, np.float64)[order] * _LN10
+        unigrams[BOS, 0] = -np.inf
         ids = {word: i for i, word in enumerate(words)}
+        ids.setdefault(_UNK_TOO, UNK)
         lists = []
         for n in range(2, len(sizes) + 1):
             self._expect(b"\\%d-grams:" % n)
@@ -131,6 +142,11 @@ class _Reader:
             name, equals, size = line[5:].partition(b"=")
             if not equals or name.strip() != b"%d" % (len(sizes) + 1) or not size.strip().isdigit():
                 raise self._refuse(f"'ngram {len(sizes) + 1}=COUNT' should stand here")
+            shortest = 2 * len(sizes) + 4  # bytes of a line: a digit, the words, white space after each
+            if len(size) > 18 or int(size) * shortest > self.num_bytes:
+                raise self._refuse(f"a file of {self.num_bytes:,} bytes does not hold so many n-grams: is it whole?")
+            if len(sizes) == MAX_ORDER:
+                raise self._refuse(f"n-grams of an order above {MAX_ORDER} are not read")
             sizes.append(int(size))
         if not sizes:
             raise self._refuse("no 'ngram 1=COUNT' follows \\data\\: this is no ARPA file")
@@ -159,6 +175,7 @@ class _Reader:
             raise self._refuse(f"backoff {backoff} is no number")
         if highest and backoff:
             raise self._refuse(f"a {n}-gram, the longest here, has no backoff")
+        logprob, backoff = (-math.inf if value <= LOG_ZERO else value for value in (logprob, backoff))
         return logprob, fields[1 : n + 1], backoff
 
     def _unigrams(self, size: int, highest: bool) -> tuple[list[bytes], list[tuple[float, float]]]:
@@ -167,7 +184,7 @@ class _Reader:
         known: set[bytes] = set()
         for seen in range(size):
             logprob, (word,), backoff = self._fields(1, size, seen, highest)
-            word = b"<unk>" if word == b"<UNK>" else word
+            word = SPECIAL_WORDS[UNK] if word == _UNK_TOO else word
             if word in known:
                 raise self._refuse(f"the word {word.decode('utf-8', 'replace')!r} stands here a second time")
             known.add(word)

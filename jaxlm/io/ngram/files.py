@@ -1,5 +1,6 @@
 """A fitted n-gram model as a directory: plain .npy arrays, mapped into memory when opened, and a JSON."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,11 +54,9 @@ def save_ngram(directory: str | Path, model: NgramModel) -> None:
         path = directory / table_name(n)
         if not (isinstance(rows, np.memmap) and path.exists() and path.samefile(str(rows.filename))):
             np.save(path, rows, allow_pickle=False)
-    config = model.config
     record = {
         "format_version": FORMAT_VERSION,
-        "config": {name: getattr(config, name) for name in ("order", "smoothing", "k", "alpha")}
-        | {"prune": list(config.prune)},
+        "config": dataclasses.asdict(model.config),
         "bos_id": model.bos_id,
         "eos_id": model.eos_id,
         "unk_id": model.unk_id,
