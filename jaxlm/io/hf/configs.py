@@ -10,7 +10,12 @@ from jaxlm.io.hf.families import FAMILIES, NO_MATTER, Family
 from jaxlm.models.decoder import DecoderConfig, MoeConfig, RopeConfig
 from jaxlm.models.encoder_config import EncoderConfig
 
-_ROPE_NAMES = ("rope_parameters", "rope_theta", "rope_scaling", "rope_local_base_freq")
+_ROPE_NAMES = {
+    "none": (),
+    "one": ("rope_parameters", "rope_theta", "rope_scaling"),
+    "two": ("rope_parameters", "rope_theta", "rope_scaling", "rope_local_base_freq"),
+}
+"""`Family.rope` -> what config.json calls it: transformers 5 reads the first, 4.x the others."""
 _WINDOW_NAMES = (
     "sliding_window", "use_sliding_window", "layer_types", "max_window_layers", "sliding_window_pattern",
     "_sliding_window_pattern",
@@ -61,9 +66,7 @@ def read_config(family: Family, hf: dict[str, Any]) -> Any:
 
 
 def _read(family: Family, hf: dict[str, Any]) -> Any:
-    known = {*family.fields, *family.fixed, *_ROPE_NAMES, *_WINDOW_NAMES, *NO_MATTER}
-    if family.rope == "none":
-        known -= set(_ROPE_NAMES)
+    known = {*family.fields, *family.fixed, *_ROPE_NAMES[family.rope], *_WINDOW_NAMES, *NO_MATTER}
     # Files written by newer transformers name the experts of every family alike.
     if "num_local_experts" in hf and "num_experts" in family.fields:
         hf = {"num_experts": hf["num_local_experts"]} | {k: v for k, v in hf.items() if k != "num_local_experts"}
@@ -119,20 +122,35 @@ def _check_types(record: Any, values: dict[str, Any]) -> None:
 
 
 def _read_rope(family: Family, hf: dict[str, Any]) -> RopeConfig:
-    both = hf.get("rope_parameters")
-    if family.rope == "two":
-        if both is None:  # as written before transformers 5
-            whole = {"rope_theta": hf.get("rope_theta", family.theta)} | (hf.get("rope_scaling") or {})
-            local: dict[str, Any] = {"rope_theta": hf.get("rope_local_base_freq", 10000.0)}
-        else:
-            whole, local = both.get("full_attention") or {}, both.get("sliding_attention") or {}
-        near = _rope_of(local, 10000.0)
+    """The rotation, by the names of transformers 5 or of 4.x. Raises UserError where a file has both and they differ."""
+    said = {name: hf[name] for name in _ROPE_NAMES[family.rope] if hf.get(name) not in (None, {})}
+    theta = said.get("rope_theta", family.theta)
+    old = {"rope_theta": theta} | said.get("rope_scaling", {})
+    new = said.get("rope_parameters")
+    if family.rope == "one":
+        rope = _rope_of(old if new is None else new, theta)
+    else:
+        both = {"full_attention": old} if new is None else new
+        if others := sorted(both.keys() - {"full_attention", "sliding_attention"}):
+            raise UserError(f"config.json has rope_parameters for {others[0]}: jaxlm knows full and sliding_attention")
+        local = both.get("sliding_attention") or {}
+        near = _rope_of(local, said.get("rope_local_base_freq", 10000.0))
         if near.scaling != "none":
             raise UserError(f"config.json rescales the rope of its local layers ({local!r:.80}), which jaxlm does not")
-        return dataclasses.replace(_rope_of(whole, family.theta), local_theta=near.theta)
-    if both is None:
-        both = {"rope_theta": hf.get("rope_theta", family.theta)} | (hf.get("rope_scaling") or {})
-    return _rope_of(both, hf.get("rope_theta", family.theta))
+        rope = dataclasses.replace(_rope_of(both.get("full_attention") or {}, theta), local_theta=near.theta)
+    scaled = _rope_of({"rope_theta": rope.theta} | said.get("rope_scaling", {}), rope.theta)
+    differ = {
+        "rope_theta": said.get("rope_theta", rope.theta) != rope.theta,
+        "rope_scaling": "rope_scaling" in said and scaled != dataclasses.replace(rope, local_theta=None),
+        "rope_local_base_freq": said.get("rope_local_base_freq", rope.local_theta) != rope.local_theta,
+    }
+    for name in said:
+        if differ.get(name):
+            raise UserError(
+                f"config.json has {name}={said[name]!r:.80}, and {'rope_scaling' if new is None else 'rope_parameters'}"
+                " says otherwise: take out what is wrong"
+            )
+    return rope
 
 
 def _rope_of(params: dict[str, Any], theta: float) -> RopeConfig:
@@ -224,12 +242,8 @@ def _render(family: Family, config: Any) -> dict[str, Any]:
     hf: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type}
     hf |= {name: ours(field) for name, (field, _) in family.fields.items()}
     hf |= {name: values[0] for name, values in family.fixed.items()}
-    if family.rope == "one":
-        hf["rope_parameters"] = _render_rope(config.rope)
-    elif family.rope == "two":
-        theta = config.rope.local_theta
-        near = _render_rope(config.rope if theta is None else RopeConfig(theta=theta))
-        hf["rope_parameters"] = {"full_attention": _render_rope(config.rope), "sliding_attention": near}
+    if family.rope != "none":
+        hf |= _render_ropes(family, config.rope)
     if family.record == "encoder":
         return hf
     windows = [config.pattern_window(i) for i in range(config.num_layers)]
@@ -240,6 +254,18 @@ def _render(family: Family, config: Any) -> dict[str, Any]:
     if family.switched:
         hf["use_sliding_window"] = hf["sliding_window"] is not None
     return hf
+
+
+def _render_ropes(family: Family, rope: RopeConfig) -> dict[str, Any]:
+    """The rotation by its present names, and by those that transformers 4.x reads, which ignores the present ones."""
+    whole = _render_rope(rope)
+    scaling = {name: value for name, value in whole.items() if name != "rope_theta"}
+    old = {"rope_theta": rope.theta, "rope_scaling": None if rope.scaling == "none" else scaling}
+    if family.rope == "one":
+        return {"rope_parameters": whole} | old
+    near = rope if rope.local_theta is None else RopeConfig(theta=rope.local_theta)
+    both = {"full_attention": whole, "sliding_attention": _render_rope(near)}
+    return {"rope_parameters": both} | old | {"rope_local_base_freq": near.theta}
 
 
 def _render_rope(rope: RopeConfig) -> dict[str, Any]:

@@ -45,6 +45,46 @@ def test_old_and_new_rope_are_the_same():
     assert read(CONFIGS["gemma3"]).rope == RopeConfig(theta=1e6, local_theta=1e4, scaling="linear", factor=8.0)
 
 
+@pytest.mark.parametrize("name", ["llama", "llama31", "qwen3", "gemma3", "mixtral", "qwen3_moe"])
+def test_older_transformers_finds_the_rope(name):
+    """Version 4.x reads rope_theta, rope_scaling and rope_local_base_freq alone: the same model without the new name."""
+    config = read(CONFIGS[name])
+    _, hf = write_config(config)
+    old = {key: value for key, value in hf.items() if key != "rope_parameters"}
+    assert read(old) == read(hf) == config
+    assert hf["rope_theta"] == config.rope.theta
+    assert (hf["rope_scaling"] is None) == (config.rope.scaling == "none")
+    if name == "gemma3":
+        assert hf["rope_local_base_freq"] == 1e4
+        assert hf["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+
+
+ROPES = {"full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0}, "sliding_attention": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("qwen3", {"rope_theta": 5e5}, "rope_theta=500000.0, and rope_parameters says otherwise"),
+        ("qwen3", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling=.*'factor': 2.0"),
+        ("llama31", {"rope_parameters": {"rope_theta": 5e5}}, "rope_scaling=.*llama3.*rope_parameters says otherwise"),
+        ("llama31", {"rope_scaling": {"type": "linear", "factor": 2, "rope_theta": 7}}, "rope_theta=500000.0, and"),
+        ("gemma3", {"rope_parameters": ROPES | {"sliding_attention": {"rope_theta": 2e4}}}, "rope_local_base_freq="),
+        ("gemma3", {"rope_parameters": ROPES | {"full_attention": {"rope_theta": 1e6}}}, "rope_scaling="),
+        ("gemma3", {"rope_parameters": ROPES["full_attention"]}, "rope_parameters for factor"),
+        ("llama", {"rope_local_base_freq": 1e4}, "rope_local_base_freq=10000.0, which jaxlm does not know"),
+    ],
+)
+def test_ropes_that_contradict_each_other(name, change, match):
+    with pytest.raises(UserError, match=match):
+        read(CONFIGS[name] | change)
+
+
+def test_ropes_that_agree():
+    assert read(CONFIGS["gemma3"] | {"rope_parameters": ROPES}) == read(CONFIGS["gemma3"])
+    assert read(CONFIGS["qwen3"] | {"rope_theta": 1e6, "rope_scaling": None}) == read(CONFIGS["qwen3"])
+
+
 @pytest.mark.parametrize(
     ("name", "change", "match"),
     [
