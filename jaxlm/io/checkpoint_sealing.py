@@ -1,6 +1,5 @@
 """The thread that seals a step, and the errors of saving."""
 
-import errno
 import logging
 import sys
 import threading
@@ -70,14 +69,3 @@ def _not_of_a_write(record: logging.LogRecord) -> bool:
     frames = traceback.extract_tb(error.__traceback__) if error else ()
     lost = "exception was never retrieved" in record.getMessage()
     return not (lost and any("orbax" in Path(frame.filename).parts for frame in frames))
-
-
-def is_full_disk(error: BaseException | None) -> bool:
-    """Whether this, or what it came from, is a full disk or quota. TensorStore has it as a ValueError with a text."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(text in str(error) for text in ("No space left on device", "Disk quota exceeded")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

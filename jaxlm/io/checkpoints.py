@@ -24,9 +24,10 @@ from jaxlm.io import checkpoint_steps as files
 from jaxlm.io.agree import all_agree, num_processes, on_first_process, process_id
 from jaxlm.io.checkpoint_format import pack_meta
 from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree
-from jaxlm.io.checkpoint_sealing import Sealing, is_full_disk, quiet_abandoned_writes
+from jaxlm.io.checkpoint_sealing import Sealing, quiet_abandoned_writes
 from jaxlm.io.checkpoint_steps import META, STATE
 from jaxlm.io.checksums import find_damage, is_sealed
+from jaxlm.io.writing import is_full_disk
 
 T = TypeVar("T")
 TOPIC = "checkpoints"

@@ -11,13 +11,13 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array, Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.io.agree import first_stderr, is_first, one_fate, say
-from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.metrics import MetricsWriter, SilentWriter
 from jaxlm.io.progress import Progress, notice
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
+from jaxlm.io.writing import is_full_disk
 from jaxlm.run.incidents import Incident, Incidents, describe
 from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
 from jaxlm.run.setup import StateLayout

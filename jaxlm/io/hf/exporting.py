@@ -14,13 +14,14 @@ from jaxlm.core.tree import flatten_with_paths
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import decode_config
 from jaxlm.io.hf.configs import read_config, write_config
-from jaxlm.io.hf.importing import Say, Tick, new_directory
+from jaxlm.io.hf.importing import Say, Tick
 from jaxlm.io.hf.pieces import Piece, turned, write_out
 from jaxlm.io.hf.safetensors import Planned, write_tensors
 from jaxlm.io.hf.step_files import StepReader
 from jaxlm.io.hf.tokenizer_files import write_hf_tokenizer
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.tokenizers import load_tokenizer
+from jaxlm.io.writing import is_taken, new_directory
 from jaxlm.models.families import ModelConfig, make_model
 from jaxlm.plan.params import param_shapes
 
@@ -48,7 +49,7 @@ def export_hf(
     ``target`` appears whole, or not at all. Raises UserError where no family of theirs computes this model, and where
     ``target`` is there already.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if is_taken(target):
         raise UserError(f"{target} is there already: name a new directory")
     run = RunDir(run_dir)
     record = run.read_config()["config"]

@@ -1,10 +1,7 @@
 """From a Hugging Face directory to a run directory: a step 0 that every command opens."""
 
-import contextlib
 import dataclasses
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +11,6 @@ import numpy as np
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
-from jaxlm.io.checkpoint_sealing import is_full_disk
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.hf.configs import find_family, read_config
 from jaxlm.io.hf.families import Family
@@ -23,6 +19,7 @@ from jaxlm.io.hf.safetensors import Tensor, read_json, read_tensors
 from jaxlm.io.hf.step_files import StepWriter
 from jaxlm.io.run_dir import RunDir, environment, write_json
 from jaxlm.io.tokenizers.hf import HFTokenizer, read_hf_tokenizer
+from jaxlm.io.writing import is_taken, new_directory
 from jaxlm.models.families import make_model
 from jaxlm.plan.params import param_shapes
 from jaxlm.text.tokenizer import MASK
@@ -103,7 +100,7 @@ def import_hf(
     Tensors pass through memory one block at a time, from mapped files into the step's arrays. ``run`` appears whole, or
     not at all. Raises UserError as `open_hf` does, and where ``run`` is there already.
     """
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+    if is_taken(run):
         raise UserError(f"{run} is there already: name a new run directory")
     opened = open_hf(source, dtype=dtype)
     tokenizer = read_hf_tokenizer(tokenizer_from or source, opened.hf_config, opened.config.vocab_size, say)
@@ -169,23 +166,3 @@ def _check_copy(copy: str, one: Tensor, original: str, other: Tensor) -> None:
         raise UserError(
             f"config.json says tie_word_embeddings=true, and tensor {copy} differs from {original}: set it to false"
         )
-
-
-@contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A directory that takes its name when all has gone well, and is removed otherwise."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        with contextlib.suppress(FileNotFoundError):
-            path.rmdir()  # an empty one may stand there
-        partial.rename(path)
-    except Exception as error:
-        if is_full_disk(error):  # TensorStore's is no OSError
-            raise UserError(f"no space left for {path}: free space; nothing was kept") from error
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

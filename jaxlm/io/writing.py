@@ -1,0 +1,81 @@
+"""Before and after writing: places that can be written, directories whole or not at all, a full disk's errors."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxlm.core.errors import UserError
+
+_FULL = ("No space left on device", "Disk quota exceeded", " requested and ")
+"""How those who keep no errno say it: TensorStore in a ValueError, NumPy's ``tofile`` with the items written."""
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether this, or what it came from, is a full disk or quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(error) for text in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_taken(path: str | Path) -> bool:
+    """Whether something lies there that is no empty directory."""
+    path = Path(path)
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def check_new_file(path: str | Path) -> None:
+    """Raises UserError where no file of that name can be written, before the work that fills it."""
+    path = Path(path)
+    if os.path.isdir(path):
+        raise UserError(f"cannot write {path}: it is a directory, name a file in it")
+    if not os.path.isdir(path.parent):
+        raise UserError(f"cannot write {path}: {path.parent} is no directory, name a file in one that is there")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: {path.parent} may not be written to, name another directory")
+
+
+@contextlib.contextmanager
+def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """A directory that takes its name when all has gone well, and is removed otherwise.
+
+    ``replace``: what has the name makes way. It is moved aside, to ``.NAME.PID.old``, and deleted once the new one
+    stands: a kill in between loses neither.
+
+    Raises UserError where the name is taken, and for whatever cannot be written.
+    """
+    try:
+        place = Path(os.path.realpath(path))  # "." has no name to stand beside
+        if is_taken(place) and not replace:
+            raise UserError(f"{path} is there already: name a new directory")
+        if place.is_dir() and (place.samefile(os.curdir) or place.is_mount()):
+            raise UserError(f"{path} is the working directory or a mount point, which stays: name a directory in it")
+        partial, aside = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}: name another directory") from error
+    try:
+        yield partial
+        if replace and is_taken(place):
+            place.rename(aside)
+        try:
+            os.replace(partial, place)
+        except OSError:
+            if aside.exists():
+                aside.rename(place)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    except Exception as error:
+        if is_full_disk(error) and not isinstance(error, UserError):
+            raise UserError(f"no space left for {path}: free space; nothing was kept") from error
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""Directories that appear whole or not at all: what stood there is kept until the new one stands."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.writing import is_full_disk, new_directory
+
+
+def names(path):
+    return sorted(child.name for child in path.iterdir())
+
+
+def test_it_takes_its_name_at_the_end_and_vanishes_on_an_error(tmp_path):
+    with new_directory(tmp_path / "a" / "b") as partial:
+        (partial / "file").write_text("x")
+        assert not (tmp_path / "a" / "b").exists()
+    assert names(tmp_path / "a") == ["b"]
+    with pytest.raises(ZeroDivisionError), new_directory(tmp_path / "c") as partial:
+        (partial / "file").write_text(str(1 / 0))
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_is_there_is_replaced_only_when_asked(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with new_directory(tmp_path / "empty") as partial:
+        (partial / "file").write_text("old")
+    with pytest.raises(UserError, match="is there already"), new_directory(tmp_path / "empty"):
+        pass
+    with new_directory(tmp_path / "empty", replace=True) as partial:
+        (partial / "file").write_text("new")
+    assert (tmp_path / "empty" / "file").read_text() == "new"
+    assert names(tmp_path) == ["empty"]
+
+
+def test_a_failed_replacement_leaves_the_old_one(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("old")
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with (
+        pytest.raises(UserError, match=r"cannot write .*run: Input/output"),
+        new_directory(tmp_path / "run", replace=True),
+    ):
+        pass
+    assert (tmp_path / "run" / "file").read_text() == "old"
+    assert names(tmp_path) == ["run"]
+
+
+def test_a_kill_in_between_loses_nothing(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("old")
+    code = (
+        "import os, signal; from jaxlm.io import writing;"
+        "writing.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"with writing.new_directory({str(tmp_path / 'run')!r}, replace=True) as partial:"
+        " (partial / 'file').write_text('new')"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert sorted(path.read_text() for path in tmp_path.rglob("file")) == ["new", "old"]
+
+
+def test_places_that_cannot_be_taken_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, message in ((".", "working directory"), ("x" * 300, "File name too long"), ("/", "is there already")):
+        with pytest.raises(UserError, match=message), new_directory(path):
+            pass
+    with new_directory("sub/../b"):
+        pass
+    assert names(tmp_path) == ["b"]
+
+
+def test_a_full_disk_is_known_by_all_its_names():
+    full = OSError(errno.ENOSPC, "x"), ValueError("... No space left on device"), OSError("9 requested and 4 written")
+    assert all(map(is_full_disk, full))
+    assert not is_full_disk(OSError(errno.EACCES, "x"))
+    if os.path.exists("/dev/full"):
+        with pytest.raises(OSError, match="requested and") as caught, open("/dev/full", "wb") as file:
+            np.zeros(1 << 20).tofile(file)
+        assert is_full_disk(caught.value)
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"no space left for .*run: free space"), new_directory(tmp_path / "run"):
+        raise OSError("9 requested and 4 written")
+    assert not names(tmp_path)
