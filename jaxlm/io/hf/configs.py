@@ -122,7 +122,7 @@ def _check_types(record: Any, values: dict[str, Any]) -> None:
 
 
 def _read_rope(family: Family, hf: dict[str, Any]) -> RopeConfig:
-    """The rotation, by the names of transformers 5 or of 4.x. Raises UserError where a file has both and they differ."""
+    """The rotation, by the names of transformers 5 or 4.x. Raises UserError where a file has both and they differ."""
     said = {name: hf[name] for name in _ROPE_NAMES[family.rope] if hf.get(name) not in (None, {})}
     theta = said.get("rope_theta", family.theta)
     old = {"rope_theta": theta} | said.get("rope_scaling", {})

@@ -8,6 +8,7 @@ from typing import Any
 from jaxlm.io.run_dir import write_json
 from jaxlm.io.tokenizers import ByteTokenizer, SentencePieceTokenizer
 from jaxlm.io.tokenizers.hf import CONFIG_FILE, TOKENIZER_FILE, HFTokenizer
+from jaxlm.io.tokenizers.hf_spelling import byte_alphabet
 from jaxlm.text.tokenizer import BOS, EOS, MASK, PAD, SPECIALS, Tokenizer, present_names
 
 _SPACE = "\u2581"
@@ -67,14 +68,6 @@ def write_hf_tokenizer(
     }
     write_json(directory / CONFIG_FILE, settings)
     return True
-
-
-def byte_alphabet() -> list[str]:
-    """The character that stands for each byte in byte-level vocabularies (Radford et al. 2019): printable ones for
-    themselves, the others from U+0100 on."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return [chr(byte) if byte in plain else chr(256 + others.index(byte)) for byte in range(256)]
 
 
 def _byte_level(tokenizer: ByteTokenizer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jaxlm.core.tree import flatten_with_paths
 from jaxlm.io.hf.configs import find_family, read_config
 from jaxlm.io.hf.pieces import write_out
 from jaxlm.io.hf.safetensors import Planned, write_tensors
-from jaxlm.io.hf.tokenizer_files import byte_alphabet
+from jaxlm.io.tokenizers.hf_spelling import byte_alphabet
 from jaxlm.models.families import make_model
 from jaxlm.plan.params import param_shapes
 

@@ -47,7 +47,7 @@ def test_old_and_new_rope_are_the_same():
 
 @pytest.mark.parametrize("name", ["llama", "llama31", "qwen3", "gemma3", "mixtral", "qwen3_moe"])
 def test_older_transformers_finds_the_rope(name):
-    """Version 4.x reads rope_theta, rope_scaling and rope_local_base_freq alone: the same model without the new name."""
+    """Version 4.x reads rope_theta, rope_scaling and rope_local_base_freq alone: the same model."""
     config = read(CONFIGS[name])
     _, hf = write_config(config)
     old = {key: value for key, value in hf.items() if key != "rope_parameters"}

@@ -99,7 +99,9 @@ def test_a_run_of_every_command(tmp_path):
     assert model.tokenizer.eos_id == 1
     (made,) = model.generate(["ab"], max_new_tokens=4, temperature=0.0)
     assert len(made.tokens) <= 4
-    assert np.isfinite(model.score(["hello"])[0].nats)
+    (score,) = model.score(["hello"])
+    assert np.isfinite(score.nats)
+    assert score.bits_per_byte is None  # its tokenizer has the ASCII bytes alone
     layout = jax.sharding.NamedSharding(
         jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,)), jax.P("x")
     )
