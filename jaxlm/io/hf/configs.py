@@ -1,6 +1,7 @@
 """config.json as a config of ours and back, by the tables of `families`. What is not understood is refused by name."""
 
 import dataclasses
+import math
 import typing
 from typing import Any
 
@@ -43,6 +44,8 @@ _FREE = (
     "scan_layers", "remat_policy", "attention",
 )  # fmt: skip
 """Fields of ours that do not alter a trained model's logits."""
+_MOST = 10**8
+"""No vocabulary, width or context is larger; what is larger would take all memory before its tensors are compared."""
 _RECORDS: dict[str, Any] = {"decoder": DecoderConfig, "encoder": EncoderConfig}
 
 
@@ -84,8 +87,10 @@ def _read(family: Family, hf: dict[str, Any]) -> Any:
     ours: dict[str, Any] = dict(family.ours)
     for name, (field, default) in family.fields.items():
         value = hf.get(name, default)
-        if value is ... or (value is None and default is ...):
+        if value is ... or (value is None and (default is ... or field == "vocab_size")):
             raise UserError(f"config.json lacks {name}: get the file again")
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise UserError(f"config.json has {name}={value:.3g}, which is no size: get the file again")
         ours[field] = value
     num_layers = ours["num_layers"]
     if not isinstance(num_layers, int) or not 1 <= num_layers <= 10_000:
@@ -117,6 +122,8 @@ def _check_types(record: Any, values: dict[str, Any]) -> None:
             wrong = not isinstance(value, good) or (kind is not bool and isinstance(value, bool))
             if kind in kinds and wrong and not (value is None and type(None) in kinds):
                 raise ValueError(f"{name}={value!r} is not of type {kind.__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value} is no number to compute with")
         if float in kinds and isinstance(value, int):
             values[name] = float(value)
 
@@ -181,6 +188,8 @@ def _read_windows(family: Family, hf: dict[str, Any], num_layers: int) -> tuple[
         window = None
     if family.windows == "none" or (family.switched and window is None):
         return (None,)
+    if window is not None and (not isinstance(window, int) or isinstance(window, bool)):
+        raise UserError(f"config.json says sliding_window={window!r:.80}, which is no whole number: get the file again")
     if family.windows == "one":
         return (window,)
     types = hf.get("layer_types")

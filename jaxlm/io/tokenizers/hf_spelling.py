@@ -27,10 +27,9 @@ def spells_any_text(described: dict[str, Any]) -> bool:
         (token.get("lstrip") or token.get("rstrip")) and not token.get("special")
         for token in described.get("added_tokens") or []
     )
-    model = described.get("model") or {}
-    return (
-        all(map(_keeps_text, normalizers)) and all(map(_drops_nothing, cuts)) and not greedy
-    ) and _has_all_bytes(model, byte_level)
+    if greedy or not all(map(_keeps_text, normalizers)) or not all(map(_drops_nothing, cuts)):
+        return False
+    return _has_all_bytes(described.get("model") or {}, byte_level)
 
 
 def _steps(step: dict[str, Any] | None, parts: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """config.json and ours: there and back, and refusals by name."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -111,6 +112,17 @@ def test_ropes_that_agree():
         ("llama", {"rope_scaling": 3}, "cannot be read as LlamaForCausalLM"),
         ("llama", {"rope_parameters": [1]}, "cannot be read as LlamaForCausalLM"),
         ("llama", {"vocab_size": None}, "lacks vocab_size"),
+        ("gpt2", {"vocab_size": None}, "lacks vocab_size"),
+        ("llama", {"head_dim": 10**12}, r"head_dim=1e\+12, which is no size"),
+        ("bert", {"hidden_size": 10**40}, r"hidden_size=1e\+40, which is no size"),
+        ("bert", {"vocab_size": [131]}, r"vocab_size=\[131\] is not of type int"),
+        ("llama", {"rms_norm_eps": math.inf}, "norm_eps=inf is no number"),
+        ("llama", {"rope_theta": math.nan}, "rope_theta=nan|theta=nan"),
+        ("llama", {"rope_parameters": {"rope_type": []}}, "cannot be read as LlamaForCausalLM"),
+        ("gemma3", {"rope_parameters": {"full_attention": 3}}, "cannot be read as Gemma3ForCausalLM"),
+        ("mixtral", {"sliding_window": "8"}, "sliding_window='8', which is no whole number"),
+        ("gemma3", {"sliding_window": 2.5}, "sliding_window=2.5, which is no whole number"),
+        ("qwen3", {"sliding_window": True, "use_sliding_window": True}, "sliding_window=True, which is no whole number"),
         ("llama", {"architectures": 3}, "3 is not supported"),
         ("gemma3", {"layer_types": 5}, "cannot be read as Gemma3ForCausalLM"),
         ("gemma3", {"sliding_window_pattern": 0}, "cannot be read as Gemma3ForCausalLM"),
