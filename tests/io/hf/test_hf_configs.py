@@ -122,7 +122,7 @@ def test_ropes_that_agree():
         ("gemma3", {"rope_parameters": {"full_attention": 3}}, "cannot be read as Gemma3ForCausalLM"),
         ("mixtral", {"sliding_window": "8"}, "sliding_window='8', which is no whole number"),
         ("gemma3", {"sliding_window": 2.5}, "sliding_window=2.5, which is no whole number"),
-        ("qwen3", {"sliding_window": True, "use_sliding_window": True}, "sliding_window=True, which is no whole number"),
+        ("qwen3", {"sliding_window": True, "use_sliding_window": True}, "sliding_window=True, which is no whole"),
         ("llama", {"architectures": 3}, "3 is not supported"),
         ("gemma3", {"layer_types": 5}, "cannot be read as Gemma3ForCausalLM"),
         ("gemma3", {"sliding_window_pattern": 0}, "cannot be read as Gemma3ForCausalLM"),
