@@ -83,6 +83,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 """One of each family, settings as older and newer files write them."""
+MODELS: dict[str, Any] = json.loads(Path(__file__).with_name("transformers_models.json").read_text())
+"""What transformers itself writes (the version stands under "transformers"): family -> ``config``, and ``tensors`` as
+name -> shape."""
 
 
 def random_tensors(hf: dict[str, Any], dtype: Any = np.float32) -> dict[str, np.ndarray]:

@@ -1,7 +1,6 @@
 """Our tables against what transformers itself writes: `transformers_models.json`, made by ``reference.py tables``."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,8 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.hf.exporting import export_hf
 from jaxlm.io.hf.families import NO_MATTER
 from jaxlm.io.hf.importing import import_hf, open_hf
-from tests.io.hf.directories import write_directory
+from tests.io.hf.directories import MODELS, write_directory
 
-MODELS = json.loads(Path(__file__).with_name("transformers_models.json").read_text())
-"""Family -> ``config`` (as written by the version that stands under "transformers") and ``tensors`` (name -> shape)."""
 SAID_OTHERWISE = {
     "gpt2": ("n_inner",),  # null for 4 n_embd: ours says the number
     "qwen3": ("max_window_layers",),  # these two by layer_types

@@ -9,7 +9,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.hf.tokenizer_files import write_hf_tokenizer
-from jaxlm.io.tokenizers import CharTokenizer, SentencePieceTokenizer, load_tokenizer, train_tokenizer
+from jaxlm.io.tokenizers import SentencePieceTokenizer, load_tokenizer, train_tokenizer
 from jaxlm.io.tokenizers.hf import HFTokenizer, read_hf_tokenizer
 from jaxlm.io.tokenizers.hf_spelling import byte_alphabet
 from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
@@ -213,8 +213,10 @@ def test_ours_written_as_theirs(kind, tmp_path, repo):
     assert theirs.special_tokens.items() >= ours.special_tokens.items()
 
 
-def test_characters_have_no_form_there(tmp_path):
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_characters_and_words_have_no_form_there(kind, tmp_path):
+    ours = train_tokenizer(TokenizerConfig(kind=kind), ["some words"])
     said = []
-    assert not write_hf_tokenizer(CharTokenizer("abc"), tmp_path, add_bos=False, add_eos=False, say=said.append)
-    assert "kind 'char'" in said[0]
+    assert not write_hf_tokenizer(ours, tmp_path, add_bos=False, add_eos=False, say=said.append)
+    assert f"kind '{kind}'" in said[0]
     assert not list(tmp_path.iterdir())
