@@ -24,7 +24,7 @@ def make_parser() -> Parser:
     reading = commands.add_parser("import", help="a Hugging Face directory becomes a run directory")
     reading.add_argument("source", type=Path, metavar="HF_DIR", help="config.json, *.safetensors, tokenizer.json")
     reading.add_argument("target", type=Path, metavar="RUN", help="a run directory that is not there yet")
-    reading.add_argument("--dtype", choices=DTYPES, help="of the parameters; default the widest in the files")
+    reading.add_argument("--dtype", choices=DTYPES, help="of the parameters; default as in the files")
     reading.add_argument("--tokenizer", type=Path, metavar="DIR", help="where tokenizer.json is; default HF_DIR")
     writing = commands.add_parser("export", help="a run directory becomes a Hugging Face directory")
     writing.add_argument("source", type=Path, metavar="RUN", help="the run directory of a trained or imported model")

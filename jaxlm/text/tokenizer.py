@@ -80,7 +80,7 @@ class Tokenizer(Protocol):
 
     @property
     def closed(self) -> bool:
-        """True if some text cannot be spelled; such a tokenizer has no bits per byte."""
+        """True if some text cannot be spelled, or reads like another; such a tokenizer has no bits per byte."""
         ...
 
     @property

@@ -51,5 +51,39 @@ def test_refusals_are_one_line(source, tmp_path, capsys, monkeypatch, argv, matc
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
 
+@pytest.mark.parametrize("target", [".", "../empty", "new/.."])
+def test_the_working_directory_is_no_target(source, tmp_path, capsys, monkeypatch, target):
+    assert run_main(main, ["import", str(source), str(tmp_path / "run")]) == 0
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for argv in (["import", str(source), target], ["export", str(tmp_path / "run"), target]):
+        capsys.readouterr()
+        assert run_main(main, argv) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "is the working directory" in captured.err.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "hf", "run"]
+    assert not list((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "match"),
+    [
+        ("config.json", "[]", "config.json holds no JSON object"),
+        ("config.json", '{"architectures": [[]]}', "is not supported"),
+        ("tokenizer_config.json", "[]", "tokenizer_config.json holds no JSON object"),
+        ("model.safetensors.index.json", '{"weight_map": []}', "has no weight_map"),
+    ],
+)
+def test_files_of_other_shapes_are_one_line(source, tmp_path, capsys, file, content, match):
+    (source / file).write_text(content)
+    assert run_main(main, ["import", str(source), str(tmp_path / "run")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert match in captured.err
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
 def test_sizes():
     assert [parse_size(text) for text in ("5GB", "500mb", "1K", "12")] == [5 * 10**9, 5 * 10**8, 1000, 12]

@@ -1,6 +1,7 @@
 """config.json as a config of ours and back, by the tables of `families`. What is not understood is refused by name."""
 
 import dataclasses
+import math
 import typing
 from typing import Any
 
@@ -10,7 +11,12 @@ from jaxlm.io.hf.families import FAMILIES, NO_MATTER, Family
 from jaxlm.models.decoder import DecoderConfig, MoeConfig, RopeConfig
 from jaxlm.models.encoder_config import EncoderConfig
 
-_ROPE_NAMES = ("rope_parameters", "rope_theta", "rope_scaling", "rope_local_base_freq")
+_ROPE_NAMES = {
+    "none": (),
+    "one": ("rope_parameters", "rope_theta", "rope_scaling"),
+    "two": ("rope_parameters", "rope_theta", "rope_scaling", "rope_local_base_freq"),
+}
+"""`Family.rope` -> what config.json calls it: transformers 5 reads the first, 4.x the others."""
 _WINDOW_NAMES = (
     "sliding_window", "use_sliding_window", "layer_types", "max_window_layers", "sliding_window_pattern",
     "_sliding_window_pattern",
@@ -38,6 +44,8 @@ _FREE = (
     "scan_layers", "remat_policy", "attention",
 )  # fmt: skip
 """Fields of ours that do not alter a trained model's logits."""
+_MOST = 10**8
+"""No vocabulary, width or context is larger; what is larger would take all memory before its tensors are compared."""
 _RECORDS: dict[str, Any] = {"decoder": DecoderConfig, "encoder": EncoderConfig}
 
 
@@ -61,9 +69,7 @@ def read_config(family: Family, hf: dict[str, Any]) -> Any:
 
 
 def _read(family: Family, hf: dict[str, Any]) -> Any:
-    known = {*family.fields, *family.fixed, *_ROPE_NAMES, *_WINDOW_NAMES, *NO_MATTER}
-    if family.rope == "none":
-        known -= set(_ROPE_NAMES)
+    known = {*family.fields, *family.fixed, *_ROPE_NAMES[family.rope], *_WINDOW_NAMES, *NO_MATTER}
     # Files written by newer transformers name the experts of every family alike.
     if "num_local_experts" in hf and "num_experts" in family.fields:
         hf = {"num_experts": hf["num_local_experts"]} | {k: v for k, v in hf.items() if k != "num_local_experts"}
@@ -81,8 +87,10 @@ def _read(family: Family, hf: dict[str, Any]) -> Any:
     ours: dict[str, Any] = dict(family.ours)
     for name, (field, default) in family.fields.items():
         value = hf.get(name, default)
-        if value is ... or (value is None and default is ...):
+        if value is ... or (value is None and (default is ... or field == "vocab_size")):
             raise UserError(f"config.json lacks {name}: get the file again")
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise UserError(f"config.json has {name}={value:.3g}, which is no size: get the file again")
         ours[field] = value
     num_layers = ours["num_layers"]
     if not isinstance(num_layers, int) or not 1 <= num_layers <= 10_000:
@@ -114,25 +122,42 @@ def _check_types(record: Any, values: dict[str, Any]) -> None:
             wrong = not isinstance(value, good) or (kind is not bool and isinstance(value, bool))
             if kind in kinds and wrong and not (value is None and type(None) in kinds):
                 raise ValueError(f"{name}={value!r} is not of type {kind.__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value} is no number to compute with")
         if float in kinds and isinstance(value, int):
             values[name] = float(value)
 
 
 def _read_rope(family: Family, hf: dict[str, Any]) -> RopeConfig:
-    both = hf.get("rope_parameters")
-    if family.rope == "two":
-        if both is None:  # as written before transformers 5
-            whole = {"rope_theta": hf.get("rope_theta", family.theta)} | (hf.get("rope_scaling") or {})
-            local: dict[str, Any] = {"rope_theta": hf.get("rope_local_base_freq", 10000.0)}
-        else:
-            whole, local = both.get("full_attention") or {}, both.get("sliding_attention") or {}
-        near = _rope_of(local, 10000.0)
+    """The rotation, by the names of transformers 5 or 4.x. Raises UserError where a file has both and they differ."""
+    said = {name: hf[name] for name in _ROPE_NAMES[family.rope] if hf.get(name) not in (None, {})}
+    theta = said.get("rope_theta", family.theta)
+    old = {"rope_theta": theta} | said.get("rope_scaling", {})
+    new = said.get("rope_parameters")
+    if family.rope == "one":
+        rope = _rope_of(old if new is None else new, theta)
+    else:
+        both = {"full_attention": old} if new is None else new
+        if others := sorted(both.keys() - {"full_attention", "sliding_attention"}):
+            raise UserError(f"config.json has rope_parameters for {others[0]}: jaxlm knows full and sliding_attention")
+        local = both.get("sliding_attention") or {}
+        near = _rope_of(local, said.get("rope_local_base_freq", 10000.0))
         if near.scaling != "none":
             raise UserError(f"config.json rescales the rope of its local layers ({local!r:.80}), which jaxlm does not")
-        return dataclasses.replace(_rope_of(whole, family.theta), local_theta=near.theta)
-    if both is None:
-        both = {"rope_theta": hf.get("rope_theta", family.theta)} | (hf.get("rope_scaling") or {})
-    return _rope_of(both, hf.get("rope_theta", family.theta))
+        rope = dataclasses.replace(_rope_of(both.get("full_attention") or {}, theta), local_theta=near.theta)
+    scaled = _rope_of({"rope_theta": rope.theta} | said.get("rope_scaling", {}), rope.theta)
+    differ = {
+        "rope_theta": said.get("rope_theta", rope.theta) != rope.theta,
+        "rope_scaling": "rope_scaling" in said and scaled != dataclasses.replace(rope, local_theta=None),
+        "rope_local_base_freq": said.get("rope_local_base_freq", rope.local_theta) != rope.local_theta,
+    }
+    for name in said:
+        if differ.get(name):
+            raise UserError(
+                f"config.json has {name}={said[name]!r:.80}, and {'rope_scaling' if new is None else 'rope_parameters'}"
+                " says otherwise: take out what is wrong"
+            )
+    return rope
 
 
 def _rope_of(params: dict[str, Any], theta: float) -> RopeConfig:
@@ -163,6 +188,8 @@ def _read_windows(family: Family, hf: dict[str, Any], num_layers: int) -> tuple[
         window = None
     if family.windows == "none" or (family.switched and window is None):
         return (None,)
+    if window is not None and (not isinstance(window, int) or isinstance(window, bool)):
+        raise UserError(f"config.json says sliding_window={window!r:.80}, which is no whole number: get the file again")
     if family.windows == "one":
         return (window,)
     types = hf.get("layer_types")
@@ -224,12 +251,8 @@ def _render(family: Family, config: Any) -> dict[str, Any]:
     hf: dict[str, Any] = {"architectures": [family.architecture], "model_type": family.model_type}
     hf |= {name: ours(field) for name, (field, _) in family.fields.items()}
     hf |= {name: values[0] for name, values in family.fixed.items()}
-    if family.rope == "one":
-        hf["rope_parameters"] = _render_rope(config.rope)
-    elif family.rope == "two":
-        theta = config.rope.local_theta
-        near = _render_rope(config.rope if theta is None else RopeConfig(theta=theta))
-        hf["rope_parameters"] = {"full_attention": _render_rope(config.rope), "sliding_attention": near}
+    if family.rope != "none":
+        hf |= _render_ropes(family, config.rope)
     if family.record == "encoder":
         return hf
     windows = [config.pattern_window(i) for i in range(config.num_layers)]
@@ -240,6 +263,18 @@ def _render(family: Family, config: Any) -> dict[str, Any]:
     if family.switched:
         hf["use_sliding_window"] = hf["sliding_window"] is not None
     return hf
+
+
+def _render_ropes(family: Family, rope: RopeConfig) -> dict[str, Any]:
+    """The rotation by its present names, and by those that transformers 4.x reads, which ignores the present ones."""
+    whole = _render_rope(rope)
+    scaling = {name: value for name, value in whole.items() if name != "rope_theta"}
+    old = {"rope_theta": rope.theta, "rope_scaling": None if rope.scaling == "none" else scaling}
+    if family.rope == "one":
+        return {"rope_parameters": whole} | old
+    near = rope if rope.local_theta is None else RopeConfig(theta=rope.local_theta)
+    both = {"full_attention": whole, "sliding_attention": _render_rope(near)}
+    return {"rope_parameters": both} | old | {"rope_local_base_freq": near.theta}
 
 
 def _render_rope(rope: RopeConfig) -> dict[str, Any]:

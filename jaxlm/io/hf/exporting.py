@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxlm.core.dtypes import as_dtype
@@ -18,12 +19,13 @@ from jaxlm.io.hf.importing import Say, Tick
 from jaxlm.io.hf.pieces import Piece, turned, write_out
 from jaxlm.io.hf.safetensors import Planned, write_tensors
 from jaxlm.io.hf.step_files import StepReader
+from jaxlm.io.hf.tasks import write_task
 from jaxlm.io.hf.tokenizer_files import write_hf_tokenizer
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.io.writing import is_taken, new_directory
 from jaxlm.models.families import ModelConfig, make_model
-from jaxlm.plan.params import param_shapes
+from jaxlm.models.heads import HeadConfig, make_task_model
 
 MAX_FILE_BYTES = 5 * 10**9
 
@@ -42,7 +44,7 @@ def export_hf(
     """Writes a checkpoint of a run as config.json, safetensors and tokenizer files; returns what was done.
 
     Args:
-      dtype: of the tensors; None = as saved.
+      dtype: of the tensors; None = as saved, float32 where the parameters are of several.
       step, ema: as `jaxlm.load` has them.
       max_file_bytes: where the tensors are cut into several files.
 
@@ -59,16 +61,20 @@ def export_hf(
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     if not run.checkpoints_path.is_dir():
         raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
+    data, kept = (_group(run, record, name) for name in ("data", "imported"))
+    task = write_task(_group(run, record, "task"), config) if "task" in record else None
     family, hf = write_config(config)
+    if task is not None:
+        family, hf = task.family, hf | {"architectures": [task.family.architecture]} | task.settings
+    head = None if task is None else task.head
     # Theirs in the layout of ours: with the gains and biases that the family has, its layers grouped as they are here.
     whole = read_config(family, hf)
     if config.family == "decoder":
         whole = dataclasses.replace(whole, window_pattern=config.window_pattern)
-    shapes = {path: leaf.shape for path, leaf in flatten_with_paths(param_shapes(make_model(whole))).items()}
-    pieces = write_out(family, whole, shapes)
-    saved = _find_step(run, config, step, ema)
+    pieces = write_out(family, whole, _shapes(whole, head))
+    saved = _find_step(run, _shapes(config, head), step, ema)
     leaves = saved.leaves
-    dtype = dtype or _widest({np.dtype(leaf.dtype).name for leaf in leaves.values()})
+    dtype = dtype or _common({np.dtype(leaf.dtype).name for leaf in leaves.values()})
     reader = StepReader(run.checkpoints_path / str(saved.step), saved.field)
     stored = set(leaves)
     plan = [Planned(piece.tensor, piece.shape, as_dtype(dtype)) for piece in _by_row(pieces)]
@@ -92,10 +98,8 @@ def export_hf(
     with new_directory(target) as partial:
         files = write_tensors(partial, plan, blocks, max_file_bytes=max_file_bytes)
         ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": None}
-        kept = record.get("imported", {})
         hf |= {name: kept.get(name, value) for name, value in ids.items()}
         write_json(partial / "config.json", hf | {"dtype": dtype, "use_cache": True})
-        data = record.get("data", {})
         write_hf_tokenizer(
             tokenizer,
             partial,
@@ -123,8 +127,23 @@ class _Saved(NamedTuple):
     leaves: dict[str, Any]
 
 
-def _find_step(run: RunDir, config: Any, step: int | None, ema: bool | None) -> _Saved:
-    """The checkpoint to export, verified. Raises UserError where it is not that of the config."""
+def _group(run: RunDir, record: dict[str, Any], name: str) -> dict[str, Any]:
+    """A group of the run's config, empty where it has none. Raises UserError where it is none."""
+    group = record.get(name, {})
+    if not isinstance(group, dict):
+        raise UserError(f"{run.config_path} has config.{name}={group!r:.80}, which is no group: restore the file")
+    return group
+
+
+def _shapes(config: Any, head: HeadConfig | None) -> dict[str, tuple[int, ...]]:
+    """The parameters of a model, with its own head or a task's."""
+    model = make_model(config)
+    init = model.init if head is None else make_task_model(model, head).init
+    return {path: leaf.shape for path, leaf in flatten_with_paths(jax.eval_shape(init, jax.random.key(0))).items()}
+
+
+def _find_step(run: RunDir, shapes: dict[str, tuple[int, ...]], step: int | None, ema: bool | None) -> _Saved:
+    """The checkpoint to export, verified. Raises UserError where it does not hold what the config asks for."""
     with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
         step = checkpointer.newest_intact() if step is None else step
         saved = checkpointer.shapes(step)
@@ -132,12 +151,12 @@ def _find_step(run: RunDir, config: Any, step: int | None, ema: bool | None) -> 
         raise UserError(f"checkpoint {step} holds no averaged parameters: export with --no-ema, or leave it out")
     field = "params" if ema is False or saved.get("ema_params") is None else "ema_params"
     leaves = flatten_with_paths(saved[field])
-    for path, wanted in flatten_with_paths(param_shapes(make_model(config))).items():
+    for path, wanted in shapes.items():
         have = leaves[path].shape if path in leaves else None
-        if have is None or tuple(have) != tuple(wanted.shape):
+        if have is None or tuple(have) != wanted:
             shown = "no" if have is None else f"{path} of shape {tuple(have)}, not"
             raise UserError(
-                f"checkpoint {step} holds {shown} {path if have is None else tuple(wanted.shape)}: "
+                f"checkpoint {step} holds {shown} {path if have is None else wanted}: "
                 f"{run.config_path} is not the config that it was saved with"
             )
     return _Saved(step or 0, field, leaves)
@@ -150,7 +169,7 @@ def _say_differences(written: set[str], stored: set[str], say: Say) -> None:
         say(f"left out: {', '.join(left_out)}")
 
 
-def _widest(names: set[str]) -> str:
+def _common(names: set[str]) -> str:
     return next(iter(names)) if len(names) == 1 else "float32"
 
 

@@ -240,31 +240,34 @@ GPT2 = Family(
 )
 
 _BERT = "bert.encoder.layer.{i}."
+_BERT_BODY = (
+    Row("bert.embeddings.word_embeddings.weight", "embed/table"),
+    Row("bert.embeddings.position_embeddings.weight", "embed/positions"),
+    Row("bert.embeddings.token_type_embeddings.weight", "embed/types"),
+    Row("bert.embeddings.LayerNorm.weight", "embed_norm/scale"),
+    Row("bert.embeddings.LayerNorm.bias", "embed_norm/bias"),
+    Row(_BERT + "attention.self.query.weight", "attn/q/kernel", TURN),
+    Row(_BERT + "attention.self.query.bias", "attn/q/bias"),
+    Row(_BERT + "attention.self.key.weight", "attn/k/kernel", TURN),
+    Row(_BERT + "attention.self.key.bias", "attn/k/bias"),
+    Row(_BERT + "attention.self.value.weight", "attn/v/kernel", TURN),
+    Row(_BERT + "attention.self.value.bias", "attn/v/bias"),
+    Row(_BERT + "attention.output.dense.weight", "attn/o/kernel", TURN),
+    Row(_BERT + "attention.output.dense.bias", "attn/o/bias"),
+    Row(_BERT + "attention.output.LayerNorm.weight", "attn_norm/scale"),
+    Row(_BERT + "attention.output.LayerNorm.bias", "attn_norm/bias"),
+    Row(_BERT + "intermediate.dense.weight", "mlp/up/kernel", TURN),
+    Row(_BERT + "intermediate.dense.bias", "mlp/up/bias"),
+    Row(_BERT + "output.dense.weight", "mlp/down/kernel", TURN),
+    Row(_BERT + "output.dense.bias", "mlp/down/bias"),
+    Row(_BERT + "output.LayerNorm.weight", "mlp_norm/scale"),
+    Row(_BERT + "output.LayerNorm.bias", "mlp_norm/bias"),
+)
 BERT = Family(
     "BertForMaskedLM",
     "bert",
-    (
-        Row("bert.embeddings.word_embeddings.weight", "embed/table"),
-        Row("bert.embeddings.position_embeddings.weight", "embed/positions"),
-        Row("bert.embeddings.token_type_embeddings.weight", "embed/types"),
-        Row("bert.embeddings.LayerNorm.weight", "embed_norm/scale"),
-        Row("bert.embeddings.LayerNorm.bias", "embed_norm/bias"),
-        Row(_BERT + "attention.self.query.weight", "attn/q/kernel", TURN),
-        Row(_BERT + "attention.self.query.bias", "attn/q/bias"),
-        Row(_BERT + "attention.self.key.weight", "attn/k/kernel", TURN),
-        Row(_BERT + "attention.self.key.bias", "attn/k/bias"),
-        Row(_BERT + "attention.self.value.weight", "attn/v/kernel", TURN),
-        Row(_BERT + "attention.self.value.bias", "attn/v/bias"),
-        Row(_BERT + "attention.output.dense.weight", "attn/o/kernel", TURN),
-        Row(_BERT + "attention.output.dense.bias", "attn/o/bias"),
-        Row(_BERT + "attention.output.LayerNorm.weight", "attn_norm/scale"),
-        Row(_BERT + "attention.output.LayerNorm.bias", "attn_norm/bias"),
-        Row(_BERT + "intermediate.dense.weight", "mlp/up/kernel", TURN),
-        Row(_BERT + "intermediate.dense.bias", "mlp/up/bias"),
-        Row(_BERT + "output.dense.weight", "mlp/down/kernel", TURN),
-        Row(_BERT + "output.dense.bias", "mlp/down/bias"),
-        Row(_BERT + "output.LayerNorm.weight", "mlp_norm/scale"),
-        Row(_BERT + "output.LayerNorm.bias", "mlp_norm/bias"),
+    _BERT_BODY
+    + (
         Row("cls.predictions.transform.dense.weight", "head/dense/kernel", TURN),
         Row("cls.predictions.transform.dense.bias", "head/dense/bias"),
         Row("cls.predictions.transform.LayerNorm.weight", "head/norm/scale"),
@@ -307,6 +310,16 @@ BERT = Family(
     left_out=(r"^bert\.pooler\.", r"^cls\.seq_relationship\.", r"\.position_ids$"),
     spellings=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
 )
+
+_CLASSIFIER = (Row("classifier.weight", "classifier/kernel", TURN), Row("classifier.bias", "classifier/bias"))
+_POOLER = (Row("bert.pooler.dense.weight", "pooler/kernel", TURN), Row("bert.pooler.dense.bias", "pooler/bias"))
+BERT_CLASSIFY = BERT._replace(
+    architecture="BertForSequenceClassification",
+    rows=_BERT_BODY + _POOLER + _CLASSIFIER,
+    ours=BERT.ours | {"pooler": True},
+)
+"""Fine-tuned runs are written as these two, and not read."""
+BERT_TAG = BERT._replace(architecture="BertForTokenClassification", rows=_BERT_BODY + _CLASSIFIER)
 
 FAMILIES: tuple[Family, ...] = (GPT2, LLAMA, QWEN3, GEMMA3, MIXTRAL, QWEN3_MOE, BERT)
 

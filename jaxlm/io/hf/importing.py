@@ -68,8 +68,9 @@ class Opened(NamedTuple):
 def open_hf(directory: Path, *, dtype: Any = None) -> Opened:
     """Reads config and headers, and compares them with each other.
 
-    ``dtype``: of the parameters; None = the widest among the tensors. Raises UserError for an unsupported architecture
-    or setting, a file that is not whole, and a missing, extra or misshapen tensor.
+    ``dtype``: of the parameters; None = that of the tensors, float32 where they are of several or of float64. Raises
+    UserError for an unsupported architecture or setting, a file that is not whole, and a missing, extra or misshapen
+    tensor.
     """
     if not directory.is_dir():
         raise UserError(f"no directory {directory}: give one in Hugging Face's layout")

@@ -70,11 +70,12 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
         return read_header(directory / SINGLE_FILE)
     weight_map = read_json(directory / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise UserError(f"{directory / INDEX_FILE} has no weight_map: get the file again")
+        raise UserError(f"{directory / INDEX_FILE} has no weight_map of tensors to files: get the file again")
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise UserError(f"{directory / INDEX_FILE} names the file {name!r:.80}: files stand beside the index")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(weight_map.values())):
-        if not isinstance(name, str) or Path(name).name != name:
-            raise UserError(f"{directory / INDEX_FILE} names the file {name!r}: files stand beside the index")
         for tensor_name, tensor in read_header(directory / name).items():
             if weight_map.get(tensor_name) != name:
                 raise UserError(f"{directory / name} holds tensor {tensor_name}, which {INDEX_FILE} does not put there")

@@ -8,6 +8,7 @@ from typing import Any
 from jaxlm.io.run_dir import write_json
 from jaxlm.io.tokenizers import ByteTokenizer, SentencePieceTokenizer
 from jaxlm.io.tokenizers.hf import CONFIG_FILE, TOKENIZER_FILE, HFTokenizer
+from jaxlm.io.tokenizers.hf_spelling import byte_alphabet
 from jaxlm.text.tokenizer import BOS, EOS, MASK, PAD, SPECIALS, Tokenizer, present_names
 
 _SPACE = "\u2581"
@@ -22,7 +23,7 @@ _NEVER = -1000.0
 def write_hf_tokenizer(
     tokenizer: Tokenizer, directory: Path, *, add_bos: bool, add_eos: bool, say: Callable[[str], None]
 ) -> bool:
-    """Writes the two files; says why, and returns False, where there is no such form (characters).
+    """Writes the two files; says why, and returns False, where there is no such form (characters, words).
 
     ``add_bos``, ``add_eos``: whether texts begin with <bos> and end with <eos> there, as the run's did.
     """
@@ -67,14 +68,6 @@ def write_hf_tokenizer(
     }
     write_json(directory / CONFIG_FILE, settings)
     return True
-
-
-def byte_alphabet() -> list[str]:
-    """The character that stands for each byte in byte-level vocabularies (Radford et al. 2019): printable ones for
-    themselves, the others from U+0100 on."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return [chr(byte) if byte in plain else chr(256 + others.index(byte)) for byte in range(256)]
 
 
 def _byte_level(tokenizer: ByteTokenizer) -> dict[str, Any]:
@@ -139,12 +132,14 @@ def _merges(pieces: list[str]) -> list[list[str]]:
 
 def _template(tokenizer: Tokenizer, add_bos: bool, add_eos: bool) -> dict[str, Any]:
     begin: list[Any] = [{"SpecialToken": {"id": BOS, "type_id": 0}}] * add_bos
-    end: list[Any] = [{"SpecialToken": {"id": EOS, "type_id": 0}}] * add_eos
+    end, last = ([{"SpecialToken": {"id": EOS, "type_id": number}}] * add_eos for number in range(2))
     one, other = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))
+    # Where <eos> sets two texts apart, the second has no <bos>: as `data.examples.encode_rows` has pairs.
+    between = [] if add_eos else begin
     ids = {BOS: tokenizer.bos_id, EOS: tokenizer.eos_id}
     return {
         "type": "TemplateProcessing",
         "single": [*begin, one, *end],
-        "pair": [*begin, one, *end, *begin, other, *end],
+        "pair": [*begin, one, *end, *between, other, *last],
         "special_tokens": {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in ids.items()},
     }

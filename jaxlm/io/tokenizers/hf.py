@@ -1,7 +1,8 @@
 """A tokenizer.json of Hugging Face's, behind the protocol. The ``tokenizers`` package does the work (extra ``hf``).
 
 Round trips are as exact as the tokenizer is: byte-level BPE (GPT-2, Llama 3) loses nothing; one that normalises (Qwen
-to NFC, BERT to lower case) or puts a space before the text gives back what it normalised.
+to NFC, BERT to lower case) or puts a space before the text gives back what it normalised. Where that is more than
+another spelling of the same characters, the tokenizer counts as closed (`hf_spelling`).
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.tokenizers.files import FORMAT_VERSION, fingerprint_of, write_definition
+from jaxlm.io.tokenizers.hf_spelling import spells_any_text
 from jaxlm.io.tokenizers.table import UNKNOWN
 from jaxlm.text.tokenizer import MASK, check_text
 
@@ -69,7 +71,7 @@ class HFTokenizer:
         if named["mask"] is not None:  # where jaxlm looks for it
             self.special_tokens[MASK] = named["mask"]
         self.pad_id: int = next((i for i in (named["pad"], named["eos"]) if i is not None), 0)
-        self.closed = not _spells_any_text(json.loads(model))
+        self.closed = not spells_any_text(json.loads(model))
         self.fingerprint = fingerprint_of(self._definition())
 
     def _id_of(self, token: Any) -> int | None:
@@ -145,19 +147,23 @@ def read_hf_tokenizer(
     if (directory / CONFIG_FILE).exists():
         try:
             settings = json.loads((directory / CONFIG_FILE).read_bytes())
-        except ValueError as error:
+        except OSError as error:
+            raise UserError(f"cannot read {directory / CONFIG_FILE}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{directory / CONFIG_FILE} is no JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise UserError(f"{directory / CONFIG_FILE} holds no JSON object")
     for role in ("bos", "eos"):  # a bare tokenizer.json names no roles: config.json has their ids
         settings.setdefault(f"{role}_token", None)
     try:
         described = json.loads(model)
         beyond = [token for token in described.get("added_tokens", []) if token["id"] >= vocab_size]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{directory / TOKENIZER_FILE} cannot be read: {error}") from error
     if beyond:
         described["added_tokens"] = [token for token in described["added_tokens"] if token["id"] < vocab_size]
         model = json.dumps(described, ensure_ascii=False).encode()
-        names = ", ".join(token["content"] for token in beyond[:4])
+        names = ", ".join(str(token.get("content")) for token in beyond[:4])
         say(f"tokens beyond the model's vocabulary of {vocab_size} are left out: {names}")
     tokenizer = HFTokenizer(model, settings)
     if tokenizer.vocab_size > vocab_size:
@@ -174,10 +180,3 @@ def read_hf_tokenizer(
             if name in tokenizer.special_tokens:
                 settings[f"{role}_token"], changed = name, True
     return HFTokenizer(model, settings) if changed else tokenizer
-
-
-def _spells_any_text(described: dict[str, Any]) -> bool:
-    """Whether bytes stand behind the vocabulary: a byte-level alphabet, or byte fallback; and case is kept."""
-    text = json.dumps(described.get("pre_tokenizer")), json.dumps(described.get("normalizer"))
-    by_bytes = '"ByteLevel"' in text[0] or bool((described.get("model") or {}).get("byte_fallback"))
-    return by_bytes and not any(name in text[1] for name in ('"Lowercase"', '"BertNormalizer"', '"StripAccents"'))

@@ -11,7 +11,7 @@ from jaxlm.core.tree import flatten_with_paths
 from jaxlm.io.hf.configs import find_family, read_config
 from jaxlm.io.hf.pieces import write_out
 from jaxlm.io.hf.safetensors import Planned, write_tensors
-from jaxlm.io.hf.tokenizer_files import byte_alphabet
+from jaxlm.io.tokenizers.hf_spelling import byte_alphabet
 from jaxlm.models.families import make_model
 from jaxlm.plan.params import param_shapes
 
@@ -83,6 +83,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 """One of each family, settings as older and newer files write them."""
+MODELS: dict[str, Any] = json.loads(Path(__file__).with_name("transformers_models.json").read_text())
+"""What transformers itself writes (the version stands under "transformers"): family -> ``config``, and ``tensors`` as
+name -> shape."""
 
 
 def random_tensors(hf: dict[str, Any], dtype: Any = np.float32) -> dict[str, np.ndarray]:

@@ -1,5 +1,7 @@
 """Run by an interpreter that has torch and transformers: ``make FAMILY DIR`` writes a directory with random weights,
-``run DIR OUT`` opens one and writes the logits of ragged rows, padded on the left, and greedy continuations."""
+``run DIR OUT`` opens one and writes the logits of ragged rows, padded on the left, and greedy continuations,
+``task DIR IN OUT`` writes those of a task's head for given rows, and ``tables OUT`` what `transformers_models.json`
+holds: config.json, tensor names and shapes of a small model of each family."""
 
 # pyright: reportMissingImports=false
 import sys
@@ -92,5 +94,68 @@ def run(directory: str, out: str) -> None:
     np.savez(out, **arrays, logits=logits.numpy(), greedy=greedy.numpy())
 
 
+def task(directory: str, rows: str, out: str) -> None:
+    import numpy as np
+    import torch
+    import transformers as t
+
+    config = t.AutoConfig.from_pretrained(directory)
+    kind = getattr(t, config.architectures[0])
+    model, info = kind.from_pretrained(directory, dtype=torch.float32, output_loading_info=True)
+    if any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")):
+        raise SystemExit(f"tensors that do not fit: {info}")
+    names = {"tokens": "input_ids", "segment_ids": "attention_mask", "token_types": "token_type_ids"}
+    arrays = {names[name]: torch.tensor(array, dtype=torch.long) for name, array in np.load(rows).items()}
+    with torch.no_grad():
+        logits = model.eval()(**arrays).logits
+    np.savez(out, logits=logits.numpy(), num_labels=config.num_labels, labels=list(config.id2label.values()))
+
+
+def tables(out: str) -> None:
+    import json
+    import tempfile
+    from pathlib import Path
+
+    import torch
+    import transformers as t
+    from safetensors import safe_open
+
+    sizes = {
+        "vocab_size": 131,
+        "hidden_size": 16,
+        "intermediate_size": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 6,
+        "max_position_embeddings": 32,
+    }
+    bert = {name: sizes[name] for name in sizes if name not in ("num_key_value_heads", "head_dim")}
+    types = ["sliding_attention", "full_attention"]
+    models = {
+        "gpt2": t.GPT2LMHeadModel(t.GPT2Config(vocab_size=131, n_positions=32, n_embd=16, n_layer=2, n_head=4)),
+        "bert": t.BertForMaskedLM(t.BertConfig(**bert)),
+        "bert_classify": t.BertForSequenceClassification(t.BertConfig(**bert, num_labels=3)),
+        "bert_tag": t.BertForTokenClassification(t.BertConfig(**bert, num_labels=3)),
+        "llama": t.LlamaForCausalLM(t.LlamaConfig(**sizes)),
+        "qwen3": t.Qwen3ForCausalLM(t.Qwen3Config(**sizes)),
+        "gemma3": t.Gemma3ForCausalLM(t.Gemma3TextConfig(**sizes, layer_types=types, sliding_window=8)),
+        "mixtral": t.MixtralForCausalLM(t.MixtralConfig(**sizes, num_local_experts=3)),
+        "qwen3_moe": t.Qwen3MoeForCausalLM(
+            t.Qwen3MoeConfig(**sizes, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=10)
+        ),
+    }
+    lines = [f'"transformers": "{t.__version__}"', f'"torch": "{torch.__version__}"']
+    for name, model in models.items():
+        with tempfile.TemporaryDirectory() as directory:
+            model.save_pretrained(directory)
+            config = json.loads((Path(directory) / "config.json").read_text())
+            with safe_open(Path(directory) / "model.safetensors", "pt") as file:
+                shapes = {key: file.get_slice(key).get_shape() for key in sorted(file.keys())}
+        rows = ",\n".join(f"  {json.dumps(key)}: {shape}" for key, shape in shapes.items())
+        lines.append(f'"{name}": {{"config": {json.dumps(config)}, "tensors": {{\n{rows}\n}}}}')
+    Path(out).write_text("{" + ",\n".join(lines) + "}\n")
+
+
 if __name__ == "__main__":
-    {"make": make, "run": run}[sys.argv[1]](*sys.argv[2:])
+    {"make": make, "run": run, "task": task, "tables": tables}[sys.argv[1]](*sys.argv[2:])

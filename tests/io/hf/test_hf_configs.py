@@ -1,6 +1,7 @@
 """config.json and ours: there and back, and refusals by name."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -45,6 +46,46 @@ def test_old_and_new_rope_are_the_same():
     assert read(CONFIGS["gemma3"]).rope == RopeConfig(theta=1e6, local_theta=1e4, scaling="linear", factor=8.0)
 
 
+@pytest.mark.parametrize("name", ["llama", "llama31", "qwen3", "gemma3", "mixtral", "qwen3_moe"])
+def test_older_transformers_finds_the_rope(name):
+    """Version 4.x reads rope_theta, rope_scaling and rope_local_base_freq alone: the same model."""
+    config = read(CONFIGS[name])
+    _, hf = write_config(config)
+    old = {key: value for key, value in hf.items() if key != "rope_parameters"}
+    assert read(old) == read(hf) == config
+    assert hf["rope_theta"] == config.rope.theta
+    assert (hf["rope_scaling"] is None) == (config.rope.scaling == "none")
+    if name == "gemma3":
+        assert hf["rope_local_base_freq"] == 1e4
+        assert hf["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+
+
+ROPES = {"full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0}, "sliding_attention": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "match"),
+    [
+        ("qwen3", {"rope_theta": 5e5}, "rope_theta=500000.0, and rope_parameters says otherwise"),
+        ("qwen3", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_scaling=.*'factor': 2.0"),
+        ("llama31", {"rope_parameters": {"rope_theta": 5e5}}, "rope_scaling=.*llama3.*rope_parameters says otherwise"),
+        ("llama31", {"rope_scaling": {"type": "linear", "factor": 2, "rope_theta": 7}}, "rope_theta=500000.0, and"),
+        ("gemma3", {"rope_parameters": ROPES | {"sliding_attention": {"rope_theta": 2e4}}}, "rope_local_base_freq="),
+        ("gemma3", {"rope_parameters": ROPES | {"full_attention": {"rope_theta": 1e6}}}, "rope_scaling="),
+        ("gemma3", {"rope_parameters": ROPES["full_attention"]}, "rope_parameters for factor"),
+        ("llama", {"rope_local_base_freq": 1e4}, "rope_local_base_freq=10000.0, which jaxlm does not know"),
+    ],
+)
+def test_ropes_that_contradict_each_other(name, change, match):
+    with pytest.raises(UserError, match=match):
+        read(CONFIGS[name] | change)
+
+
+def test_ropes_that_agree():
+    assert read(CONFIGS["gemma3"] | {"rope_parameters": ROPES}) == read(CONFIGS["gemma3"])
+    assert read(CONFIGS["qwen3"] | {"rope_theta": 1e6, "rope_scaling": None}) == read(CONFIGS["qwen3"])
+
+
 @pytest.mark.parametrize(
     ("name", "change", "match"),
     [
@@ -71,6 +112,17 @@ def test_old_and_new_rope_are_the_same():
         ("llama", {"rope_scaling": 3}, "cannot be read as LlamaForCausalLM"),
         ("llama", {"rope_parameters": [1]}, "cannot be read as LlamaForCausalLM"),
         ("llama", {"vocab_size": None}, "lacks vocab_size"),
+        ("gpt2", {"vocab_size": None}, "lacks vocab_size"),
+        ("llama", {"head_dim": 10**12}, r"head_dim=1e\+12, which is no size"),
+        ("bert", {"hidden_size": 10**40}, r"hidden_size=1e\+40, which is no size"),
+        ("bert", {"vocab_size": [131]}, r"vocab_size=\[131\] is not of type int"),
+        ("llama", {"rms_norm_eps": math.inf}, "norm_eps=inf is no number"),
+        ("llama", {"rope_theta": math.nan}, "rope_theta=nan|theta=nan"),
+        ("llama", {"rope_parameters": {"rope_type": []}}, "cannot be read as LlamaForCausalLM"),
+        ("gemma3", {"rope_parameters": {"full_attention": 3}}, "cannot be read as Gemma3ForCausalLM"),
+        ("mixtral", {"sliding_window": "8"}, "sliding_window='8', which is no whole number"),
+        ("gemma3", {"sliding_window": 2.5}, "sliding_window=2.5, which is no whole number"),
+        ("qwen3", {"sliding_window": True, "use_sliding_window": True}, "sliding_window=True, which is no whole"),
         ("llama", {"architectures": 3}, "3 is not supported"),
         ("gemma3", {"layer_types": 5}, "cannot be read as Gemma3ForCausalLM"),
         ("gemma3", {"sliding_window_pattern": 0}, "cannot be read as Gemma3ForCausalLM"),

@@ -91,6 +91,23 @@ def test_index_and_files_agree(tmp_path):
             read_tensors(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"weight_map": ["a"]}, "has no weight_map"),
+        ({"weight_map": None}, "has no weight_map"),
+        ({}, "has no weight_map"),
+        ([], "holds no JSON object"),
+        ({"weight_map": {"a": ["model.safetensors"]}}, "names the file"),
+        ({"weight_map": {"a": "x.safetensors", "b": 3}}, "names the file 3"),
+    ],
+)
+def test_an_index_of_other_types(tmp_path, content, match):
+    (tmp_path / INDEX_FILE).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=match):
+        read_tensors(tmp_path)
+
+
 def test_other_formats_are_named(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UserError, match=r"it has pytorch_model.bin"):

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 import tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.hf.tokenizer_files import write_hf_tokenizer
-from jaxlm.io.tokenizers import CharTokenizer, SentencePieceTokenizer, load_tokenizer, train_tokenizer
+from jaxlm.io.tokenizers import SentencePieceTokenizer, load_tokenizer, train_tokenizer
 from jaxlm.io.tokenizers.hf import HFTokenizer, read_hf_tokenizer
+from jaxlm.io.tokenizers.hf_spelling import byte_alphabet
 from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
 from tests.io.hf.directories import write_ascii_tokenizer
 
@@ -34,7 +36,8 @@ def test_keeps_the_protocol(ascii_tokenizer, tmp_path):
     t: HFTokenizer = ascii_tokenizer
     protocol: Tokenizer = t
     assert isinstance(protocol, Tokenizer)
-    assert (t.kind, t.vocab_size, t.bos_id, t.eos_id, t.closed, t.adds_bos) == ("hf", 131, 0, 1, False, False)
+    assert (t.kind, t.vocab_size, t.bos_id, t.eos_id, t.adds_bos) == ("hf", 131, 0, 1, False)
+    assert t.closed  # it has 128 of the 256 bytes
     text = "plain <s> text, [M] and </s>"
     ids = t.encode(text)
     assert t.decode(ids) == text
@@ -83,10 +86,110 @@ def test_damaged_files_are_refused(tmp_path, content):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [("[]", "holds no JSON object"), ("3", "holds no JSON object"), ("{", "is no JSON"), ("[" * 100_000, "is no JSON")],
+)
+def test_damaged_settings_are_refused(tmp_path, content, match):
+    write_ascii_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(UserError, match=f"tokenizer_config.json {match}"):
+        opened(tmp_path)
+
+
+def test_settings_of_other_types_name_no_roles(tmp_path):
+    write_ascii_tokenizer(tmp_path)
+    settings = {"bos_token": 5, "eos_token": {"content": 3}, "mask_token": ["[M]"], "pad_token": {}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = opened(tmp_path)
+    assert (found.bos_id, found.eos_id, found.pad_id) == (None, None, 0)
+
+
 def test_word_pieces_are_closed(tmp_path):
     word = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     word.normalizer = tokenizers.normalizers.BertNormalizer()
     assert HFTokenizer(word.to_str().encode(), {}).closed
+
+
+FALLBACK = [f"<0x{byte:02X}>" for byte in range(256)]
+LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+UNDERSCORE = normalizers.Replace(" ", "\u2581")
+
+
+def made(model, pieces, normalizer=None, pre_tokenizer=None, **options):
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    if model is tokenizers.models.Unigram:
+        built = model([(piece, -1.0) for piece in pieces], **options)
+    else:
+        built = model(vocab, **({"merges": []} if model is tokenizers.models.BPE else {}), **options)
+    tokenizer = tokenizers.Tokenizer(built)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    if pre_tokenizer is not None:
+        tokenizer.pre_tokenizer = pre_tokenizer
+    return HFTokenizer(tokenizer.to_str().encode(), {})
+
+
+BPE, UNIGRAM = tokenizers.models.BPE, tokenizers.models.Unigram
+
+
+@pytest.mark.parametrize("without", range(0, 256, 17))
+def test_a_byte_without_an_id_closes_a_tokenizer(without):
+    for pieces, options in ((byte_alphabet(), {"pre_tokenizer": LEVEL}), (FALLBACK, {"byte_fallback": True})):
+        assert not made(BPE, pieces, **options).closed
+        assert made(BPE, pieces[:without] + pieces[without + 1 :], **options).closed
+    assert made(BPE, FALLBACK).closed  # bytes that it does not fall back on
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "pre_tokenizer", "loses"),
+    [
+        (normalizers.NFC(), LEVEL, False),
+        (normalizers.ByteLevel(), None, False),
+        (None, pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "isolated"), LEVEL]), False),
+        (None, pre_tokenizers.Sequence([pre_tokenizers.Digits(), LEVEL]), False),
+        *(
+            (lossy, LEVEL, True)
+            for lossy in (
+                normalizers.NFKC(),
+                normalizers.NFKD(),
+                normalizers.NFD(),
+                normalizers.Nmt(),
+                normalizers.Strip(),
+                normalizers.StripAccents(),
+                normalizers.Lowercase(),
+                normalizers.BertNormalizer(),
+                normalizers.Replace("``", '"'),
+                normalizers.Replace(tokenizers.Regex(" +"), "\u2581"),
+                normalizers.Sequence([normalizers.NFC(), normalizers.Sequence([normalizers.Strip()])]),
+            )
+        ),
+        (None, pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), LEVEL]), True),
+        (None, pre_tokenizers.Sequence([pre_tokenizers.Split(" ", "removed"), LEVEL]), True),
+    ],
+)
+def test_what_loses_text_closes_a_tokenizer(normalizer, pre_tokenizer, loses):
+    assert made(BPE, byte_alphabet(), normalizer, pre_tokenizer).closed == loses
+
+
+def test_byte_fallback_as_the_families_have_it():
+    """Gemma and Llama 2 with their space signs; a model of whole words falls back on nothing."""
+    pieces = [*FALLBACK, "\u2581", "a"]
+    prefix = normalizers.Sequence([normalizers.Prepend("\u2581"), UNDERSCORE])
+    for model in (BPE, UNIGRAM):
+        for normalizer, cut in ((UNDERSCORE, None), (prefix, None), (None, pre_tokenizers.Metaspace())):
+            assert not made(model, pieces, normalizer, cut, byte_fallback=True).closed
+    assert made(tokenizers.models.WordLevel, byte_alphabet(), None, LEVEL).closed
+    assert made(BPE, byte_alphabet(), None, LEVEL, end_of_word_suffix="</w>").closed
+
+
+def test_symbols_that_swallow_spaces_close_a_tokenizer():
+    tokenizer = tokenizers.Tokenizer(BPE({piece: number for number, piece in enumerate(byte_alphabet())}, []))
+    tokenizer.pre_tokenizer = LEVEL
+    tokenizer.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True)])
+    assert not HFTokenizer(tokenizer.to_str().encode(), {}).closed
+    tokenizer.add_tokens([tokenizers.AddedToken("word", lstrip=True)])
+    assert HFTokenizer(tokenizer.to_str().encode(), {}).closed
 
 
 @pytest.mark.parametrize("kind", ["byte", "unigram", "bpe"])
@@ -110,8 +213,10 @@ def test_ours_written_as_theirs(kind, tmp_path, repo):
     assert theirs.special_tokens.items() >= ours.special_tokens.items()
 
 
-def test_characters_have_no_form_there(tmp_path):
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_characters_and_words_have_no_form_there(kind, tmp_path):
+    ours = train_tokenizer(TokenizerConfig(kind=kind), ["some words"])
     said = []
-    assert not write_hf_tokenizer(CharTokenizer("abc"), tmp_path, add_bos=False, add_eos=False, say=said.append)
-    assert "kind 'char'" in said[0]
+    assert not write_hf_tokenizer(ours, tmp_path, add_bos=False, add_eos=False, say=said.append)
+    assert f"kind '{kind}'" in said[0]
     assert not list(tmp_path.iterdir())

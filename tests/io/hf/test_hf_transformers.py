@@ -18,6 +18,7 @@ from jaxlm.io.hf.exporting import export_hf
 from jaxlm.io.hf.importing import import_hf
 from jaxlm.models.families import make_model
 from tests.io.hf.directories import CONFIGS, write_ascii_tokenizer
+from tests.io.hf.tuned_runs import TASKS, tuned_run
 
 pytestmark = pytest.mark.slow
 QUIET: dict[str, Any] = {"say": lambda _: None, "tick": lambda *_: None}
@@ -68,3 +69,24 @@ def test_same_logits_and_text(reference, tmp_path, name):
             key=jax.random.key(0),
         )
         np.testing.assert_array_equal(made.tokens_bn, one["greedy"])
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_same_outputs_of_a_task(reference, tmp_path, kind):
+    """A fine-tuned encoder: f32, pairs of ragged rows padded on the right; labels by their names."""
+    task, params = tuned_run(tmp_path / "run", TASKS[kind])
+    export_hf(tmp_path / "run", tmp_path / "hf", **QUIET)
+    rng = np.random.default_rng(0)
+    at, lengths = np.arange(20)[None], np.array([20, 13, 5, 2])[:, None]
+    rows = {
+        "tokens": rng.integers(3, 131, (4, 20)),
+        "segment_ids": (at < lengths) * 1,
+        "token_types": ((at >= lengths // 2) & (at < lengths)) * 1,
+    }
+    np.savez(tmp_path / "rows.npz", **rows)
+    reference("task", tmp_path / "hf", tmp_path / "rows.npz", tmp_path / "out.npz")
+    theirs = np.load(tmp_path / "out.npz")
+    ours = np.asarray(task.outputs(params, {name: jnp.asarray(array, jnp.int32) for name, array in rows.items()}))
+    seen = rows["segment_ids"] > 0 if kind == "tag" else np.full(4, True)
+    assert np.abs(ours.reshape(theirs["logits"].shape) - theirs["logits"])[seen].max() <= 1e-5
+    assert tuple(theirs["labels"]) == (TASKS[kind].labels or ("LABEL_0",))
