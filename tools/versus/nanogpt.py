@@ -1,0 +1,113 @@
+"""``python -m tools.versus nanogpt FOLDER [--peer-python PYTHON]``: our train step against nanoGPT's compiled one.
+
+FOLDER has nanoGPT's model.py; PYTHON is an interpreter that has torch. Both train the model of its README's CPU recipe
+on random tokens of the same shape, each in a process of its own, on the same cores, and take turns of some steps.
+Prints one JSON line: milliseconds a step (median over turns of the median step), tokens a second, seconds to compile.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tools.versus.turns import alternate, ratio, serve, spread
+
+ROWS, SEQ_LEN, VOCAB_SIZE = 12, 64, 65
+
+PEER = f"""
+import sys, time, statistics
+sys.path.insert(0, sys.argv[1])
+import torch
+from model import GPT, GPTConfig
+torch.manual_seed(0)
+torch.set_num_threads(int(sys.argv[2]))
+stdout, sys.stdout = sys.stdout, sys.stderr
+model = GPT(GPTConfig(
+    block_size={SEQ_LEN}, vocab_size={VOCAB_SIZE}, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False))
+optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+compiled = torch.compile(model)
+x, y = (torch.randint(0, {VOCAB_SIZE}, ({ROWS}, {SEQ_LEN})) for _ in range(2))
+def step():
+    _, loss = compiled(x, y)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+start = time.perf_counter()
+step()
+print(time.perf_counter() - start, file=stdout, flush=True)
+for line in sys.stdin:
+    times = []
+    for _ in range(int(line)):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    print(statistics.median(times), file=stdout, flush=True)
+"""
+
+
+def take_steps() -> None:
+    """Our side: compiles, then takes as many steps as each line of standard input says."""
+    import jax
+    import numpy as np
+
+    from configs.shakespeare_nanogpt import config as make_config
+    from jaxlm.core.keys import Purpose, fold_key, purpose_key
+    from jaxlm.models.families import for_platform, make_model
+    from jaxlm.optim.optimizers import make_optimizer
+    from jaxlm.run.devices import keep_freed_memory
+    from jaxlm.train.objectives import causal_objective
+    from jaxlm.train.state import create_state
+    from jaxlm.train.step import make_train_step
+
+    keep_freed_memory()
+    config = make_config()
+    model_config = dataclasses.replace(config.model, vocab_size=VOCAB_SIZE)
+    model = make_model(for_platform(model_config, jax.default_backend()))
+    tx = make_optimizer(config.optimizer, config.num_steps)
+    tokens = np.random.default_rng(0).integers(0, VOCAB_SIZE, (ROWS, SEQ_LEN)).astype(np.int32)
+    batch = jax.device_put({"tokens": tokens, "targets": tokens, "loss_mask": np.ones(tokens.shape, np.float32)})
+    state = jax.jit(lambda key: create_state(model.init(key), tx))(fold_key(config.seed, Purpose.INIT))
+    schedule = config.optimizer.schedule_fn(config.num_steps)
+    step = jax.jit(make_train_step(causal_objective(model), tx, schedule=schedule), donate_argnums=0)
+    key = purpose_key(config.seed, Purpose.DROPOUT)
+    start = time.perf_counter()
+    compiled: Any = step.lower(state, None, batch, key).compile()
+
+    def work() -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(compiled(state, None, batch, key))
+
+    work()
+    print(time.perf_counter() - start, flush=True)
+    serve(sys.stdin, work)
+
+
+def main(argv: list[str]) -> int:
+    """Prints the table as one JSON line."""
+    parser = argparse.ArgumentParser(prog="tools.versus nanogpt", description=__doc__)
+    parser.add_argument("nanogpt", type=Path, help="a folder with nanoGPT's model.py")
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has torch")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=40, help="steps a turn")
+    args = parser.parse_args(argv)
+    if not (args.nanogpt / "model.py").exists():
+        parser.error(f"{args.nanogpt} has no model.py: give nanoGPT's folder")
+    commands = {
+        "nanogpt": [args.peer_python, "-c", PEER, str(args.nanogpt), str(args.threads)],
+        "jaxlm": [sys.executable, "-c", "from tools.versus.nanogpt import take_steps; take_steps()"],
+    }
+    sides = alternate(commands, turns=args.turns, count=args.steps)
+    figures: dict[str, Any] = {}
+    for name, side in sides.items():
+        times = spread(side["turns"])
+        per_second = ROWS * SEQ_LEN / times["ms"] * 1e3
+        figures[name] = times | {"tokens_per_second": per_second, "compile_seconds": side["prepare"]}
+    speed = ratio(sides["jaxlm"]["turns"], sides["nanogpt"]["turns"])
+    print(json.dumps({**figures, "speed_ratio": speed, "turns": args.turns, "steps": args.steps}))
+    return 0

@@ -1,0 +1,132 @@
+"""``python -m tools.versus recurrent [--peer-python PYTHON]``: our recurrent layers against ``torch.nn``'s.
+
+One layer with the same weights on the same input, forward and backward, in a process each: the largest relative
+difference of outputs and gradients (norm of the difference over norm), and the times in turns. PYTHON has torch. Prints
+one JSON line a cell.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tools.versus.turns import alternate, ratio, serve, spread
+
+BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
+
+PEER = """
+import sys, time, statistics
+import numpy as np, torch
+cell, directory, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(threads)
+given = np.load(directory + "/given.npz")
+x, w, u, b, n, out = (torch.tensor(given[name]) for name in ("x", "w", "u", "b", "n", "out"))
+layer = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell](x.shape[2], u.shape[0])
+with torch.no_grad():
+    layer.weight_ih_l0.copy_(w.T); layer.weight_hh_l0.copy_(u.T); layer.bias_ih_l0.copy_(b); layer.bias_hh_l0.copy_(n)
+x.requires_grad_(True)
+def work():
+    layer.zero_grad(); x.grad = None
+    y, _ = layer(x)
+    (y * out).sum().backward()
+    return y
+start = time.perf_counter()
+y = work()
+np.savez(directory + "/torch.npz", y=y.detach().numpy(), x=x.grad.numpy(), w=layer.weight_ih_l0.grad.T.numpy(),
+         u=layer.weight_hh_l0.grad.T.numpy(), b=layer.bias_ih_l0.grad.numpy())
+print(time.perf_counter() - start, flush=True)
+for line in sys.stdin:
+    times = []
+    for _ in range(int(line)):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    print(statistics.median(times), flush=True)
+"""
+
+
+def unroll_ours(cell: str, directory: str) -> None:
+    """Our side: compiles, writes what it got, then works as each line of standard input says."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxlm.nn.recurrent import init_state, unroll
+    from jaxlm.run.devices import keep_freed_memory
+
+    keep_freed_memory()
+    given = {name: jnp.asarray(value) for name, value in np.load(f"{directory}/given.npz").items()}
+    bias = given["n"] if cell == "gru" else None
+    steps, rows, _ = given["x"].shape
+    width = given["u"].shape[0]
+
+    def scored(x_tbd: jax.Array, w: jax.Array, u: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_btg = (x_tbd.reshape(steps * rows, -1) @ w + b).reshape(steps, rows, -1).swapaxes(0, 1)
+        y_btd, _ = unroll(cell, x_btg, u, bias, init_state(cell, rows, width))  # pyright: ignore[reportArgumentType]
+        y_tbd = y_btd.swapaxes(0, 1)
+        return jnp.sum(y_tbd * given["out"]), y_tbd
+
+    args = tuple(given[name] for name in ("x", "w", "u", "b"))
+    start = time.perf_counter()
+    compiled = jax.jit(jax.value_and_grad(scored, argnums=(0, 1, 2, 3), has_aux=True)).lower(*args).compile()
+    (_, y), grads = compiled(*args)
+    names = dict(zip(("x", "w", "u", "b"), map(np.asarray, grads), strict=True))
+    np.savez(f"{directory}/jaxlm.npz", y=np.asarray(y), x=names["x"], w=names["w"], u=names["u"], b=names["b"])
+    print(time.perf_counter() - start, flush=True)
+    serve(sys.stdin, lambda: jax.block_until_ready(compiled(*args)))
+
+
+def give(directory: Path, cell: str, *, width: int, rows: int, steps: int) -> None:
+    """Weights as both layers begin with, an input, and what the outputs are summed with."""
+    rng = np.random.default_rng(0)
+
+    def uniform(*shape: int) -> np.ndarray:
+        return rng.uniform(-1, 1, shape).astype(np.float32) / np.float32(np.sqrt(width))
+
+    columns = BLOCKS[cell] * width
+    x, out = (rng.normal(size=(steps, rows, width)).astype(np.float32) for _ in range(2))
+    weights = {"w": uniform(width, columns), "u": uniform(width, columns), "b": uniform(columns)}
+    # The second bias adds to the first, but for the GRU's candidate.
+    second = uniform(columns) if cell == "gru" else np.zeros(columns, np.float32)
+    np.savez(directory / "given.npz", x=x, out=out, n=second, **weights)
+
+
+def differences(directory: Path) -> dict[str, float]:
+    """Norm of the difference over norm: of the outputs, and the largest of the gradients."""
+    ours, theirs = (np.load(directory / f"{name}.npz") for name in ("jaxlm", "torch"))
+    apart = {
+        name: float(np.linalg.norm(ours[name].astype(np.float64) - theirs[name]) / np.linalg.norm(theirs[name]))
+        for name in ("y", "x", "w", "u", "b")
+    }
+    return {"outputs": apart.pop("y"), "gradients": max(apart.values())}
+
+
+def main(argv: list[str]) -> int:
+    """Prints one JSON line a cell."""
+    parser = argparse.ArgumentParser(prog="tools.versus recurrent", description=__doc__)
+    parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has torch")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
+    parser.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=["lstm", "gru"])
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=64, help="steps of the unrolled layer")
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=10, help="passes a turn")
+    args = parser.parse_args(argv)
+    for cell in args.cells:
+        with tempfile.TemporaryDirectory() as directory:
+            give(Path(directory), cell, width=args.width, rows=args.rows, steps=args.steps)
+            ours = f"from tools.versus.recurrent import unroll_ours; unroll_ours({cell!r}, {directory!r})"
+            commands = {
+                "torch": [args.peer_python, "-c", PEER, cell, directory, str(args.threads)],
+                "jaxlm": [sys.executable, "-c", ours],
+            }
+            sides = alternate(commands, turns=args.turns, count=args.repeats)
+            figures = {name: spread(side["turns"]) for name, side in sides.items()}
+            speed = ratio(sides["jaxlm"]["turns"], sides["torch"]["turns"])
+            print(json.dumps({"cell": cell, **figures, "speed_ratio": speed, "apart": differences(Path(directory))}))
+    return 0

@@ -1,0 +1,70 @@
+"""Two programs that take turns: whatever else the machine does falls on both."""
+
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class Server:
+    """A program that prepares itself, prints the seconds that took, and then for each line with a number on its
+    standard input does its work so many times and prints the median seconds of one."""
+
+    def __init__(self, command: list[str]):
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.prepare_seconds = self._read()
+
+    def turn(self, count: int) -> float:
+        """Seconds of one piece of work, the median of ``count``, while the other waits."""
+        assert self._process.stdin is not None
+        print(count, file=self._process.stdin, flush=True)
+        return self._read()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> float:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"error: {self._process.args} ended with code {self._process.wait()}")
+        return float(line)
+
+
+def serve(turns: Iterable[str], work: Callable[[], object]) -> None:
+    """The other end of `Server`, for work in this process: a turn for each line of ``turns`` (standard input)."""
+    for line in turns:
+        seconds = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - start)
+        print(statistics.median(seconds), flush=True)
+
+
+def alternate(commands: dict[str, list[str]], *, turns: int, count: int) -> dict[str, dict[str, Any]]:
+    """Starts the servers one by one and lets them take turns: for each the seconds of its turns and to prepare."""
+    servers: dict[str, Server] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    try:
+        for name, command in commands.items():
+            servers[name] = Server(command)
+        for _ in range(turns):
+            for name, server in servers.items():
+                seconds[name].append(server.turn(count))
+        return {name: {"turns": seconds[name], "prepare": servers[name].prepare_seconds} for name in commands}
+    finally:
+        for server in servers.values():
+            server.close()
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """How much faster ours is: the median over turns."""
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Median, least and most, in milliseconds."""
+    return {"ms": 1e3 * statistics.median(seconds), "ms_min": 1e3 * min(seconds), "ms_max": 1e3 * max(seconds)}
