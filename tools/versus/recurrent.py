@@ -89,10 +89,10 @@ def give(directory: Path, cell: str, *, width: int, rows: int, steps: int) -> No
 
     columns = BLOCKS[cell] * width
     x, out = (rng.normal(size=(steps, rows, width)).astype(np.float32) for _ in range(2))
-    weights = {"w": uniform(width, columns), "u": uniform(width, columns), "b": uniform(columns)}
+    w, u, b = uniform(width, columns), uniform(width, columns), uniform(columns)
     # The second bias adds to the first, but for the GRU's candidate.
     second = uniform(columns) if cell == "gru" else np.zeros(columns, np.float32)
-    np.savez(directory / "given.npz", x=x, out=out, n=second, **weights)
+    np.savez(directory / "given.npz", x=x, out=out, w=w, u=u, b=b, n=second)
 
 
 def differences(directory: Path) -> dict[str, float]:
