@@ -275,14 +275,15 @@ def test_what_cannot_be_read_now_is_no_damage(tmp_path, monkeypatch):
 
 def test_killed_save_is_no_step_and_is_cleaned(tmp_path):
     script = textwrap.dedent("""
-        import os, signal, sys, threading, time
+        import os, signal, sys, time
         import jax.numpy as jnp
         from jaxlm.io.checkpoints import Checkpointer
         checkpointer = Checkpointer(sys.argv[1])
         checkpointer.save(1, {"w": jnp.ones(10)}, {"cursor": 1})
         checkpointer.wait()
         checkpointer.save(2, {"w": jnp.ones((4000, 4000))}, {"cursor": 2})
-        print([name for name in os.listdir(sys.argv[1])], flush=True)
+        while not any("tmp" in name for name in os.listdir(sys.argv[1])):
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGKILL)
     """)
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)

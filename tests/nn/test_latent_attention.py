@@ -54,7 +54,7 @@ def test_it_is_its_equations(q_lora_rank, rng):
     layer = LatentAttention(config, N, True, False, 1e-6, 0.3, 0.3, False, f32, f32)
     rope = rope_tables(T, RopeConfig(), config.qk_rope_head_dim)
     x = rng.normal(size=(B, T, D)).astype(np.float32)
-    scale = DecoderConfig(mla=config, model_dim=D, num_heads=N).attn_scale
+    scale = DecoderConfig(mla=config, model_dim=D, num_heads=N, qk_norm=False).attn_scale
     attend_fn = functools.partial(attend, scale=scale)
     params = layer.init(jax.random.key(0), x, attend_fn, None, rope)["params"]
     params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32), params)
