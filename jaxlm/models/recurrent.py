@@ -139,12 +139,11 @@ def make_recurrent(config: RecurrentConfig) -> Model:
             head["bias"] = jnp.zeros(padded_vocab_size, param_dtype)
         return params | ({"head": head} if head else {})
 
-    def locked(x_btd: Array, rate: float, key: Array | None, number: int) -> Array:
+    def locked(x_tbd: Array, rate: float, key: Array | None, number: int) -> Array:
         """Dropout with one mask for all steps of a row."""
         if key is None or rate == 0:
-            return x_btd
-        ones = jnp.ones((x_btd.shape[0], 1, x_btd.shape[2]), x_btd.dtype)
-        return x_btd * dropout(ones, rate, jax.random.fold_in(key, number))
+            return x_tbd
+        return x_tbd * dropout(jnp.ones(x_tbd.shape[1:], x_tbd.dtype), rate, jax.random.fold_in(key, number))
 
     def embed_tokens(params: Params, tokens_bt: Array, key: Array | None) -> Array:
         x_btd = look_up(params["embed"]["table"], tokens_bt, compute_dtype)
@@ -153,7 +152,7 @@ def make_recurrent(config: RecurrentConfig) -> Model:
                 jnp.ones(padded_vocab_size, compute_dtype), config.embed_dropout, jax.random.fold_in(key, 0)
             )
             x_btd = x_btd * jnp.take(words, tokens_bt, axis=0, mode="clip")[..., None]
-        return constrain(locked(x_btd, config.input_dropout, key, 1), HIDDEN_SPEC)
+        return constrain(x_btd, HIDDEN_SPEC)
 
     def hidden(
         params: Params,
@@ -172,21 +171,24 @@ def make_recurrent(config: RecurrentConfig) -> Model:
         del segment_ids
         b, t = tokens_bt.shape
         state = init_cache(b, t) if kv_cache is None else kv_cache
-        reset_bt = None if positions is None else jnp.broadcast_to(positions == 0, (b, t))
-        x_btd = embed_tokens(params, tokens_bt, dropout_key)
+        reset_tb = None if positions is None else jnp.broadcast_to(positions == 0, (b, t)).T
+        # Time first from here on: turned before the products, a row is d numbers and not its gates.
+        x_tbd = locked(
+            embed_tokens(params, tokens_bt, dropout_key).swapaxes(0, 1), config.input_dropout, dropout_key, 1
+        )
         states = []
         for i, layer_state in enumerate(state.layers):
             layer = params[f"layer_{i}"]
             kernel_dg, bias_g = layer["recurrent"]["kernel"].astype(compute_dtype), layer["recurrent"].get("bias")
             if dropout_key is not None and config.weight_dropout:
                 kernel_dg = dropout(kernel_dg, config.weight_dropout, jax.random.fold_in(dropout_key, 2 * i + 4))
-            x_btg = matmul(x_btd, layer["input"]["kernel"].astype(compute_dtype), out_dtype=jnp.float32)
-            x_btg = x_btg + layer["input"]["bias"].astype(jnp.float32)
-            x_btd, layer_state = unroll(config.cell, x_btg, kernel_dg, bias_g, layer_state, reset_bt)
+            x_tbg = matmul(x_tbd, layer["input"]["kernel"].astype(compute_dtype), out_dtype=jnp.float32)
+            x_tbg = x_tbg + layer["input"]["bias"].astype(jnp.float32)
+            x_tbd, layer_state = unroll(config.cell, x_tbg, kernel_dg, bias_g, layer_state, reset_tb)
             states.append(layer_state)
             rate = config.output_dropout if i == len(widths) - 1 else config.hidden_dropout
-            x_btd = locked(x_btd.astype(compute_dtype), rate, dropout_key, 2 * i + 5)
-        x_btd = constrain(x_btd, HIDDEN_SPEC)
+            x_tbd = locked(x_tbd.astype(compute_dtype), rate, dropout_key, 2 * i + 5)
+        x_btd = constrain(x_tbd.swapaxes(0, 1), HIDDEN_SPEC)
         return HiddenOutput(x_btd, None if kv_cache is None else RecurrentState(tuple(states)))
 
     def logits(params: Params, hidden_btd: Array) -> Array:

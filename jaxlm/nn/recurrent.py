@@ -32,41 +32,72 @@ class Cell(NamedTuple):
     """``(x W + b, h U) -> gates``: linear."""
     separate: Callable[[Array], tuple[Array, Array]]
     """Its transpose: gradients of the gates -> those of the two products."""
-    advance: Callable[[Array, State], State]
-    """``(gates, state) -> state``, element by element."""
+    advance: Callable[[Array, State], tuple[State, Array]]
+    """``(gates, state) -> (state, saved)``, element by element."""
+    retreat: Callable[[Array, State, State], tuple[Array, State]]
+    """``(saved, state before, gradient of the state after) -> (gradient of the gates, and of the state before)``, but
+    for what ``h`` gives the product. From what is saved it takes no exponential again."""
 
 
 def _blocks(x: Array, count: int) -> list[Array]:
     return jnp.split(x, count, axis=-1)
 
 
-def _advance_rnn(gates_bg: Array, state: State) -> State:
-    del state
-    return {"h": jnp.tanh(gates_bg)}
+def _join(*blocks: Array) -> Array:
+    return jnp.concatenate(blocks, axis=-1)
 
 
-def _advance_lstm(gates_bg: Array, state: State) -> State:
+def _advance_rnn(gates_bg: Array, before: State) -> tuple[State, Array]:
+    del before
+    h = jnp.tanh(gates_bg)
+    return {"h": h}, h
+
+
+def _retreat_rnn(saved_bg: Array, before: State, dafter: State) -> tuple[Array, State]:
+    del before
+    return dafter["h"] * (1 - saved_bg**2), {}
+
+
+def _advance_lstm(gates_bg: Array, before: State) -> tuple[State, Array]:
     i, f, g, o = _blocks(gates_bg, 4)
-    c = jax.nn.sigmoid(f) * state["c"] + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return {"h": jax.nn.sigmoid(o) * jnp.tanh(c), "c": c}
+    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    c = f * before["c"] + i * g
+    tanh_c = jnp.tanh(c)
+    return {"h": o * tanh_c, "c": c}, _join(i, f, g, o, tanh_c)
 
 
-def _advance_gru(gates_bg: Array, state: State) -> State:
+def _retreat_lstm(saved_bg: Array, before: State, dafter: State) -> tuple[Array, State]:
+    i, f, g, o, tanh_c = _blocks(saved_bg, 5)
+    dh = dafter["h"]
+    dc = dafter["c"] + dh * o * (1 - tanh_c**2)
+    di, df = dc * g * i * (1 - i), dc * before["c"] * f * (1 - f)
+    return _join(di, df, dc * i * (1 - g**2), dh * tanh_c * o * (1 - o)), {"c": dc * f}
+
+
+def _advance_gru(gates_bg: Array, before: State) -> tuple[State, Array]:
     r, z, input_n, hidden_n = _blocks(gates_bg, 4)
-    z = jax.nn.sigmoid(z)
-    n = jnp.tanh(input_n + jax.nn.sigmoid(r) * hidden_n)
-    return {"h": (1 - z) * n + z * state["h"]}
+    r, z = jax.nn.sigmoid(r), jax.nn.sigmoid(z)
+    n = jnp.tanh(input_n + r * hidden_n)
+    return {"h": (1 - z) * n + z * before["h"]}, _join(r, z, n, hidden_n)
+
+
+def _retreat_gru(saved_bg: Array, before: State, dafter: State) -> tuple[Array, State]:
+    r, z, n, hidden_n = _blocks(saved_bg, 4)
+    dh = dafter["h"]
+    dn = dh * (1 - z) * (1 - n**2)
+    dr, dz = dn * hidden_n * r * (1 - r), dh * (before["h"] - n) * z * (1 - z)
+    return _join(dr, dz, dn, dn * r), {"h": dh * z}
 
 
 def _combine_gru(x_bg: Array, h_bg: Array) -> Array:
     """[r, z, n] twice -> [r, z, n of the input, n of h]: the reset gate multiplies the last alone."""
     (xr, xz, xn), (hr, hz, hn) = _blocks(x_bg, 3), _blocks(h_bg, 3)
-    return jnp.concatenate([xr + hr, xz + hz, xn, hn], axis=-1)
+    return _join(xr + hr, xz + hz, xn, hn)
 
 
 def _separate_gru(gates: Array) -> tuple[Array, Array]:
     r, z, input_n, hidden_n = _blocks(gates, 4)
-    return jnp.concatenate([r, z, input_n], axis=-1), jnp.concatenate([r, z, hidden_n], axis=-1)
+    return _join(r, z, input_n), _join(r, z, hidden_n)
 
 
 def _same_twice(gates: Array) -> tuple[Array, Array]:
@@ -74,9 +105,9 @@ def _same_twice(gates: Array) -> tuple[Array, Array]:
 
 
 _CELLS: dict[CellName, Cell] = {
-    "rnn": Cell(1, ("h",), jnp.add, _same_twice, _advance_rnn),
-    "lstm": Cell(4, ("h", "c"), jnp.add, _same_twice, _advance_lstm),
-    "gru": Cell(3, ("h",), _combine_gru, _separate_gru, _advance_gru),
+    "rnn": Cell(1, ("h",), jnp.add, _same_twice, _advance_rnn, _retreat_rnn),
+    "lstm": Cell(4, ("h", "c"), jnp.add, _same_twice, _advance_lstm, _retreat_lstm),
+    "gru": Cell(3, ("h",), _combine_gru, _separate_gru, _advance_gru, _retreat_gru),
 }
 
 
@@ -93,30 +124,29 @@ def init_state(cell: CellName, batch_size: int, width: int) -> State:
 
 def unroll(
     cell: CellName,
-    x_btg: Array,
+    x_tbg: Array,
     kernel_dg: Array,
     bias_g: Array | None,
     state: State,
-    reset_bt: Array | None = None,
+    reset_tb: Array | None = None,
 ) -> tuple[Array, State]:
-    """``h`` at every step, f32 [b, t, d], and the state after the last.
+    """``h`` at every step, f32 [t, b, d], and the state after the last. Time comes first, as the steps are taken.
 
     Elman: h = tanh(x + h U). LSTM (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000):
     c = s(f) c + s(i) tanh(g), h = s(o) tanh(c). GRU (Cho et al. 2014, the reset gate after the product, as in cuDNN and
     PyTorch): n = tanh(x_n + s(r) (h U_n + b_n)), h = (1 - s(z)) n + s(z) h.
 
     Args:
-      x_btg: the input's part of the gates, ``x W + b``; g is ``gate_width(cell)`` * d.
+      x_tbg: the input's part of the gates, ``x W + b``; g is ``gate_width(cell)`` * d.
       kernel_dg: U.
       bias_g: added to ``h U``; of the GRU's three parts only n's is another than one in ``x W + b``.
-      reset_bt: bool; True = the state is zeroed before this step (a new text begins).
+      reset_tb: bool; True = the state is zeroed before this step (a new text begins).
     """
-    xs = x_btg.astype(jnp.float32).swapaxes(0, 1)
-    keep = None if reset_bt is None else ~reset_bt.swapaxes(0, 1)[..., None]
+    keep = None if reset_tb is None else ~reset_tb[..., None]
     bias = jnp.zeros(kernel_dg.shape[1], jnp.float32) if bias_g is None else bias_g.astype(jnp.float32)
-    unrolled: Any = _unroll(cell, xs, kernel_dg, bias, state, keep)  # custom_vjp hides its type
-    h_tbd, state = unrolled
-    return h_tbd.swapaxes(0, 1), state
+    # custom_vjp hides its type
+    unrolled: Any = _unroll(cell, x_tbg.astype(jnp.float32), kernel_dg, bias, state, keep)
+    return unrolled
 
 
 def _kept(state: State, keep_b1: Array | None) -> State:
@@ -130,18 +160,19 @@ def _product(h_bd: Array, kernel_dg: Array) -> Array:
 def _forward(
     name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
 ) -> tuple[Array, State, tuple[Array, State]]:
-    """``h`` at every step, the last state, and what the gradient needs: gates and the state before each step."""
+    """``h`` at every step, the last state, and what the gradient needs of each: what its cell saves, and the state
+    before it."""
     cell = _CELLS[name]
 
     def step(state: State, xs: tuple[Array, Array | None]) -> tuple[State, tuple[Array, Array, State]]:
         x_bg, keep_b1 = xs
         before = _kept(state, keep_b1)
         gates = cell.combine(x_bg, _product(before["h"], kernel_dg) + bias_g)
-        after = cell.advance(gates, before)
-        return after, (after["h"], gates, before)
+        after, saved = cell.advance(gates, before)
+        return after, (after["h"], saved, before)
 
-    state, (h_tbd, gates, before) = jax.lax.scan(step, state, (x_tbg, keep_tb1))
-    return h_tbd, state, (gates, before)
+    state, (h_tbd, saved, before) = jax.lax.scan(step, state, (x_tbg, keep_tb1))
+    return h_tbd, state, (saved, before)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -155,25 +186,24 @@ def _unroll(
 def _unroll_fwd(
     name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
 ) -> tuple[tuple[Array, State], tuple]:
-    h_tbd, state, (gates, before) = _forward(name, x_tbg, kernel_dg, bias_g, state, keep_tb1)
-    return (h_tbd, state), (kernel_dg, gates, before, keep_tb1)
+    h_tbd, state, (saved, before) = _forward(name, x_tbg, kernel_dg, bias_g, state, keep_tb1)
+    return (h_tbd, state), (kernel_dg, saved, before, keep_tb1)
 
 
-def _unroll_bwd(name: CellName, saved: tuple, grads: tuple[Array, State]) -> tuple:
+def _unroll_bwd(name: CellName, residuals: tuple, grads: tuple[Array, State]) -> tuple:
     cell = _CELLS[name]
-    kernel_dg, gates_tbg, before, keep_tb1 = saved
+    kernel_dg, saved_tbg, before, keep_tb1 = residuals
     dh_tbd, dstate = grads
 
     def step(dstate: State, xs: tuple) -> tuple[State, Array]:
-        dh_bd, gates_bg, before, keep_b1 = xs
-        dstate = dstate | {"h": dstate["h"] + dh_bd}
-        _, vjp = jax.vjp(cell.advance, gates_bg, before)
-        dgates, dbefore = vjp(dstate)
+        dh_bd, saved_bg, before, keep_b1 = xs
+        dgates, dbefore = cell.retreat(saved_bg, before, dstate | {"h": dstate["h"] + dh_bd})
         _, dproduct = cell.separate(dgates)
         dh = jnp.dot(dproduct.astype(kernel_dg.dtype), kernel_dg.T, preferred_element_type=jnp.float32)
-        return _kept(dbefore | {"h": dbefore["h"] + dh}, keep_b1), dgates
+        dh = dbefore["h"] + dh if "h" in dbefore else dh
+        return _kept(dbefore | {"h": dh}, keep_b1), dgates
 
-    dstate, dgates_tbg = jax.lax.scan(step, dstate, (dh_tbd, gates_tbg, before, keep_tb1), reverse=True)
+    dstate, dgates_tbg = jax.lax.scan(step, dstate, (dh_tbd, saved_tbg, before, keep_tb1), reverse=True)
     dx_tbg, dproduct_tbg = cell.separate(dgates_tbg)
     rows = before["h"].reshape(-1, kernel_dg.shape[0]).astype(kernel_dg.dtype)
     dproduct = dproduct_tbg.reshape(-1, kernel_dg.shape[1])

@@ -65,9 +65,8 @@ def unroll_ours(cell: str, directory: str) -> None:
     width = given["u"].shape[0]
 
     def scored(x_tbd: jax.Array, w: jax.Array, u: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x_btg = (x_tbd.reshape(steps * rows, -1) @ w + b).reshape(steps, rows, -1).swapaxes(0, 1)
-        y_btd, _ = unroll(cell, x_btg, u, bias, init_state(cell, rows, width))  # pyright: ignore[reportArgumentType]
-        y_tbd = y_btd.swapaxes(0, 1)
+        x_tbg = (x_tbd.reshape(steps * rows, -1) @ w + b).reshape(steps, rows, -1)
+        y_tbd, _ = unroll(cell, x_tbg, u, bias, init_state(cell, rows, width))  # pyright: ignore[reportArgumentType]
         return jnp.sum(y_tbd * given["out"]), y_tbd
 
     args = tuple(given[name] for name in ("x", "w", "u", "b"))
