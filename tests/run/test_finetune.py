@@ -11,11 +11,14 @@ import pytest
 import jaxlm
 from jaxlm.core.errors import UserError
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.run_dir import RunDir
+from jaxlm.run import gain
 from jaxlm.run.cli import main
 from jaxlm.run.tuned_model import TunedModel
 from tests.run.commands import assert_same_run
 from tests.run.encoder_runs import make_encoder_run
 
+ARMS = ("base", "scratch")
 CONFIG = """
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.optim.optimizers import OptimizerConfig
@@ -215,3 +218,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
         for word in words:
             assert word in line, line
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_what_pretraining_is_worth_comes_with_its_interval(base, tmp_path, capsys):
+    config = write_task(tmp_path, base, "classify", 'kind="classify", pooling="mean"')
+    argv = [str(config), "--num-seeds", "2", "--num-steps", "4", "--run-dir", str(tmp_path / "gain")]
+    assert gain.main(argv) == 0
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])
+    arms = {arm: [RunDir(tmp_path / "gain" / f"{arm}-{seed}").final_figures() for seed in (0, 1)] for arm in ARMS}
+    for name in ("eval/loss", "eval/accuracy"):
+        base_mean, scratch_mean = (np.mean([one[name] for one in runs if one]) for runs in arms.values())
+        assert results[name]["difference"] == pytest.approx(base_mean - scratch_mean)
+        assert results[name]["lower"] <= results[name]["difference"] <= results[name]["upper"]
+    assert json.loads((tmp_path / "gain" / "gain.json").read_text()) == results
+    with pytest.raises(UserError, match="no spread"):
+        gain.main([*argv, "--num-seeds", "1"])
+    with pytest.raises(UserError, match="give --base RUN"):
+        gain.main([*argv, "--from-scratch", "True"])

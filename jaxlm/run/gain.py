@@ -1,0 +1,74 @@
+"""What pretraining is worth to a task: fine-tuned from the base and from nothing, over several seeds, in pairs."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxlm.core.errors import UserError
+from jaxlm.evals.paired import paired_difference
+from jaxlm.io.agree import is_first, on_first_process, say
+from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.finetune import finetune
+from jaxlm.run.finetune_config import FinetuneConfig
+from jaxlm.run.training import exit_code
+
+RESULTS = "gain.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class GainOptions(CommandOptions):
+    """Options beside those of the fine-tuning."""
+
+    num_seeds: int = 5
+    """Pairs of runs, with seeds from the config's on."""
+
+
+def main(argv: list[str]) -> int:
+    """``CONFIG --base RUN [--num-seeds 5] [--field.sub value ...]``; the last line on stdout is the table as JSON."""
+    config, options = load_config(FinetuneConfig, argv, GainOptions, prog="experiments.gain")
+    run_dir = options.run_dir or Path("runs") / f"{config.name}-gain"
+    results = pretraining_gain(config, run_dir, num_seeds=options.num_seeds)
+    if is_first():
+        print(json.dumps(results))
+    return exit_code(results)
+
+
+def pretraining_gain(config: FinetuneConfig, run_dir: str | Path, *, num_seeds: int = 5) -> dict[str, Any]:
+    """Fine-tunes ``num_seeds`` pairs of runs, ``RUN/base-SEED`` and ``RUN/scratch-SEED``: model, tokenizer, data, order
+    of examples and head are the same, and only the base's parameters are not.
+
+    Returns (and writes to ``gain.json``) for each score the mean of both arms and the paired difference with its 95 %
+    interval. Finished runs are not trained again. Raises UserError for bad input.
+    """
+    if config.base is None or config.from_scratch:
+        raise UserError("what pretraining is worth is measured from a base: give --base RUN, and no --from-scratch")
+    if num_seeds < 2:
+        raise UserError(f"num_seeds={num_seeds} has no spread: give 2 or more, 5 for a figure to rely on")
+    directory = Path(run_dir)
+    arms: dict[str, list[dict[str, Any]]] = {"base": [], "scratch": []}
+    for seed in range(config.seed, config.seed + num_seeds):
+        for arm, runs in arms.items():
+            one = dataclasses.replace(config, seed=seed, from_scratch=arm == "scratch")
+            say(f"-- {arm}, seed {seed}")
+            figures = finetune(one, directory / f"{arm}-{seed}")
+            if "stopped_by" in figures:
+                return {"stopped_by": figures["stopped_by"], "run_dir": str(directory)}
+            runs.append(figures)
+    names = [name for name in arms["base"][0] if name.startswith("eval/")]
+    results: dict[str, Any] = {"num_pairs": num_seeds, "run_dir": str(directory)}
+    for name in names:
+        base, scratch = ([figures[name] for figures in runs] for runs in arms.values())
+        found = paired_difference(base, scratch)
+        results[name] = {
+            "base": sum(base) / num_seeds,
+            "scratch": sum(scratch) / num_seeds,
+            "difference": found.difference,
+            "lower": found.lower,
+            "upper": found.upper,
+        }
+        means = f"{results[name]['base']:.4f} from the base, {results[name]['scratch']:.4f} from nothing"
+        say(f"{name}: {means}, difference {found.difference:+.4f} [{found.lower:+.4f}, {found.upper:+.4f}]")
+    on_first_process("gain", lambda: write_json(RunDir(directory).path / RESULTS, results))
+    return results
