@@ -2,7 +2,8 @@
 
 BIN has KenLM's lmplz, build_binary and query; the files hold a sentence a line (``<unk>`` an ordinary word: write it
 otherwise for lmplz). Whole processes, from start to end: ``tools.ngram fit`` against lmplz, neither keeping an ARPA
-file, ``tools.ngram score`` against query on its binary model. Prints one JSON line: times, ratios, both perplexities.
+file, ``tools.ngram score`` against query on its binary model, both over the training text again (a long one: of a short
+one only the starts are measured). Prints one JSON line: times, ratios, and both perplexities of the held-out text.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
         query = [str(args.bin / "query"), "-v", "summary", str(binary)]
         ngram = [sys.executable, "-m", "tools.ngram"]
         fit = [*ngram, "fit", "--order", order, "--text", str(args.train), "--out", str(model)]
-        score = [*ngram, "score", str(model), "--text", str(args.held_out)]
+        score = [*ngram, "score", str(model), "--text"]
 
         def fit_ours() -> float:
             shutil.rmtree(model, ignore_errors=True)
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         run(lmplz, stdin=args.train, stdout=arpa)
         run([str(args.bin / "build_binary"), str(arpa), str(binary)])
         fit_ours()
-        theirs, ours = run(query, stdin=args.held_out)[1], run(score)[1]
+        theirs, ours = run(query, stdin=args.held_out)[1], run([*score, str(args.held_out)])[1]
         found = re.search(r"Perplexity including OOVs:\s*([\d.]+)", theirs)
         perplexity = {
             "kenlm": float(found[1]) if found else None,
@@ -73,8 +74,8 @@ def main(argv: list[str]) -> int:
         for _ in range(args.turns):
             seconds["lmplz"].append(run(lmplz, stdin=args.train, stdout=Path("/dev/null"))[0])
             seconds["fit"].append(fit_ours())
-            seconds["query"].append(run(query, stdin=args.held_out)[0])
-            seconds["score"].append(run(score)[0])
+            seconds["query"].append(run(query, stdin=args.train)[0])
+            seconds["score"].append(run([*score, str(args.train)])[0])
     figures = {name: spread(turns) for name, turns in seconds.items()}
     figures |= {"fit_over_lmplz": 1 / ratio(seconds["fit"], seconds["lmplz"])}
     figures |= {"score_over_query": 1 / ratio(seconds["score"], seconds["query"])}
