@@ -28,9 +28,9 @@ def config() -> SmallLargeConfig:
                 name="adamw", peak_lr=2e-3, schedule="linear", warmup_steps=20, b2=0.999, weight_decay=0.1
             ),
             checkpoint=CheckpointConfig(keep_last=1),
-            num_steps=240,
+            num_steps=200,
             global_batch_size=32,
-            log_every=60,
+            log_every=50,
             eval_batch_size=64,
         ),
     )
