@@ -2,11 +2,11 @@
 
     python -m experiments.generations generations
 
-An n-gram, an RNN, an LSTM, a GRU and the quickstart's decoder read the same BPE-4096 tokens; the trained ones have
-about a million parameters each and see the same number of tokens.
+An n-gram, an RNN, an LSTM, a GRU, the quickstart's decoder and an encoder read the same BPE-4096 tokens; the trained
+ones have about a million parameters each and see the same number of tokens.
 """
 
-from configs import quickstart
+from configs import encoder_tiny, quickstart
 from jaxlm.data.batches import DataConfig
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.models.recurrent import RecurrentConfig
@@ -16,7 +16,7 @@ from jaxlm.run.generations_config import GenerationsConfig, TrainedConfig
 
 
 def config() -> GenerationsConfig:
-    base = quickstart.config()
+    base, masked = quickstart.config(), encoder_tiny.config()
     return GenerationsConfig(
         name="Generations of language models",
         corpus=base.corpus,
@@ -30,6 +30,8 @@ def config() -> GenerationsConfig:
             global_batch_size=32,
         ),
         decoder=TrainedConfig(base.model, base.data, base.optimizer, base.num_steps, base.global_batch_size),
+        encoder=TrainedConfig(masked.model, masked.data, masked.optimizer, base.num_steps, 2 * base.global_batch_size),
+        masking=masked.masking,
         sample=SampleConfig(prompts=base.sample.prompts, max_new_tokens=60, num_samples=1),
         checkpoint=base.checkpoint,
     )

@@ -12,23 +12,45 @@ from jaxlm.io.progress import format_count
 from jaxlm.io.run_dir import write_text
 
 Rows = Mapping[str, Mapping[str, Any]]
-COLUMNS = ("model", "parameters", "training FLOPs", "training seconds", "tokens seen", "bits per byte", "nats a token")
+COLUMNS = (
+    "model",
+    "parameters",
+    "training FLOPs",
+    "training seconds",
+    "tokens seen",
+    "bits per byte",
+    "nats a token",
+    "pseudo-nats a token",
+)
 
 
-def write_generations_report(path: Path, name: str, rows: Rows) -> None:
-    """The table, the pictures and the samples of ``rows`` (see ``run.generations.compare_generations``)."""
+def write_generations_report(path: Path, title: str, rows: Rows) -> None:
+    """A page of `generations_section`."""
+    write_text(path, render_page(title, [f"<h1>{escape(title)}</h1>", *generations_section(rows)]))
+
+
+def generations_section(rows: Rows) -> list[str]:
+    """The table, the pictures and the samples of ``rows`` (see ``run.generations.compare_generations``), as HTML."""
+    about = (
+        "An n-gram's parameters are a probability and a back-off weight for each n-gram that it keeps. Its context "
+        "ends at its order; a recurrent state has no end but fades; a decoder sees its whole context. "
+    )
+    if any(row["pseudo_nats_per_token"] is not None for row in rows.values()):
+        about += (
+            "An encoder guesses each token with those after it in sight: its pseudo-nats are no likelihood, and are "
+            "not to be compared with the nats of the others."
+        )
     body = [
-        f"<h1>{escape(name)}</h1>",
-        "<p class=quiet>one corpus, one tokenizer, the same held-out text; lower bits per byte are better</p>",
+        "<p class=quiet>one corpus, one tokenizer, the same held-out text; lower bits per byte are better, and a model "
+        "that saw fewer tokens was trained for less</p>",
         grid_table(COLUMNS, [_cells(name, row) for name, row in rows.items()]),
         pictures(draw_generations(rows)),
-        "<p class=quiet>An n-gram's parameters are a probability and a back-off weight for each n-gram that it keeps. "
-        "Its context ends at its order; a recurrent state has no end but fades; a decoder sees its whole context.</p>",
+        f"<p class=quiet>{about}</p>",
     ]
     for name, row in rows.items():
         samples = [completion(one["prompt"], one["completion"]) for one in row["samples"]]
-        body += [f"<h2>{escape(name)} <small>the prompt in bold</small></h2>", *samples] if samples else []
-    write_text(path, render_page(name, body))
+        body += [f"<h3>{escape(name)} <small>the prompt in bold</small></h3>", *samples] if samples else []
+    return body
 
 
 def draw_generations(rows: Rows) -> list[tuple[str, str]]:
@@ -41,6 +63,7 @@ def draw_generations(rows: Rows) -> list[tuple[str, str]]:
             markers=True,
         )
         for name, row in rows.items()
+        if row["by_position"]
     ]
     by_length = [
         Curve(
@@ -61,12 +84,12 @@ def draw_generations(rows: Rows) -> list[tuple[str, str]]:
 
 def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
     flops = row["train_flops"]
+    scores = (row[key] for key in ("bits_per_byte", "nats_per_token", "pseudo_nats_per_token"))
     return [
         name,
         f"{row['num_params']:,}",
         "-" if flops is None else f"{flops:.2e}",
         f"{row['train_seconds']:.1f}",
         format_count(row["train_tokens"]),
-        f"{row['bits_per_byte']:.3f}",
-        f"{row['nats_per_token']:.3f}",
+        *("-" if score is None else f"{score:.3f}" for score in scores),
     ]

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.io.generations_report import generations_section
 from jaxlm.io.metrics import read_lines
 from jaxlm.io.page import cards, completion, escape, pictures, render_page, table
 from jaxlm.io.plots import Curve, draw_curves
 from jaxlm.io.progress import format_count
 from jaxlm.io.run_dir import RunDir, write_text
+from jaxlm.io.small_large_report import small_large_section
 
 _LOSSES = (("train/loss", "train"), ("eval/loss", "validation"))
 _NAMES = {
@@ -31,8 +33,9 @@ def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None)
 
     ``final`` are the final figures of a run that is about to be marked as finished.
 
-    Pictures: loss, learning rate, throughput, gradient norm, each where metrics.jsonl has it. Raises UserError where
-    the directory is no run.
+    Pictures: loss, learning rate, throughput, gradient norm, each where metrics.jsonl has it. Tables: those of
+    ``RUN/generations`` and ``RUN/small_large`` (`run.generations`, `run.small_large`), where they are there. Raises
+    UserError where the directory is no run.
     """
     run = RunDir(run_dir)
     record = run.read_config()
@@ -48,6 +51,7 @@ def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None)
         _headline(figures),
         pictures(draw_run(lines)),
         _samples(list(read_lines(run.samples_path))),
+        *_comparisons(run.path),
         "<h2>Final figures</h2>",
         table({_NAMES.get(key, key): _show(key, value) for key, value in figures.items()}),
         "<h2>Config</h2>",
@@ -118,6 +122,22 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
         completion(str(one.get("prompt") or ""), str(one.get("completion") or "")) for one in newest[:_MOST_SAMPLES]
     ]
     return f"<h2>Samples <small>step {last}, the prompt in bold</small></h2>{''.join(shown)}"
+
+
+def _comparisons(run_dir: Path) -> list[str]:
+    """The sections of other commands' results inside the run directory."""
+    body: list[str] = []
+    generations, small_large = (_read_json(run_dir / name / f"{name}.json") for name in ("generations", "small_large"))
+    if generations is not None:
+        body += ["<h2>The generations side by side</h2>", *generations_section(generations["rows"])]
+    if small_large is not None:
+        body += ["<h2>Small against large</h2>", *small_large_section(small_large)]
+    return body
+
+
+def _read_json(path: Path) -> Any:
+    """The file's content, or None where there is no file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _config(config: Mapping[str, Any]) -> str:

@@ -15,10 +15,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("jaxlm.run.finetune:main", "teach it a task from labelled data: jaxlm finetune CONFIG --base RUN"),
     "generations": (
         "jaxlm.run.generations:main",
-        "n-gram, RNN, LSTM, GRU and decoder side by side: jaxlm generations CONFIG",
+        "n-gram, RNN, LSTM, GRU, decoder and encoder side by side: jaxlm generations CONFIG",
+    ),
+    "small-large": (
+        "jaxlm.run.small_large:main",
+        "a small model tuned against a larger one prompted: jaxlm small-large CONFIG --large RUN",
     ),
     "generate": ("jaxlm.run.generate:main", "complete prompts: jaxlm generate RUN --prompt 'Once upon'"),
     "chat": ("jaxlm.run.chat:main", "write with a model in the terminal: jaxlm chat RUN"),
+    "report": ("jaxlm.run.report:main", "write a run's report.html again: jaxlm report RUN"),
     "inspect": ("jaxlm.run.pretrain:inspect_main", "show decoded batches, masks and segments: jaxlm inspect CONFIG"),
     "doctor": ("jaxlm.run.doctor:main", "what this machine has, and what is wrong with it: jaxlm doctor"),
 }

@@ -104,6 +104,16 @@ class EncoderLM(LanguageModel):
 
         A space before <mask> belongs to what is missing where the tokenizer's pieces begin with their space.
         """
+        ids = self._encode(text)
+        if len(ids) > self.context:
+            raise UserError(f"a text has {len(ids)} tokens, more than the context of {self.context}: cut it")
+        return ids
+
+    def fits(self, text: str) -> bool:
+        """Whether the context holds the text."""
+        return len(self._encode(text)) <= self.context
+
+    def _encode(self, text: str) -> list[int]:
         *before_masks, last = text.split(MASK)
         if self.tokenizer.kind in ("unigram", "bpe"):
             before_masks = [part.removesuffix(" ") for part in before_masks]
@@ -111,10 +121,7 @@ class EncoderLM(LanguageModel):
         for part in before_masks:
             inside += [*self.tokenizer.encode(part), self.mask_id]
         inside += self.tokenizer.encode(last)
-        ids = [*self._begin, *inside, *self._end]
-        if len(ids) > self.context:
-            raise UserError(f"a text has {len(ids)} tokens, more than the context of {self.context}: cut it")
-        return ids
+        return [*self._begin, *inside, *self._end]
 
     def score(self, texts: Sequence[str]) -> NoReturn:
         """Refused: what an encoder says of a token it says with the tokens after it in sight."""

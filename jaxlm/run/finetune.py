@@ -94,7 +94,7 @@ def finetune(
         keep_freed_memory()
         on_first_process("config", lambda: _write_config(directory, run))
         outcome, _ = train(run, directory, profile_steps)
-        facts = {"num_params": run.num_params}
+        facts = {"num_params": run.num_params, "train_flops": run.flops_per_step * run.num_steps}
         return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
 
 

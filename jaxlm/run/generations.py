@@ -14,14 +14,19 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.data.corpus import Document
 from jaxlm.evals.positions import loss_by_position
 from jaxlm.io.agree import say
+from jaxlm.io.config_json import config_to_dict, decode_config
 from jaxlm.io.generations_report import write_generations_report
 from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.ngram_fit import fit_ngram
 from jaxlm.plan.families import train_flops_per_token
+from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
-from jaxlm.run.generations_config import GenerationsConfig
+from jaxlm.run.encoder_lm import EncoderLM
+from jaxlm.run.generations_config import GenerationsConfig, TrainedConfig
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
 from jaxlm.run.ngram_runs import new_run, run_config, write_run
@@ -29,9 +34,20 @@ from jaxlm.run.prepare import PreparedData, prepare_data
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.processes import detect_processes
 from jaxlm.run.training import exit_code
+from jaxlm.text.tokenizer import MASK
 
 NGRAM_RUN = "n-gram"
 RESULTS = "generations.json"
+MAY_CHANGE = (
+    "name",
+    "sample",
+    "checkpoint",
+    "log_every",
+    "max_scored_documents",
+    "max_encoder_documents",
+    "decoder_run",
+)
+"""Fields of the config that change what is reported, not what is trained."""
 CONTEXT_LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
 TIMED_REPEATS = 5
 
@@ -51,41 +67,81 @@ def main(argv: list[str]) -> int:
 def compare_generations(config: GenerationsConfig, run_dir: str | Path) -> dict[str, Any]:
     """Trains, scores and samples each generation; returns (and writes to ``generations.json``) a row for each.
 
-    A row: ``num_params``, ``train_flops``, ``train_seconds``, ``bits_per_byte``, ``nats_per_token``, ``by_position``,
-    ``milliseconds_by_length`` and ``samples``. Where a signal stopped the training: no rows, but ``stopped_by`` and the
-    ``model`` that it met. Raises UserError for bad input, before anything is trained.
+    A row: ``num_params``, ``train_flops``, ``train_seconds``, ``train_tokens``, ``bits_per_byte``, ``nats_per_token``,
+    ``pseudo_nats_per_token``, ``by_position``, ``milliseconds_by_length`` and ``samples``. An encoder has
+    pseudo-nats and no likelihood, the others the reverse. Where a signal stopped the training: no rows, but
+    ``stopped_by`` and the ``model`` that it met. Raises UserError for bad input, before anything is trained.
     """
     directory = RunDir(run_dir)
+    decoder_dir = Path(config.decoder_run or directory.path / "decoder")
+    trained = config if config.decoder_run is None else dataclasses.replace(config, decoder=_finished(config))
     with directory:
-        runs = config.pretraining()
-        directory.write_config(config, may_change=("name", "sample", "checkpoint", "log_every", "max_scored_documents"))
+        directory.write_config(config, may_change=MAY_CHANGE)
+        runs = trained.pretraining()
         data = prepare_data(next(iter(runs.values())), say)
+        if config.decoder_run is not None:
+            _check_data(RunDir(decoder_dir), data)
         rows = {NGRAM_RUN: _fit_ngram(config, data, directory.path / NGRAM_RUN)}
         for name, one in runs.items():
             say(f"-- {name}")
-            figures = pretrain(one, directory.path / name)
+            if name == "decoder" and config.decoder_run is not None:
+                figures = RunDir(decoder_dir).final_figures() or {}
+            else:
+                figures = pretrain(one, directory.path / name)
             if "stopped_by" in figures:
                 say(f"stopped by {figures['stopped_by']} while training {name}: the same command goes on")
                 return {"stopped_by": figures["stopped_by"], "model": name, "run_dir": str(directory.path)}
-            flops = train_flops_per_token(
-                dataclasses.replace(one.model, vocab_size=data.tokenizer.vocab_size), one.data.seq_len
-            )
-            rows[name] = {
-                "num_params": figures["num_params"],
-                "train_flops": flops * one.num_steps * one.tokens_per_step,
-                "train_seconds": figures["perf/step_seconds"] * one.num_steps,
-                "train_tokens": one.num_steps * one.tokens_per_step,
-            }
-        documents = itertools.islice(data.corpus.validation(), config.max_scored_documents)
-        texts = [document.text for document in documents]
+            rows[name] = _cost(one, figures, data)
+        documents = list(itertools.islice(data.corpus.validation(), config.max_scored_documents))
         for name, row in rows.items():
             say(f"-- scoring {name}")
-            row |= _judge(load(directory.path / name), texts, config)
+            lm = load(decoder_dir if name == "decoder" else directory.path / name)
+            row |= _judge_encoder(lm, documents, config) if name == "encoder" else _judge(lm, documents, trained)
         results = {"rows": rows, "run_dir": str(directory.path)}
         write_json(directory.path / RESULTS, results)
         write_generations_report(directory.report_path, config.name, rows)
         say(f"report: {directory.report_path}")
         return results
+
+
+def _finished(config: GenerationsConfig) -> TrainedConfig:
+    """How the decoder of ``decoder_run`` was trained. Raises UserError where it is none, not finished, or of another
+    corpus or tokenizer."""
+    run = RunDir(config.decoder_run or "")
+    saved = run.read_config()["config"]
+    if "task" in saved or saved.get("model", {}).get("family") != "decoder":
+        raise UserError(f"decoder_run={run.path} is no pretrained decoder: name the run directory of one")
+    if run.final_figures() is None:
+        raise UserError(f"decoder_run={run.path} is not finished: start its command again first")
+    for name in ("corpus", "tokenizer"):
+        if saved.get(name) != config_to_dict(getattr(config, name)):
+            raise UserError(
+                f"decoder_run={run.path} has another {name} than this config: all models must read the same"
+            )
+    decoder: PretrainConfig = decode_config(PretrainConfig, saved)
+    return TrainedConfig(decoder.model, decoder.data, decoder.optimizer, decoder.num_steps, decoder.global_batch_size)
+
+
+def _check_data(run: RunDir, data: PreparedData) -> None:
+    """Raises UserError where a finished run read other tokens than these."""
+    fingerprint = load_tokenizer(run.tokenizer_path).fingerprint
+    if run.read_config().get("dataset_key") != data.dataset.key or fingerprint != data.tokenizer.fingerprint:
+        raise UserError(
+            f"decoder_run={run.path} was trained on another data set than {data.dataset.key} (the text, or its start "
+            "and end symbols, changed since): train it again"
+        )
+
+
+def _cost(config: PretrainConfig, figures: dict[str, Any], data: PreparedData) -> dict[str, Any]:
+    """What training took, of a finished run's final figures."""
+    model = dataclasses.replace(config.model, vocab_size=data.tokenizer.vocab_size)
+    num_tokens = config.num_steps * config.tokens_per_step
+    return {
+        "num_params": figures["num_params"],
+        "train_flops": train_flops_per_token(model, config.data.seq_len) * num_tokens,
+        "train_seconds": figures["perf/step_seconds"] * config.num_steps,
+        "train_tokens": num_tokens,
+    }
 
 
 def _fit_ngram(config: GenerationsConfig, data: PreparedData, run_dir: Path) -> dict[str, Any]:
@@ -130,7 +186,8 @@ def _fit_ngram(config: GenerationsConfig, data: PreparedData, run_dir: Path) -> 
     return figures
 
 
-def _judge(lm: LanguageModel, texts: list[str], config: GenerationsConfig) -> dict[str, Any]:
+def _judge(lm: LanguageModel, documents: list[Document], config: GenerationsConfig) -> dict[str, Any]:
+    texts = [document.text for document in documents]
     scores = lm.score(texts)
     nats = sum(score.nats + (score.start_nats or 0.0) for score in scores)
     num_bytes = sum(score.num_bytes for score in scores)
@@ -139,10 +196,39 @@ def _judge(lm: LanguageModel, texts: list[str], config: GenerationsConfig) -> di
     return {
         "bits_per_byte": nats / (num_bytes * float(np.log(2))),
         "nats_per_token": sum(score.nats for score in scores) / sum(score.num_tokens for score in scores),
+        "pseudo_nats_per_token": None,
         "by_position": [one._asdict() for one in by_position],
         "milliseconds_by_length": _time_by_length(lm, texts, longest),
         "samples": _samples(lm, config),
     }
+
+
+def _judge_encoder(lm: LanguageModel, documents: list[Document], config: GenerationsConfig) -> dict[str, Any]:
+    """Pseudo-nats of the first piece of some documents. The other figures are of likelihoods: None or empty."""
+    assert isinstance(lm, EncoderLM)
+    pieces = [first_piece(lm, one.text) for one in documents[: config.max_encoder_documents] if MASK not in one.text]
+    scores = lm.pseudo_log_likelihood([piece for piece in pieces if piece])
+    num_tokens = sum(score.num_tokens for score in scores)
+    return {
+        "bits_per_byte": None,
+        "nats_per_token": None,
+        "pseudo_nats_per_token": sum(score.nats for score in scores) / num_tokens if num_tokens else None,
+        "by_position": [],
+        "milliseconds_by_length": {},
+        "samples": [],
+    }
+
+
+def first_piece(lm: EncoderLM, text: str) -> str:
+    """The longest beginning of a text, in whole tokens, that fits the context of ``lm``."""
+    ids = list(lm.tokenizer.encode(text))[: lm.context]
+    # What was cut may be cut into other tokens when read again, so it is tried.
+    while ids:
+        piece = lm.tokenizer.decode(ids)
+        if lm.fits(piece):
+            return piece
+        ids.pop()
+    return ""
 
 
 def _samples(lm: LanguageModel, config: GenerationsConfig) -> list[dict[str, str]]:

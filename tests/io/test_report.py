@@ -106,6 +106,33 @@ def test_report_of_a_run_that_has_just_begun(tmp_path):
     assert Parser(text).open == []
 
 
+def test_comparisons_inside_the_run_have_sections(report, tmp_path):
+    assert "side by side" not in report.read_text()
+    run = RunDir(tmp_path)
+    run.write_config(Config())
+    row = {"num_params": 5, "train_flops": None, "train_seconds": 1.0, "train_tokens": 7, "samples": []}
+    likely = {"bits_per_byte": 2.5, "nats_per_token": 4.0, "pseudo_nats_per_token": None}
+    masked = {"bits_per_byte": None, "nats_per_token": None, "pseudo_nats_per_token": 3.25}
+    by_position = [{"first": i, "last": i, "nats": 4.0, "num_tokens": 9} for i in (1, 2)]
+    rows = {
+        "n-gram": row | likely | {"by_position": by_position, "milliseconds_by_length": {"16": 1.0, "32": 2.0}},
+        "encoder": row | masked | {"by_position": [], "milliseconds_by_length": {}},
+    }
+    answer = {"num_params": None, "train_flops": 0.0, "answer_flops": None, "answer_milliseconds": None}
+    small_large = {
+        "rows": [{"model": "<m>", "how": "h", "accuracy": 0.25, "standard_error": 0.125} | answer],
+        "task": {"about": "a & b", "labels": ["x", "y"], "num_train": 9, "num_answered": 3},
+        "prompt": "</pre>kind:",
+    }
+    for name, value in (("generations", {"rows": rows}), ("small_large", small_large)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.json").write_text(json.dumps(value))
+    page = Parser(write_report(tmp_path).read_text())
+    assert page.open == []
+    for part in ("side by side", "3.250", "no likelihood", "against large", "<m>", "0.250 ± 0.125", "</pre>kind:"):
+        assert part in page.text
+
+
 def test_report_needs_a_run(tmp_path):
     with pytest.raises(UserError, match="not a run directory"):
         write_report(tmp_path)

@@ -2,6 +2,7 @@
 
 import ast
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,12 @@ else:
     finally:
         x = 2
 '''
+
+
+def test_a_folder_is_one_group_whatever_its_name():
+    module = stdlib._parse(Path("config-3.11-linux", "tool.py"), SOURCE.encode())
+    assert module is not None
+    assert (module.name, module.group) == ("config-3.11-linux.tool", "config-3.11-linux")
 
 
 def _docstrings(source: str) -> list[str]:

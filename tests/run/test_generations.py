@@ -1,6 +1,7 @@
 """Generations side by side at a tiny size, through the real command: every model there, resumed, one JSON line."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import sys
 import pytest
 
 import jaxlm
+from jaxlm.run.cli import main
+from jaxlm.run.encoder_lm import EncoderLM
+from jaxlm.run.generations import first_piece
 from tests.run.commands import REPO, environment, finish, wait_for
 
 CONFIG = '''
@@ -15,6 +19,7 @@ CONFIG = '''
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.models.decoder import DecoderConfig
+from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.run.config import SampleConfig
@@ -36,6 +41,13 @@ def config():
             num_steps=12,
             global_batch_size=4,
         ),
+        encoder=TrainedConfig(
+            EncoderConfig(max_seq_len=32, num_layers=1, model_dim=16, num_heads=2),
+            DataConfig(seq_len=32),
+            num_steps=12,
+            global_batch_size=4,
+        ),
+        max_encoder_documents=3,
         cells=("gru",),
         sample=SampleConfig(prompts=("def ",), max_new_tokens=6, num_samples=1),
         max_scored_documents=10,
@@ -70,8 +82,14 @@ def test_one_table_of_all_generations(command):
     done = run()
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
-    assert list(rows) == ["n-gram", "gru", "decoder"]
+    assert list(rows) == ["n-gram", "gru", "decoder", "encoder"]
+    encoder = rows.pop("encoder")
+    assert 0 < encoder["pseudo_nats_per_token"] < 10
+    assert encoder["bits_per_byte"] is None  # it is no likelihood
+    assert encoder["nats_per_token"] is None
+    assert encoder["train_tokens"] == rows["decoder"]["train_tokens"] == 12 * 4 * 32
     for name, row in rows.items():
+        assert row["pseudo_nats_per_token"] is None
         assert 0 < row["bits_per_byte"] < 10
         assert [one["last"] for one in row["by_position"]] == [1, 2, 4, 8, 16, 32]
         assert set(row["milliseconds_by_length"]) == {"16", "32"}
@@ -79,14 +97,76 @@ def test_one_table_of_all_generations(command):
         assert jaxlm.load(run_dir / name).family == {"gru": "recurrent", "n-gram": "ngram"}.get(name, name)
     # The counts are exact on so little text; twelve steps of training are not.
     assert rows["n-gram"]["bits_per_byte"] < rows["decoder"]["bits_per_byte"]
-    assert "loss by position" in (run_dir / "report.html").read_text()
+    report = (run_dir / "report.html").read_text()
+    for words in ("loss by position", "pseudo-nats a token", "are no likelihood", "<h1>generations</h1>"):
+        assert words in report
+    lm = jaxlm.load(run_dir / "encoder")
+    assert isinstance(lm, EncoderLM)
+    for text, length in (("abc", 3), ("x" * 100, 30), ("\U0001f600" * 20, 7), ("", 0)):  # between <bos> and <eos>
+        assert len(first_piece(lm, text)) == length
     again = run()
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("is finished") == 3
+    assert again.stderr.count("is finished") == 4
     repeated = json.loads(again.stdout.splitlines()[-1])["rows"]
     for name, row in rows.items():
         assert repeated[name]["bits_per_byte"] == row["bits_per_byte"]
     assert repeated["n-gram"]["train_seconds"] == rows["n-gram"]["train_seconds"]  # not counted again
+
+
+def in_process(capsys, *argv):
+    code = main([*map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, out.splitlines()[-1:], err.splitlines()[-1:]
+
+
+def test_a_finished_decoder_stands_in_the_table_and_its_report_shows_it(command, tmp_path, capsys):
+    run, _, directory = command
+    trained = directory / "run" / "decoder"
+    if not (trained / "done.json").exists():
+        run()
+    base = tmp_path / "decoder"
+    shutil.copytree(trained, base)
+    text = (directory / "tiny.py").read_text().replace('cells=("gru",)', f"cells=(), decoder_run={str(base)!r}")
+    config = tmp_path / "beside.py"
+    config.write_text(text.replace("encoder=TrainedConfig(", "encoder=None and TrainedConfig("))
+
+    code, (line,), _ = in_process(capsys, "generations", config, "--run-dir", base / "generations")
+    assert code == 0
+    rows = json.loads(line)["rows"]
+    assert list(rows) == ["n-gram", "decoder"]
+    there = json.loads((directory / "run" / "generations.json").read_text())["rows"]["decoder"]
+    for name in ("num_params", "train_flops", "train_tokens", "train_seconds"):
+        assert rows["decoder"][name] == there[name]
+    assert rows["decoder"]["bits_per_byte"] == pytest.approx(there["bits_per_byte"], rel=1e-5)
+    assert not (base / "generations" / "decoder").exists()
+    assert in_process(capsys, "report", base)[0] == 0
+    report = (base / "report.html").read_text()
+    assert "The generations side by side" in report
+    assert "are no likelihood" not in report  # no encoder
+
+    def changed(name, change):
+        path = tmp_path / name
+        shutil.copytree(base, path)
+        change(path)
+        return path
+
+    def other_data(path):
+        record = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(record | {"dataset_key": "another"}))
+
+    unfinished = changed("unfinished", lambda path: (path / "done.json").unlink())
+    for argv, words in (
+        (("--decoder-run", tmp_path / "nowhere"), "is not a run directory"),
+        (("--decoder-run", directory / "run" / "gru"), "is no pretrained decoder"),
+        (("--decoder-run", unfinished), "is not finished"),
+        (("--corpus.document", "line"), "has another corpus"),
+        (("--tokenizer.kind", "bpe"), "has another tokenizer"),
+        (("--decoder-run", changed("data", other_data)), "was trained on another data set"),
+    ):
+        code, out, (line,) = in_process(capsys, "generations", config, *argv, "--run-dir", tmp_path / "refused")
+        assert (code, out) == (2, [])
+        assert words in line
+    assert not any((tmp_path / "refused").glob("*/done.json"))
 
 
 def test_a_signal_stops_it_as_it_stops_pretraining(command):
@@ -119,7 +199,9 @@ def test_bad_input_is_one_line(command):
         (("--ngram.smoothing", "backoff"), "no likelihoods"),
         (("--ngram.smoothing", "ml"), "an infinite loss"),
         (("--ngram.smoothing", "imported"), "no way to fit"),
-        (("--decoder.num-layers", "3"), "or --decoder.model.num_layers?"),
+        (("--decoder.num-layers", "3"), "or --decoder.model.num_layers or"),
+        (("--max-encoder-documents", "0"), "max_encoder_documents=0"),
+        (("--encoder.data.seq-len", "64"), "encoder: data.seq_len=64 is more than model.max_seq_len=32"),
     ):
         done = run(*argv)
         assert done.returncode == 2, done.stderr

@@ -18,7 +18,7 @@ import tokenize
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
@@ -35,6 +35,10 @@ _NO_SOURCES = {"encodings", "pydoc_data"}
 _TOPICS = "pydoc_data.topics"  # counted with the docstrings: prose on Python; too large to be held out
 _TWINS = {"ntpath": "os", "posixpath": "os", "genericpath": "os", "sre_compile": "re", "sre_parse": "re",
           "sre_constants": "re", "_collections_abc": "collections", "_strptime": "time"}  # fmt: skip
+
+
+Kind = Literal["module", "class", "method", "function"]
+"""What a docstring describes."""
 
 
 class Module(NamedTuple):
@@ -57,7 +61,7 @@ def load(
         UserError: no source files there (a frozen or stripped Python).
     """
     root = Path(root or sysconfig.get_paths()["stdlib"])
-    files = {path: path.read_bytes() for path in _source_files(root)}
+    files = {path: path.read_bytes() for path in source_files(root)}
     if not files:
         raise UserError(f"no Python sources under {root}: this Python has no readable standard library; use other text")
     wanted = [VERSION, config.stdlib_part, config.validation_fraction, config.max_documents]
@@ -92,7 +96,8 @@ def _hash(splits: tuple[list[Document], list[Document]]) -> str:
     return hashlib.sha256(json.dumps(splits).encode()).hexdigest()
 
 
-def _source_files(root: Path) -> list[Path]:
+def source_files(root: Path) -> list[Path]:
+    """The library's own modules, without tests and installed packages, in order."""
     found = []
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).parts
@@ -196,30 +201,44 @@ def _group(top: str) -> str:
     return bare[2:].lstrip("_") if top.startswith("_py") and len(bare) > 2 else bare or top
 
 
-def _parse(path: Path, content: bytes) -> Module | None:
+def module_name(path: Path) -> str:
+    """The dotted name of a file, its path relative to the library: ``asyncio/__init__.py`` is ``asyncio``."""
+    names = [*path.parts[:-1], path.stem]
+    return ".".join(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
+
+
+def parse_source(content: bytes) -> tuple[str, ast.Module] | None:
+    """(text, syntax tree) of a source file; None for one that is no Python."""
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         text = content.decode(encoding).replace("\r\n", "\n")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in old modules
-            tree = ast.parse(text)
+            return text, ast.parse(text)
     except (SyntaxError, UnicodeDecodeError, ValueError):
         return None
-    names = [*path.parts[:-1], path.stem]
-    name = ".".join(names[:-1] if len(names) > 1 and names[-1] == "__init__" else names)
-    docstrings, places = [], []
-    for qualified, body, docstring in _docstrings(tree.body, name, True):
-        cleaned = inspect.cleandoc(docstring)
+
+
+def _parse(path: Path, content: bytes) -> Module | None:
+    parsed = parse_source(content)
+    if parsed is None:
+        return None
+    text, tree = parsed
+    name = module_name(path)
+    documents, places = [], []
+    for found in docstrings(tree.body, name, "module"):
+        cleaned = inspect.cleandoc(found.text)
         if cleaned and _is_unicode(cleaned):
-            docstrings.append(Document(cleaned, qualified, "docstrings"))
-        places.append(body)
+            documents.append(Document(cleaned, found.name, "docstrings"))
+        places.append(found.body)
     if name == _TOPICS:
-        docstrings += [Document(value, f"{name}.{key}", "docstrings") for key, value in _topics(tree)]
-    group = _group(names[0])
+        documents += [Document(value, f"{name}.{key}", "docstrings") for key, value in _topics(tree)]
+    top = path.parts[0] if len(path.parts) > 1 else path.stem  # a folder's name may hold a dot
+    group = _group(top)
     source = None
-    if names[0] not in _NO_SOURCES and _is_unicode(text):
+    if top not in _NO_SOURCES and _is_unicode(text):
         source = Document(_cut_out(text, places).strip("\n") + "\n", name, "sources")
-    return Module(name, group, docstrings, source)
+    return Module(name, group, documents, source)
 
 
 def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -240,24 +259,38 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _docstrings(body: list[ast.stmt], name: str, holder: bool) -> Iterator[tuple[str, list[ast.stmt], str]]:
-    """(qualified name, the body it opens, its text) of every docstring at or below ``body``.
+class Docstring(NamedTuple):
+    """One docstring as it stands in the source, not cleaned."""
+
+    name: str
+    """Qualified, of what it describes."""
+    kind: Kind
+    body: list[ast.stmt]
+    """The statements that it opens."""
+    text: str
+
+
+def docstrings(body: list[ast.stmt], name: str, kind: Kind, *, opens: bool = True) -> Iterator[Docstring]:
+    """Every docstring at or below ``body``, statements of a ``kind``; ``opens``: from its first one on.
 
     Goes through statements alone, never into expressions, where no docstring can be.
     """
     match body:
-        case [ast.Expr(value=ast.Constant(value=str(text))), *_] if holder:
-            yield name, body, text
+        case [ast.Expr(value=ast.Constant(value=str(text))), *_] if opens:
+            yield Docstring(name, kind, body, text)
     for node in body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _docstrings(node.body, f"{name}.{node.name}", True)
+        if isinstance(node, ast.ClassDef):
+            yield from docstrings(node.body, f"{name}.{node.name}", "class")
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from docstrings(node.body, f"{name}.{node.name}", "method" if kind == "class" else "function")
             continue
         for block in ("body", "orelse", "finalbody"):
             inner = getattr(node, block, None)
             if isinstance(inner, list):
-                yield from _docstrings(inner, name, False)
+                yield from docstrings(inner, name, kind, opens=False)
         for handler in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-            yield from _docstrings(handler.body, name, False)
+            yield from docstrings(handler.body, name, kind, opens=False)
 
 
 def _cut_out(source: str, bodies: list[list[ast.stmt]]) -> str:

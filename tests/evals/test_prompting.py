@@ -1,0 +1,29 @@
+"""Prompts of labelled examples, and the choice of the likeliest continuation."""
+
+import numpy as np
+
+from jaxlm.evals.prompting import choose, draw_shots, few_shot_prompt
+
+
+def test_a_prompt_ends_where_the_label_is_to_come():
+    shots = [("one", "a"), ("two", "b")]
+    assert few_shot_prompt(shots, "three", cue="is:") == "one\nis: a\n\ntwo\nis: b\n\nthree\nis:"
+    assert few_shot_prompt([], "three", cue="is:") == "three\nis:"
+
+
+def test_shots_take_the_classes_in_turn_and_depend_on_the_seed_alone():
+    labels = ["a"] * 20 + ["b"] * 20 + ["c"] * 2
+    drawn = draw_shots(labels, 6, seed=0)
+    assert sorted(labels[i] for i in drawn) == ["a", "a", "b", "b", "c", "c"]
+    assert draw_shots(labels, 6, seed=0) == drawn != draw_shots(labels, 6, seed=1)
+    assert sorted(draw_shots(labels, 100, seed=0)) == list(range(42))
+    assert draw_shots(labels, 0, seed=0) == []
+    classes = [tuple(labels[i] for i in draw_shots(labels, 3, seed)) for seed in range(20)]
+    assert len(set(classes)) > 3  # not always in one order
+
+
+def test_the_likeliest_choice_is_taken_whatever_the_prompt_costs():
+    cost = {"p a": 7.0, "p b": 5.0, "q a": 100.0, "q b": 101.0}
+    found = choose(lambda texts: [cost[text] for text in texts], ["p", "q"], ["a", "b"])
+    np.testing.assert_array_equal(found, [1, 0])
+    assert choose(lambda texts: [], [], ["a", "b"]).shape == (0,)
