@@ -1,10 +1,6 @@
 """The one exception that is the user's to mend, and the one of the machine's that is too."""
 
 import errno
-import re
-
-_FULL = re.compile(r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written")
-"""How those who keep no errno say it: TensorStore in a ValueError, NumPy's ``tofile`` with the items written."""
 
 
 class UserError(Exception):
@@ -17,16 +13,28 @@ class UserError(Exception):
 
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether this, or what it came from, is a full disk or quota."""
+    return full_disk_error(error) is not None
+
+
+def full_disk_error(error: BaseException | None) -> BaseException | None:
+    """The error that says so: this one, its causes, and what an OSError was raised on top of.
+
+    A bug inside a handler of a full disk stays a bug. TensorStore says it as a ValueError; that NCCL's or XLA's text
+    speaks of some device without space is another matter.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if _FULL.search(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+            return error
+        said = ("No space left on device", "Disk quota exceeded")
+        if isinstance(error, ValueError) and any(text in str(error) for text in said):
+            return error
+        beneath = None if error.__suppress_context__ or not isinstance(error, OSError) else error.__context__
+        error = error.__cause__ or beneath
+    return None
 
 
 def full_disk_line(error: BaseException) -> str:
     """What is said of a full disk where nothing nearer to it has said more."""
-    name = getattr(error, "filename", None)
-    return f"no space left on the device{f' for {name}' if name else ''}: free space and start the same command again"
+    found = full_disk_error(error)
+    text = " ".join(str(found).split())[:300]
+    return f"no space left ({text}): free space and start the same command again"

@@ -37,7 +37,8 @@ def refusing(path: epath.Path) -> Iterator[None]:
         if ours or not (isinstance(error, OSError) or any(sign in text for sign in _NOT_NOW)):
             raise
         raise UserError(
-            f"cannot read {path} now ({text[:200]}): mend that and try again; nothing was changed"
+            f"cannot read {path} now ({text[:200]}): mend that and try again, or move a step that stays so away to "
+            "go on from the one before; nothing was changed"
         ) from error
 
 

@@ -25,12 +25,22 @@ def committed_steps(directory: epath.Path) -> list[int]:
 
 
 def saved_version(path: epath.Path) -> int | None:
-    """The format version that a step's record names; None where the record is missing or cannot be read."""
+    """The format version that a step's record names; None where the record is missing or is none.
+
+    Raises OSError for what may not or cannot be read now."""
     try:
         version = json.loads((path / META / "metadata").read_bytes())["format_version"]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except (ValueError, RecursionError, LookupError, TypeError):
         return None
     return version if isinstance(version, int) else None
+
+
+def is_old(path: epath.Path) -> bool:
+    """Whether a step is of a version that wrote no checksums."""
+    version = saved_version(path)
+    return version is not None and version <= UNSEALED_VERSION
 
 
 def out_of_policy(steps: list[int], keep_last: int, keep_every: int | None) -> list[int]:
@@ -70,7 +80,11 @@ def clear_unsealed(directory: epath.Path, say: Callable[[str], None]) -> None:
 def name_unsealed(directory: epath.Path, say: Callable[[str], None]) -> None:
     """Names what `clear_unsealed` would rename; changes nothing. A save under way elsewhere is none of them."""
     marked = _marked(directory)  # first: a step is sealed before its mark goes
-    for step in sorted(_numbered(directory) - set(committed_steps(directory)) - marked):
+
+    def unsealed() -> set[int]:
+        return _numbered(directory) - set(committed_steps(directory)) - marked
+
+    for step in sorted(unsealed() & unsealed()):  # twice: one that is retired between two looks is none of them
         say(f"checkpoint {step} of {directory} is not whole, or its checksums are missing: passed over")
 
 
@@ -134,8 +148,7 @@ def _numbered(directory: epath.Path) -> set[int]:
 
 def _is_whole_old_step(directory: epath.Path, step: int) -> bool:
     path = directory / str(step)
-    version = saved_version(path)
-    if version is None or version > UNSEALED_VERSION:
+    if not is_old(path):
         return False
     parts = all((path / name).exists() for name in ("_CHECKPOINT_METADATA", STATE, META))
     return parts and step in ocp.path.step.checkpoint_steps(directory)

@@ -99,10 +99,9 @@ class Checkpointer:
         logging.getLogger("absl").addFilter(_not_from_orbax)
         quiet_abandoned_writes()
         self._writes = not read_only and process_id() == 0
-        if self._writes:  # before the manager: in making one the others wait for the first process
-            files.clear_unsealed(self.directory, self._say)
-        elif read_only and process_id() == 0:
-            files.name_unsealed(self.directory, self._say)
+        if process_id() == 0:  # before the manager: in making one the others wait for the first process
+            with refusing(self.directory):
+                (files.name_unsealed if read_only else files.clear_unsealed)(self.directory, self._say)
         self._manager = self._open_manager()
         self._purge()
 
@@ -257,7 +256,8 @@ class Checkpointer:
         if on_first_process(TOPIC, lambda: self._failed or self._is_taken(step)):
             self._close_manager()
             if self._writes:
-                files.clear_unsealed(self.directory, self._say)
+                with refusing(self.directory):
+                    files.clear_unsealed(self.directory, self._say)
             self._manager, self._failed = self._open_manager(), False
         self._faults.pop(step, None)
         return True
@@ -316,10 +316,12 @@ class Checkpointer:
             self._faults[chosen] = [f"Orbax cannot read it: {fault}"]
 
     def _verify(self, step: int) -> list[str]:
-        if step not in self._faults:
-            if is_sealed(self._path(step)):
-                with refusing(self._path(step)):
-                    self._faults[step] = find_damage(self._path(step))
+        if step in self._faults:
+            return self._faults[step]
+        path = self._path(step)
+        with refusing(path):
+            if is_sealed(path) or not files.is_old(path):  # what was retired since it was listed is neither
+                self._faults[step] = find_damage(path)
             else:
                 self._say(
                     f"checkpoint {step} of {self.directory} is of an older format without checksums: not verified"
@@ -342,12 +344,17 @@ class Checkpointer:
         return step
 
     def _first_intact(self) -> int:
-        steps = self.steps()
-        if not steps:
-            self._refuse_empty()
-        for step in reversed(steps):
-            if not self._verify(step):
-                return step
+        while True:
+            steps = self.steps()
+            if not steps:
+                self._refuse_empty()
+            for step in reversed(steps):
+                if not self._verify(step):
+                    return step
+            if not (gone := set(steps) - set(self.steps())):
+                break
+            for step in gone:  # retired by its trainer while it was read here
+                del self._faults[step]
         found = ", ".join(f"{step} ({_brief(self._faults[step])})" for step in reversed(steps))
         raise UserError(
             f"all checkpoints of {self.directory} are damaged: {found}: bring them back from a copy, or train in "

@@ -74,6 +74,8 @@ def find_damage(directory: epath.Path, *, contents: bool = True) -> list[str]:
             listed |= _read_part(directory / part_name(part, parts), part, parts)
         except ManifestError as error:
             faults.append(f"{part_name(part, parts)}: {error}")
+        except FileNotFoundError:  # gone since it was listed
+            faults.append(f"{part_name(part, parts)}: missing")
     own = {part_name(part, parts) for part in range(parts)}
     there = set(_walk(directory)) - own
     if not faults:  # a lost part would make every file that it lists a stranger
@@ -121,12 +123,15 @@ def _render(record: dict[str, Any]) -> bytes:
 
 def _describe(path: epath.Path, *, sync: bool = False) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        if sync:  # Orbax leaves its small files to the system; a manifest must not outlive a power cut without them
-            os.fsync(file.fileno())
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            size += len(block)
+    try:
+        with path.open("rb") as file:
+            if sync:  # Orbax leaves its small files to the system; a manifest must not outlive a power cut without them
+                os.fsync(file.fileno())
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error  # reading names no file
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
@@ -144,7 +149,11 @@ def _compare(path: epath.Path, listed: dict[str, Any], contents: bool) -> str | 
 
 def _walk(directory: epath.Path, above: str = "") -> Iterator[str]:
     """Paths of the files below a directory, with slashes."""
-    for path in directory.iterdir():
+    try:
+        paths = list(directory.iterdir())
+    except FileNotFoundError:  # gone since it was listed
+        return
+    for path in paths:
         name = above + path.name
         if path.is_dir():
             yield from _walk(path, f"{name}/")

@@ -127,17 +127,18 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
 def _comparisons(run_dir: Path) -> list[str]:
     """The sections of other commands' results inside the run directory."""
     body: list[str] = []
-    generations, small_large = (_read_json(run_dir / name / f"{name}.json") for name in ("generations", "small_large"))
-    if generations is not None:
-        body += ["<h2>The generations side by side</h2>", *generations_section(generations["rows"])]
-    if small_large is not None:
-        body += ["<h2>Small against large</h2>", *small_large_section(small_large)]
+    for name, title, section in (
+        ("generations", "The generations side by side", lambda found: generations_section(found["rows"])),
+        ("small_large", "Small against large", small_large_section),
+    ):
+        path = run_dir / name / f"{name}.json"
+        if path.exists():
+            try:
+                shown = section(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, LookupError, TypeError, AttributeError):  # another version's, or cut short
+                shown = [f"<p class=quiet>{escape(path.name)} cannot be read here: run its command again</p>"]
+            body += [f"<h2>{title}</h2>", *shown]
     return body
-
-
-def _read_json(path: Path) -> Any:
-    """The file's content, or None where there is no file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _config(config: Mapping[str, Any]) -> str:

@@ -59,8 +59,12 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     except Exception as error:
         if is_full_disk(error) and not isinstance(error, UserError):
             raise UserError(f"no space left for {path}: free space; nothing was kept") from error
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
+        if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+            raise
+        why, name = error.strerror or error, error.filename
+        ours = tuple(map(str, (partial, place, aside)))
+        if name is not None and not os.path.abspath(os.fsdecode(name)).startswith(ours):
+            raise UserError(f"cannot read {os.fsdecode(name)}: {why}") from error
+        raise UserError(f"cannot write {path}: {why}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

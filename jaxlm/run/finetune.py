@@ -69,18 +69,20 @@ def finetune(
     *,
     profile_steps: tuple[int, int] | None = None,
     dry_run: bool = False,
+    may_change: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Train as ``config`` says in ``run_dir``, from its last checkpoint if it has one; returns the final figures:
     ``eval/loss`` and the scores of the task (``evals.classification``).
 
-    Raises UserError for bad input, before anything expensive has run. ``dry_run`` stops there.
+    Raises UserError for bad input, before anything expensive has run. ``dry_run`` stops there. ``may_change``: further
+    fields in which a run that has begun may differ.
     """
     directory = RunDir(run_dir)
     with one_run(config, directory) as mesh:
         if not dry_run:
             final = on_first_process("run directory", lambda: _open(directory))
             if final is not None:
-                on_first_process("config", lambda: _check_same_task(directory, config))
+                on_first_process("config", lambda: _check_same_task(directory, config, may_change))
                 say(f"{directory.path} is finished: pass another --run-dir to train again")
                 return final
         begun = _Begun(directory)
@@ -92,7 +94,8 @@ def finetune(
             return {"num_params": run.num_params, "num_steps": run.config.num_steps}
         use_compilation_cache()
         keep_freed_memory()
-        on_first_process("config", lambda: _write_config(directory, run))
+        free = may_change if begun.saved else (*may_change, "base_step")  # nothing has come of that step yet
+        on_first_process("config", lambda: _write_config(directory, run, free))
         outcome, _ = train(run, directory, profile_steps)
         facts = {"num_params": run.num_params, "train_flops": run.flops_per_step * run.num_steps}
         return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
@@ -111,7 +114,8 @@ class _Begun:
 
     def fill(self, config: FinetuneConfig) -> FinetuneConfig:
         """``base_step`` as the run wrote it down when it began: the base may have been trained on since."""
-        if config.base_step is not None or self._config.get("base_step") is None or config.base is None:
+        same = config.base is not None and config.base == self._config.get("base")
+        if not (same and self.saved and config.base_step is None):
             return config
         return dataclasses.replace(config, base_step=self._config["base_step"])
 
@@ -246,15 +250,16 @@ def _open(directory: RunDir) -> dict[str, Any] | None:
     return directory.final_figures()
 
 
-def _check_same_task(directory: RunDir, config: FinetuneConfig) -> None:
+def _check_same_task(directory: RunDir, config: FinetuneConfig, may_change: tuple[str, ...]) -> None:
     """Refuses another config's finished run, without its data: what the data would fill in is open, unless given."""
     given = {"base_step": config.base_step, "num_steps": config.num_steps, "task.labels": config.task.labels or None}
     unsaid = [name for name, value in given.items() if value is None]
     model = ["model"] if config.model is None else ["model.vocab_size", "model.dropout"]
-    directory.check_config(config, may_change=(*MAY_CHANGE, *unsaid, *model))
+    directory.check_config(config, may_change=(*MAY_CHANGE, *may_change, *unsaid, *model))
 
 
-def _write_config(directory: RunDir, run: Tuning) -> None:
-    directory.write_config(run.config, may_change=MAY_CHANGE, device=jax.devices()[0].device_kind)
+def _write_config(directory: RunDir, run: Tuning, may_change: tuple[str, ...]) -> None:
+    free = (*MAY_CHANGE, *may_change)
+    directory.write_config(run.config, may_change=free, device=jax.devices()[0].device_kind)
     directory.require(examples_sha256=run.data.fingerprint)
     keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)

@@ -8,6 +8,7 @@ from typing import Any
 from jaxlm.core.errors import UserError
 from jaxlm.evals.paired import paired_difference
 from jaxlm.io.agree import is_first, on_first_process, say
+from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.finetune import finetune
@@ -47,6 +48,7 @@ def pretraining_gain(config: FinetuneConfig, run_dir: str | Path, *, num_seeds: 
     if num_seeds < 2:
         raise UserError(f"num_seeds={num_seeds} has no spread: give 2 or more, 5 for a figure to rely on")
     directory = Path(run_dir)
+    config = dataclasses.replace(config, base_step=_base_step(config, directory))
     arms: dict[str, list[dict[str, Any]]] = {"base": [], "scratch": []}
     for seed in range(config.seed, config.seed + num_seeds):
         for arm, runs in arms.items():
@@ -57,18 +59,42 @@ def pretraining_gain(config: FinetuneConfig, run_dir: str | Path, *, num_seeds: 
                 return {"stopped_by": figures["stopped_by"], "run_dir": str(directory)}
             runs.append(figures)
     names = [name for name in arms["base"][0] if name.startswith("eval/")]
-    results: dict[str, Any] = {"num_pairs": num_seeds, "run_dir": str(directory)}
+    results: dict[str, Any] = {"num_pairs": num_seeds, "base_step": config.base_step, "run_dir": str(directory)}
     for name in names:
-        base, scratch = ([figures[name] for figures in runs] for runs in arms.values())
-        found = paired_difference(base, scratch)
-        results[name] = {
-            "base": sum(base) / num_seeds,
-            "scratch": sum(scratch) / num_seeds,
-            "difference": found.difference,
-            "lower": found.lower,
-            "upper": found.upper,
-        }
-        means = f"{results[name]['base']:.4f} from the base, {results[name]['scratch']:.4f} from nothing"
-        say(f"{name}: {means}, difference {found.difference:+.4f} [{found.lower:+.4f}, {found.upper:+.4f}]")
+        base, scratch = ([figures.get(name) for figures in runs] for runs in arms.values())
+        results[name] = _compare(base, scratch)
+        say(f"{name}: {_describe(results[name])}")
     on_first_process("gain", lambda: write_json(RunDir(directory).path / RESULTS, results))
     return results
+
+
+def _base_step(config: FinetuneConfig, directory: Path) -> int | None:
+    """The checkpoint that all pairs start from: that of the first, for the base may be trained on meanwhile."""
+    first = RunDir(directory / f"base-{config.seed}")
+    if config.base_step is None and first.config_path.exists():
+        return first.read_config()["config"].get("base_step")
+    if config.base_step is None and config.base is not None:
+        with Checkpointer(RunDir(config.base).checkpoints_path, read_only=True) as checkpointer:
+            return checkpointer.newest_intact()
+    return config.base_step
+
+
+def _compare(base: list[float | None], scratch: list[float | None]) -> dict[str, float | int | None]:
+    """Means, and the interval over the pairs in which both arms have the score (a constant has no correlation)."""
+    pairs = [(a, b) for a, b in zip(base, scratch, strict=True) if a is not None and b is not None]
+    undefined = len(base) - len(pairs)
+    if len(pairs) < 2:
+        nothing = dict.fromkeys(("base", "scratch", "difference", "lower", "upper"))
+        return {**nothing, "num_undefined": undefined}
+    ours, theirs = zip(*pairs, strict=True)
+    found = paired_difference(ours, theirs)
+    means = {"base": sum(ours) / len(pairs), "scratch": sum(theirs) / len(pairs)}
+    bounds = {"difference": found.difference, "lower": found.lower, "upper": found.upper}
+    return {**means, **bounds, "num_undefined": undefined}
+
+
+def _describe(row: dict[str, float | int | None]) -> str:
+    if row["difference"] is None:
+        return f"undefined in {row['num_undefined']} of the pairs"
+    means = f"{row['base']:.4f} from the base, {row['scratch']:.4f} from nothing"
+    return f"{means}, difference {row['difference']:+.4f} [{row['lower']:+.4f}, {row['upper']:+.4f}]"

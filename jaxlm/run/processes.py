@@ -134,10 +134,10 @@ def _from_cluster(environ: Mapping[str, str]) -> Launch | None:
             ) from error
         if count == 1:
             continue
-        port = environ.get("JAX_COORDINATOR_PORT")
+        port = environ.get("JAX_COORDINATOR_PORT") or None
         if port is not None and not _is_port(port):
             raise UserError(f"JAX_COORDINATOR_PORT={port!r} is not a port: give a number from 1 to 65535")
-        address = environ.get("JAX_COORDINATOR_ADDRESS")
+        address = environ.get("JAX_COORDINATOR_ADDRESS") or None
         if address is not None:
             _check_host_port(address)
         if address is None and not in_cloud:

@@ -83,7 +83,8 @@ def compare_small_large(config: SmallLargeConfig, run_dir: str | Path) -> dict[s
         prompts = _prompts(config, large, task)
         directory.write_config(config, may_change=MAY_CHANGE)
         say("-- tuning the small model")
-        figures = finetune(task.small, directory.path / SMALL_RUN)
+        # Where the files lie is no matter (a run may be moved): what is in them is, and is compared.
+        figures = finetune(task.small, directory.path / SMALL_RUN, may_change=("task.train", "task.validation"))
         if "stopped_by" in figures:
             return {"stopped_by": figures["stopped_by"], "run_dir": str(directory.path)}
         small = load(directory.path / SMALL_RUN)

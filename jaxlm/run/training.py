@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jax.sharding import Mesh
 
-from jaxlm.core.errors import UserError, is_full_disk
+from jaxlm.core.errors import UserError, full_disk_error, is_full_disk
 from jaxlm.core.types import Array, Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.io.agree import check_same, first_stderr, is_first, on_every_process, one_fate, say
@@ -100,12 +101,16 @@ def _space_for(directory: RunDir) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not is_full_disk(error):
+        if (found := full_disk_error(error)) is None:
             raise
-        if isinstance(error.__context__, UserError):  # of the save that filled it; closing the log failed after it
-            raise error.__context__ from None
+        above: BaseException | None = error
+        while (above := above.__context__) is not None:
+            if isinstance(above, UserError):  # of the save that filled it; closing the log failed after it
+                raise above from None
+        name = getattr(found, "filename", None)
+        place = os.fsdecode(name) if name is not None else directory.path
         raise UserError(
-            f"no space left in {directory.path}: free space; the same command goes on from its last checkpoint"
+            f"no space left in {place}: free space; the same command goes on from its last checkpoint"
         ) from error
 
 
@@ -204,7 +209,12 @@ def conclude(directory: RunDir, outcome: Outcome, facts: dict[str, Any], judged:
         figures["stopped_by"] = outcome.stopped_by
     figures = {name: None if value != value or value in _INFINITE else value for name, value in figures.items()}
     finished = outcome.stopped_by is None
-    write_report(directory.path, final=figures if finished else None)
+    try:
+        write_report(directory.path, final=figures if finished else None)
+    except Exception as error:
+        if finished and not is_full_disk(error):  # nothing in a page may keep a trained run from ending
+            directory.mark_done(figures)
+        raise
     if finished:  # last: a run that is marked has all that belongs to it
         directory.mark_done(figures)
     say(f"report: {directory.report_path}")

@@ -14,10 +14,11 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
-from jaxlm.io import checkpoint_format, checkpoints, checksums
+from jaxlm.io import checkpoint_format, checkpoint_steps, checkpoints, checksums
 from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
 
 META = {"cursor": 7, "skipped": [2, 3], "nothing": None, "config": {"name": "x"}}
@@ -263,14 +264,51 @@ def test_what_cannot_be_read_now_is_no_damage(tmp_path, monkeypatch):
 
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     said: list[str] = []
-    for where, name in ((checksums, "_describe"), (checksums, "_walk"), (checkpoints, "read_state")):
+    for where, name in ((checksums, "_compare"), (checksums, "_walk"), (checkpoints, "read_state")):
         with Checkpointer(tmp_path, say=said.append) as checkpointer, monkeypatch.context() as patched:
             patched.setattr(where, name, locked)
             with pytest.raises(UserError, match=r"cannot read .*2 now .*Permission denied.*try again"):
                 checkpointer.resume(like)
             assert checkpointer.steps() == [1, 2]
+    for read_only in (True, False):
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoint_steps, "is_sealed", locked)
+            with pytest.raises(UserError, match=r"cannot read .*Permission denied"):
+                Checkpointer(tmp_path, read_only=read_only)
     assert said == []
     assert not list(tmp_path.glob("*.damaged"))
+
+
+def test_an_old_step_that_cannot_be_read_now_is_not_renamed(tmp_path, monkeypatch):
+    write_version_1(tmp_path, 5, {"w": jnp.ones(3)}, {})
+
+    def broken(path):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(epath.Path(tmp_path)), "read_bytes", broken)
+        with pytest.raises(UserError, match="Input/output error"):
+            Checkpointer(tmp_path)
+    assert (tmp_path / "5").is_dir()
+
+
+def test_a_step_that_its_trainer_retires_meanwhile_is_no_damage(tmp_path, monkeypatch):
+    with Checkpointer(tmp_path) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, {"w": jnp.full(3, float(step))}, {"cursor": step})
+            checkpointer.wait()
+    verify = Checkpointer._verify
+
+    def retired(self, step):
+        if step == 2 and (tmp_path / "2").exists():  # between the listing and the look into it
+            (tmp_path / "2").rename(tmp_path / "away")
+        return verify(self, step)
+
+    with Checkpointer(tmp_path, read_only=True) as reader:
+        monkeypatch.setattr(Checkpointer, "_verify", retired)
+        assert reader.newest_intact() == 1
+        (tmp_path / "away").rename(tmp_path / "3")
+        assert reader.read_meta() == {"cursor": 2}
 
 
 def test_killed_save_is_no_step_and_is_cleaned(tmp_path):

@@ -131,6 +131,10 @@ def test_comparisons_inside_the_run_have_sections(report, tmp_path):
     assert page.open == []
     for part in ("side by side", "3.250", "no likelihood", "against large", "<m>", "0.250 ± 0.125", "</pre>kind:"):
         assert part in page.text
+    # Another version's table, and one cut short, keep no report from being written.
+    (tmp_path / "generations" / "generations.json").write_text('{"rows": {"n-gram": {"num_params": 5}}}')
+    (tmp_path / "small_large" / "small_large.json").write_text('{"rows": [')
+    assert write_report(tmp_path).read_text().count("cannot be read here: run its command again") == 2
 
 
 def test_report_needs_a_run(tmp_path):

@@ -6,10 +6,9 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
-from jaxlm.core.errors import UserError, is_full_disk
+from jaxlm.core.errors import UserError, full_disk_line, is_full_disk
 from jaxlm.io.writing import new_directory
 
 
@@ -79,17 +78,54 @@ def test_places_that_cannot_be_taken_are_named(tmp_path, monkeypatch):
     assert names(tmp_path) == ["b"]
 
 
-def test_a_full_disk_is_known_by_all_its_names():
-    full = OSError(errno.ENOSPC, "x"), ValueError("... No space left on device"), OSError("9 requested and 4 written")
-    assert all(map(is_full_disk, full))
-    assert not is_full_disk(OSError(errno.EACCES, "x"))
-    if os.path.exists("/dev/full"):
-        with pytest.raises(OSError, match="requested and") as caught, open("/dev/full", "wb") as file:
-            np.zeros(1 << 20).tofile(file)
-        assert is_full_disk(caught.value)
+def caught(fn):
+    try:
+        fn()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_a_full_disk_is_known_and_nothing_else_is_taken_for_one():
+    full = OSError(errno.ENOSPC, "No space left on device", "x")
+
+    def closing_fails_on_top():
+        try:
+            raise full
+        finally:
+            raise OSError(errno.EIO, "x")
+
+    def a_bug_in_its_handler():
+        try:
+            raise full
+        except OSError:
+            raise NameError("x") from None
+
+    def a_bug_on_top():
+        try:
+            raise full
+        except OSError:
+            print(1 // 0)
+
+    assert all(map(is_full_disk, (full, ValueError("... No space left on device"), caught(closing_fails_on_top))))
+    nccl = RuntimeError("shared memory segment /dev/shm/nccl: No space left on device")
+    others = OSError(errno.EACCES, "x"), OSError(errno.EFBIG, "x"), nccl
+    assert not any(map(is_full_disk, (*others, caught(a_bug_in_its_handler), caught(a_bug_on_top))))
+    assert "x" in full_disk_line(full)
 
 
 def test_a_full_disk_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no space left for .*run: free space"), new_directory(tmp_path / "run"):
-        raise OSError("9 requested and 4 written")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not names(tmp_path)
+
+
+def test_an_input_that_cannot_be_read_is_not_the_outputs_fault(tmp_path):
+    with (
+        pytest.raises(UserError, match="cannot read /models/weights: Permission denied"),
+        new_directory(tmp_path / "a"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "/models/weights")
+    with pytest.raises(BrokenPipeError), new_directory(tmp_path / "a"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     assert not names(tmp_path)

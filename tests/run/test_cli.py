@@ -52,7 +52,8 @@ def raising(error: BaseException):
         (
             OSError(28, "No space left on device", "config.json"),
             2,
-            "error: no space left on the device for config.json: free space and start the same command again\n",
+            "error: no space left ([Errno 28] No space left on device: 'config.json'): free space and start the same "
+            "command again\n",
         ),
     ],
 )

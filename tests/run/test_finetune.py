@@ -231,7 +231,18 @@ def test_what_pretraining_is_worth_comes_with_its_interval(base, tmp_path, capsy
         assert results[name]["difference"] == pytest.approx(base_mean - scratch_mean)
         assert results[name]["lower"] <= results[name]["difference"] <= results[name]["upper"]
     assert json.loads((tmp_path / "gain" / "gain.json").read_text()) == results
+    assert results["base_step"] == 5
     with pytest.raises(UserError, match="no spread"):
         gain.main([*argv, "--num-seeds", "1"])
     with pytest.raises(UserError, match="give --base RUN"):
         gain.main([*argv, "--from-scratch", "True"])
+
+
+def test_an_undefined_score_leaves_out_its_pair_alone():
+    found = gain._compare([0.5, None, 0.7], [0.1, 0.2, 0.1])
+    assert found["num_undefined"] == 1
+    assert found["difference"] == pytest.approx(0.5)
+    assert gain._compare([None, 1.0], [0.0, None]) == {
+        **dict.fromkeys(("base", "scratch", "difference", "lower", "upper")),
+        "num_undefined": 2,
+    }

@@ -164,7 +164,7 @@ with one_fate():
     [
         (0, "burns", 1, "RuntimeError: the disk is on fire"),
         (1, "burns", 1, "RuntimeError: the disk is on fire"),
-        (1, "full", 2, "error: no space left on the device: free space"),
+        (1, "full", 2, "error: no space left ([Errno 28] No space left on device): free space"),
     ],
 )
 def test_what_only_one_process_meets_ends_both_at_once(failing, how, code, words):

@@ -158,6 +158,6 @@ def test_bad_input_is_one_line_before_anything_is_trained(files, tmp_path, make_
 
 def test_a_signal_ends_it_as_it_ends_finetuning(files, tmp_path, capsys, monkeypatch):
     config, _ = files
-    monkeypatch.setattr(small_large, "finetune", lambda *_: {"stopped_by": "SIGTERM"})
+    monkeypatch.setattr(small_large, "finetune", lambda *_, **__: {"stopped_by": "SIGTERM"})
     assert main(["small-large", str(config), "--run-dir", str(tmp_path / "run")]) == 128 + signal.SIGTERM
     assert json.loads(capsys.readouterr().out)["stopped_by"] == "SIGTERM"
