@@ -52,9 +52,9 @@ install: $(DEV)  ## the environment with everything for development
 
 quickstart: $(CORE)  ## train a small Transformer on Python's own documentation, then let it write
 	@$(BIN)/python -m experiments.pretrain quickstart --run-dir $(RUN_DIR)
-	@$(BIN)/python -m experiments.generations quickstart_generations --decoder-run $(RUN_DIR) --run-dir $(RUN_DIR)/generations
-	@$(BIN)/python -m experiments.small_large small_large --large $(RUN_DIR) --run-dir $(RUN_DIR)/small_large
-	@$(BIN)/python -m jaxlm report $(RUN_DIR)
+	@$(BIN)/python -m experiments.generations quickstart_generations --decoder-run $(RUN_DIR) --run-dir $(RUN_DIR)/generations >/dev/null
+	@$(BIN)/python -m experiments.small_large small_large --large $(RUN_DIR) --run-dir $(RUN_DIR)/small_large >/dev/null
+	@$(BIN)/python -m jaxlm report $(RUN_DIR) >/dev/null
 	@$(BIN)/python -m experiments.generate $(RUN_DIR)
 
 test: $(DEV)  ## every test of under 20 seconds

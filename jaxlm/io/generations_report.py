@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.io.page import completion, escape, grid_table, pictures, render_page
+from jaxlm.io.page import completion, escape, grid_table, pictures, render_page, text_table
 from jaxlm.io.plots import Curve, draw_curves
 from jaxlm.io.progress import format_count
 from jaxlm.io.run_dir import write_text
@@ -27,6 +27,11 @@ COLUMNS = (
 def write_generations_report(path: Path, title: str, rows: Rows) -> None:
     """A page of `generations_section`."""
     write_text(path, render_page(title, [f"<h1>{escape(title)}</h1>", *generations_section(rows)]))
+
+
+def generations_table(rows: Rows) -> str:
+    """The table for a terminal."""
+    return text_table(COLUMNS, [_cells(name, row) for name, row in rows.items()])
 
 
 def generations_section(rows: Rows) -> list[str]:

@@ -42,6 +42,19 @@ def grid_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table class=grid-table><tr>{head}</tr>{''.join(lines)}</table>"
 
 
+def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same table for a terminal: the first column to the left, the others to the right."""
+    lines = [tuple(columns), *(tuple(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = (
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
+    return "\n".join(f"  {line}".rstrip() for line in shown)
+
+
 def completion(prompt: str, text: str, *, most: int = 2000) -> str:
     """A sample, its prompt in bold."""
     return f"<pre><b>{escape(prompt[:most])}</b>{escape(text[:most])}</pre>"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxlm.io.page import escape, grid_table, render_page
+from jaxlm.io.page import escape, grid_table, render_page, text_table
 from jaxlm.io.run_dir import write_text
 
 COLUMNS = (
@@ -21,6 +21,11 @@ COLUMNS = (
 def write_small_large_report(path: Path, title: str, results: Mapping[str, Any]) -> None:
     """A page of `small_large_section`."""
     write_text(path, render_page(title, [f"<h1>{escape(title)}</h1>", *small_large_section(results)]))
+
+
+def small_large_table(results: Mapping[str, Any]) -> str:
+    """The table for a terminal."""
+    return text_table(COLUMNS, [_cells(row) for row in results["rows"]])
 
 
 def small_large_section(results: Mapping[str, Any]) -> list[str]:

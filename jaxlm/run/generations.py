@@ -18,7 +18,7 @@ from jaxlm.data.corpus import Document
 from jaxlm.evals.positions import loss_by_position
 from jaxlm.io.agree import say
 from jaxlm.io.config_json import config_to_dict, decode_config
-from jaxlm.io.generations_report import write_generations_report
+from jaxlm.io.generations_report import generations_table, write_generations_report
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.ngram_fit import fit_ngram
@@ -100,6 +100,7 @@ def compare_generations(config: GenerationsConfig, run_dir: str | Path) -> dict[
         results = {"rows": rows, "run_dir": str(directory.path)}
         write_json(directory.path / RESULTS, results)
         write_generations_report(directory.report_path, config.name, rows)
+        say(generations_table(rows))
         say(f"report: {directory.report_path}")
         return results
 

@@ -22,7 +22,7 @@ from jaxlm.io.agree import say
 from jaxlm.io.corpora.stdlib_kinds import KINDS, load_kinds
 from jaxlm.io.labelled import read_examples
 from jaxlm.io.run_dir import RunDir, write_json, write_text
-from jaxlm.io.small_large_report import write_small_large_report
+from jaxlm.io.small_large_report import small_large_table, write_small_large_report
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.config_files import CommandOptions, load_config
@@ -107,6 +107,7 @@ def compare_small_large(config: SmallLargeConfig, run_dir: str | Path) -> dict[s
         }
         write_json(directory.path / RESULTS, results)
         write_small_large_report(directory.report_path, config.name, results)
+        say(small_large_table(results))
         say(f"report: {directory.report_path}")
         return results
 

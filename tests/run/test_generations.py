@@ -104,6 +104,8 @@ def test_one_table_of_all_generations(command):
     assert isinstance(lm, EncoderLM)
     for text, length in (("abc", 3), ("x" * 100, 30), ("\U0001f600" * 20, 7), ("", 0)):  # between <bos> and <eos>
         assert len(first_piece(lm, text)) == length
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("  n-gram ")]
+    assert f"{rows['n-gram']['bits_per_byte']:.3f}" in line
     again = run()
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("is finished") == 4
