@@ -3,7 +3,7 @@
     python -m experiments.pretrain quickstart
 
 Text, tokenizer and model all come from this machine: nothing is downloaded. Measured on 2 shared CPU cores, seed 0:
-137 s, 1.912 bits per byte on held-out modules (`xz -9e` primed with the training docstrings: 2.029).
+128 s, 1.912 bits per byte on held-out modules (`xz -9e` primed with the training docstrings: 2.029).
 """
 
 from jaxlm.data.batches import DataConfig
