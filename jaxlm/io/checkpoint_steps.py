@@ -14,6 +14,8 @@ from jaxlm.io.checkpoint_format import UNSEALED_VERSION
 from jaxlm.io.checksums import is_sealed, unseal
 
 STATE, META, TRASH, UNFINISHED = "state", "meta", ".deleted", ".unfinished"
+TEMPORARY = ".orbax-checkpoint-tmp"
+"""What follows the step in the name that Orbax writes it under. It removes those too, at leisure and not always."""
 
 
 def committed_steps(directory: epath.Path) -> list[int]:
@@ -74,6 +76,8 @@ def clear_unsealed(directory: epath.Path, say: Callable[[str], None]) -> None:
             name = set_aside(directory, step)
             say(f"checkpoint {step} of {directory} is not whole, or its checksums are missing: renamed to {name}")
     for step in marked:
+        for path in list(directory.glob(f"{step}{TEMPORARY}*")):
+            _throw_away(directory, path)
         unmark(directory, step)
 
 
@@ -100,15 +104,13 @@ def set_aside(directory: epath.Path, step: int) -> str:
 
 def discard(directory: epath.Path, step: int) -> None:
     """Takes a step out of the list for good. Killed at any moment, it leaves the step whole or not listed."""
-    path, trash = directory / str(step), directory / TRASH
-    if "://" in os.fspath(directory):  # object stores cannot rename a directory at once
+    path = directory / str(step)
+    if not _renames_at_once(directory):
         mark_unfinished(directory, step)
         unseal(path)
-        path.rmtree()
+    _throw_away(directory, path)
+    if not _renames_at_once(directory):
         unmark(directory, step)
-    else:
-        trash.mkdir(exist_ok=True)
-        path.rename(trash / f"{step}-{time.time_ns()}")
 
 
 def purge(directory: epath.Path) -> None:
@@ -126,6 +128,20 @@ def purge(directory: epath.Path) -> None:
 def purging(directory: epath.Path) -> Iterator[threading.Thread]:
     """The threads that empty the trash."""
     return (thread for thread in threading.enumerate() if thread.name.startswith(f"{directory / TRASH}/"))
+
+
+def _renames_at_once(directory: epath.Path) -> bool:
+    """Object stores do not: they copy and delete, object by object."""
+    return "://" not in os.fspath(directory)
+
+
+def _throw_away(directory: epath.Path, path: epath.Path) -> None:
+    """To the trash, or gone where there is none."""
+    if _renames_at_once(directory):
+        (directory / TRASH).mkdir(exist_ok=True)
+        path.rename(directory / TRASH / f"{path.name}-{time.time_ns()}")
+    else:
+        path.rmtree()
 
 
 def _mark(directory: epath.Path, step: int) -> epath.Path:
