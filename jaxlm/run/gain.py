@@ -1,19 +1,18 @@
 """What pretraining is worth to a task: fine-tuned from the base and from nothing, over several seeds, in pairs."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.paired import paired_difference
-from jaxlm.io.agree import is_first, on_first_process, say
+from jaxlm.io.agree import on_first_process, say
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.finetune import finetune
 from jaxlm.run.finetune_config import FinetuneConfig
-from jaxlm.run.training import exit_code
+from jaxlm.run.training import exit_code, print_figures
 
 RESULTS = "gain.json"
 
@@ -31,8 +30,7 @@ def main(argv: list[str]) -> int:
     config, options = load_config(FinetuneConfig, argv, GainOptions, prog="experiments.gain")
     run_dir = options.run_dir or Path("runs") / f"{config.name}-gain"
     results = pretraining_gain(config, run_dir, num_seeds=options.num_seeds)
-    if is_first():
-        print(json.dumps(results))
+    print_figures(results)
     return exit_code(results)
 
 

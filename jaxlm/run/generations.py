@@ -5,7 +5,6 @@ Each model is a run of its own below the run directory, resumed like any other; 
 
 import dataclasses
 import itertools
-import json
 import statistics
 import time
 from pathlib import Path
@@ -32,8 +31,8 @@ from jaxlm.run.language_model import LanguageModel
 from jaxlm.run.ngram_runs import new_run, run_config, write_run
 from jaxlm.run.prepare import PreparedData, prepare_data
 from jaxlm.run.pretrain import pretrain
-from jaxlm.run.processes import detect_processes
-from jaxlm.run.training import exit_code
+from jaxlm.run.processes import require_single_process
+from jaxlm.run.training import exit_code, print_figures
 from jaxlm.text.tokenizer import MASK
 
 NGRAM_RUN = "n-gram"
@@ -56,11 +55,10 @@ def main(argv: list[str]) -> int:
     """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the table as JSON.
 
     The exit code of a run that a signal stopped is that of ``jaxlm pretrain``."""
-    if detect_processes() is not None:
-        raise UserError("jaxlm generations is a single process: start it without the variables of a cluster")
+    require_single_process("jaxlm generations")
     config, options = load_config(GenerationsConfig, argv, CommandOptions, prog="jaxlm generations")
     results = compare_generations(config, options.run_dir or Path("runs") / config.name)
-    print(json.dumps(results))
+    print_figures(results)
     return exit_code(results)
 
 

@@ -63,6 +63,12 @@ def detect_processes(environ: Mapping[str, str] = os.environ) -> Launch | None:
     return None if launch is None or launch.num_processes == 1 else launch
 
 
+def require_single_process(command: str) -> None:
+    """Raises UserError where the environment makes this one of several processes and the command is a single one."""
+    if detect_processes() is not None:
+        raise UserError(f"{command} is a single process: start it without the variables of a cluster")
+
+
 def start_processes() -> None:
     """Joins the other processes of this run, if there are any. To be called before anything uses a device.
 

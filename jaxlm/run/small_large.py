@@ -30,9 +30,9 @@ from jaxlm.run.devices import cache_root
 from jaxlm.run.finetune import finetune
 from jaxlm.run.finetune_config import FinetuneConfig
 from jaxlm.run.handle import load
-from jaxlm.run.processes import detect_processes
+from jaxlm.run.processes import require_single_process
 from jaxlm.run.small_large_config import SmallLargeConfig
-from jaxlm.run.training import exit_code
+from jaxlm.run.training import exit_code, print_figures
 from jaxlm.run.tuned_model import TunedModel
 
 RESULTS = "small_large.json"
@@ -59,11 +59,10 @@ def main(argv: list[str]) -> int:
     """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the table as JSON.
 
     The exit code of a run that a signal stopped is that of ``jaxlm finetune``."""
-    if detect_processes() is not None:
-        raise UserError("jaxlm small-large is a single process: start it without the variables of a cluster")
+    require_single_process("jaxlm small-large")
     config, options = load_config(SmallLargeConfig, argv, CommandOptions, prog="jaxlm small-large")
     results = compare_small_large(config, options.run_dir or Path("runs") / config.name)
-    print(json.dumps(results))
+    print_figures(results)
     return exit_code(results)
 
 

@@ -1,5 +1,7 @@
 """Run directories as fine-tuning leaves them, with random parameters."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -7,28 +9,15 @@ from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.tokenizers.hf import read_hf_tokenizer
-from jaxlm.models.encoder_config import EncoderConfig
+from jaxlm.models.encoder_config import BERT_BASE
 from jaxlm.models.families import make_model
 from jaxlm.models.heads import make_task_model
 from jaxlm.run.finetune_config import FinetuneConfig, TaskConfig
 from jaxlm.run.finetune_data import head_config
 from tests.io.hf.directories import VOCAB, write_ascii_tokenizer
 
-BERT = EncoderConfig(
-    vocab_size=VOCAB,
-    max_seq_len=32,
-    num_layers=2,
-    model_dim=16,
-    num_heads=4,
-    mlp_dim=20,
-    mlp="gelu_exact",
-    norm="layernorm",
-    norm_eps=1e-12,
-    post_norm=True,
-    bias=True,
-    qk_norm=False,
-    position="learned",
-    pooler=True,
+BERT = dataclasses.replace(
+    BERT_BASE, vocab_size=VOCAB, max_seq_len=32, num_layers=2, model_dim=16, num_heads=4, mlp_dim=20, dropout=0.0
 )
 TASKS = {
     "classify": TaskConfig("classify", labels=("bad", "fair", "good"), text_b="other"),
