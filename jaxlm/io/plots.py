@@ -1,7 +1,8 @@
 """Pictures of a run as SVG text, drawn with matplotlib off screen."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,33 +44,12 @@ def draw_curves(
       robust: the first few values (a loss before the first steps) leave the picture rather than flatten the rest.
       from_zero: the axis starts at 0, so that small wobbles look small.
     """
-    import matplotlib
-
-    # Object-oriented throughout: pyplot would keep global state and look for a display.
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "jaxlm",
-        "font.family": "sans-serif",
-        "font.size": 9,
-        "axes.edgecolor": "#9ca3af",
-        "axes.labelcolor": "#4b5563",
-        "xtick.color": "#4b5563",
-        "ytick.color": "#4b5563",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(5.4, 3.1), layout="constrained")
-        canvas = FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+    with _picture(title) as (axes, out):
         for colour, curve in zip(_COLOURS, curves, strict=False):
             _draw(axes, curve, colour)
-        axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color="#111827")
         axes.set_xlabel(x_label)
-        axes.grid(True, color="#e5e7eb", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
         if log_y:
             axes.set_yscale("log")
         elif max(float(np.nanmax(curve.values)) for curve in curves) >= 1e4:
@@ -87,10 +67,84 @@ def draw_curves(
             axes.set_ylim(bottom=0)
         if len(curves) > 1:
             axes.legend(frameon=False, fontsize=8.5)
-        out = io.StringIO()
-        canvas.print_svg(out, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+    return out.svg
+
+
+class Bars(NamedTuple):
+    """One series of bars: a value for each name; NaN draws none."""
+
+    label: str
+    values: Sequence[float]
+
+
+def draw_bars(
+    title: str, names: Sequence[str], series: Sequence[Bars], *, x_label: str = "", stacked: bool = False
+) -> str:
+    """Horizontal bars, the first name on top, as an ``<svg>`` text.
+
+    Args:
+      title: what stands above it.
+      names: one row of bars each.
+      series: side by side in a row, or with ``stacked`` one after the other; a legend where there are several.
+      x_label: what the bars measure.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    groups = 1 if stacked else len(series)
+    with _picture(title, height=1.1 + 0.22 * len(names) * max(groups, 1.3)) as (axes, out):
+        rows, size = np.arange(len(names)), 0.8 / groups
+        left = np.zeros(len(names))
+        for i, (colour, one) in enumerate(zip(_COLOURS * (1 + len(series) // len(_COLOURS)), series, strict=False)):
+            values = np.nan_to_num(np.asarray(one.values, float))
+            place = rows if stacked else rows + (i - (groups - 1) / 2) * size
+            axes.barh(place, values, size, left=left if stacked else None, color=colour, label=one.label)
+            left += values
+        axes.set_yticks(rows, names)
+        axes.invert_yaxis()
+        axes.set_xlabel(x_label)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(False, axis="y")
+        if len(series) > 1:
+            axes.legend(frameon=False, fontsize=8.5)
+    return out.svg
+
+
+class _Drawn:
+    svg = ""
+
+
+@contextlib.contextmanager
+def _picture(title: str, *, height: float = 3.1) -> Iterator[tuple[Any, _Drawn]]:
+    """Axes to draw on; what is drawn is the text ``svg`` at the end."""
+    import matplotlib
+
+    # Object-oriented throughout: pyplot would keep global state and look for a display.
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "jaxlm",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "axes.edgecolor": "#9ca3af",
+        "axes.labelcolor": "#4b5563",
+        "xtick.color": "#4b5563",
+        "ytick.color": "#4b5563",
+    }
+    drawn = _Drawn()
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(5.4, height), layout="constrained")
+        canvas = FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color="#111827")
+        axes.set_axisbelow(True)
+        axes.grid(True, color="#e5e7eb", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        yield axes, drawn
+        text = io.StringIO()
+        canvas.print_svg(text, metadata={"Date": None, "Creator": None})
+    drawn.svg = text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def _draw(axes: Any, curve: Curve, colour: str) -> None:

@@ -11,8 +11,11 @@ from jaxlm.core.errors import UserError, full_disk_line, is_full_disk
 Main = Callable[[list[str]], int]
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "corpus": ("jaxlm.run.corpus.build:main", "collect, clean, deduplicate and mix text: jaxlm corpus CONFIG"),
     "pretrain": ("jaxlm.run.pretrain:main", "train a language model: jaxlm pretrain CONFIG [--field.sub value ...]"),
     "finetune": ("jaxlm.run.finetune:main", "teach it a task from labelled data: jaxlm finetune CONFIG --base RUN"),
+    "mixture": ("jaxlm.run.mixture:main", "which mixture of sources to train on, by small runs: jaxlm mixture CONFIG"),
+    "tokenizers": ("jaxlm.run.tokenizer_study:main", "tokenizers side by side on your text: jaxlm tokenizers CONFIG"),
     "generations": (
         "jaxlm.run.generations:main",
         "n-gram, RNN, LSTM, GRU, decoder and encoder side by side: jaxlm generations CONFIG",

@@ -10,6 +10,8 @@ PEERS = {
     "nanogpt": "our train step against nanoGPT's compiled one",
     "recurrent": "our recurrent layers against torch.nn's: equal outputs and gradients, and speed",
     "kenlm": "our n-gram commands against KenLM's, whole processes",
+    "datatrove": "our cleaning rules against datatrove's filters: equal verdicts, and speed",
+    "minhash": "our MinHash signatures against datatrove's and rensa's: speed",
 }
 
 

@@ -61,33 +61,43 @@ def _split_info(builder: Any, split: str) -> Any:
 
 def read_split(builder: Any, split: str, config: CorpusConfig, bad: BadInput) -> Iterator[Document]:
     """The documents of one split, in its stored order."""
-    import tensorflow_datasets as tfds
-
     _split_info(builder, split)
     name = config.text_field
     features = builder.info.features
     if name not in features:
         known = ", ".join(features)
         raise UserError(f"TFDS dataset {config.tfds_name!r} has no feature {name!r}: set corpus.text_field to {known}")
+    for index, example in enumerate(read_examples(builder, split, [name], str(config.tfds_name))):
+        where = f"{config.tfds_name} {split} example {index}"
+        value = example[name]
+        if isinstance(value, bytes):
+            try:
+                value = value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                bad.add(f"{where} is not UTF-8 at byte {error.start}")
+                continue
+        text = check_value(value, name, where, bad)
+        if text:
+            yield Document(text, f"{config.tfds_name}/{split}:{index}")
+
+
+def read_examples(
+    builder: Any, split: str, names: list[str], dataset: str, start: int = 0, stop: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The features ``names`` of the examples ``start`` to ``stop``, in stored order; the others are not decoded."""
+    import tensorflow_datasets as tfds
+
+    # PartialDecoding needs TensorFlow, and as_data_source fails on it (TFDS 4.9.10): records as bytes, and their part.
     try:
-        source = builder.as_data_source(split, decoders=tfds.decode.PartialDecoding({name: True}))
-    except Exception as error:
+        features: Any = tfds.features.FeaturesDict({name: builder.info.features[name] for name in names})
+        source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    except Exception as error:  # TFDS raises many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"TFDS dataset {config.tfds_name!r} has no random access ({reason}): prepare it with "
-            "file_format='array_record', or pip install 'jaxlm[tfds]'"
+            f"TFDS dataset {dataset!r} has no random access ({reason}): prepare it with file_format='array_record', "
+            "or pip install 'jaxlm[tfds]'"
         ) from None
-    for start in range(0, len(source), _BATCH):
-        indices = list(range(start, min(start + _BATCH, len(source))))
-        for index, example in zip(indices, source.__getitems__(indices), strict=True):
-            where = f"{config.tfds_name} {split} example {index}"
-            value = example[name]
-            if isinstance(value, bytes):
-                try:
-                    value = value.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    bad.add(f"{where} is not UTF-8 at byte {error.start}")
-                    continue
-            text = check_value(value, name, where, bad)
-            if text:
-                yield Document(text, f"{config.tfds_name}/{split}:{index}")
+    stop = len(source) if stop is None else stop
+    for first in range(start, stop, _BATCH):
+        for record in source.__getitems__(list(range(first, min(first + _BATCH, stop)))):
+            yield features.deserialize_example_np(record)

@@ -1,0 +1,81 @@
+"""TFDS splits as sources, read by random access."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.data.corpus import CorpusConfig, Document
+from jaxlm.data.source import SourceConfig
+from jaxlm.io.corpora import tfds_source
+from jaxlm.io.corpora.archives import SourceFile
+from jaxlm.io.corpora.files import BadInput
+from jaxlm.io.corpora.records import FieldError, text_of
+
+_FILE_EXAMPLES = 65_536
+
+
+def find_files(source: SourceConfig) -> list[SourceFile]:
+    """The split in pieces of 65,536 examples, so that shards can share one."""
+    info = _split(_builder(source), source)
+    size = sum(Path(path).stat().st_size for path in info.filepaths)
+    total = int(info.num_examples)
+    return [
+        SourceFile(str(source.tfds_name), source.tfds_split, size * min(_FILE_EXAMPLES, total - start) // total,
+                   start, min(start + _FILE_EXAMPLES, total))
+        for start in range(0, total, _FILE_EXAMPLES)
+    ]  # fmt: skip
+
+
+def _builder(source: SourceConfig) -> Any:
+    config = CorpusConfig(source="tfds", tfds_name=source.tfds_name, tfds_data_dir=source.tfds_data_dir)
+    return tfds_source.open_builder(config)
+
+
+def _split(builder: Any, source: SourceConfig) -> Any:
+    try:
+        return builder.info.splits[source.tfds_split]
+    except (KeyError, ValueError):
+        known = ", ".join(builder.info.splits) or "none"
+        raise UserError(
+            f"TFDS dataset {source.tfds_name!r} has no split {source.tfds_split!r}: it has {known}"
+        ) from None
+
+
+def read_tfds(file: SourceFile, source: SourceConfig, bad: BadInput) -> Iterator[Document]:
+    """The examples ``start`` to ``stop`` of a split in stored order; only the features that fields name are read."""
+    builder = _builder(source)
+    features = builder.info.features
+    names = {field.removesuffix("?").split(".")[0]: field for field in source.fields}
+    wanted = [name for name in names if name in features]
+    missing = [name for name, field in names.items() if name not in features and not field.endswith("?")]
+    if missing:
+        raise UserError(
+            f"TFDS dataset {source.tfds_name!r} has no feature {missing[0]!r}: set fields to {', '.join(features)}"
+        )
+    where = f"{source.tfds_name}/{source.tfds_split}"
+    examples = tfds_source.read_examples(
+        builder, source.tfds_split, wanted, str(source.tfds_name), file.start, file.stop
+    )
+    for index, example in enumerate(examples, file.start):
+        try:
+            text = text_of(_plain(example), source)
+        except UnicodeDecodeError as error:
+            bad.add_at(where, None, f"is not UTF-8 at byte {error.start} of a field", place=f"example {index}")
+        except FieldError as error:
+            bad.add_at(where, None, str(error), place=f"example {index}")
+        else:
+            yield Document(text, f"{where}:{index}")
+
+
+def _plain(value: Any) -> Any:
+    """Bytes as text, arrays as lists."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    return value

@@ -1,0 +1,1 @@
+"""A corpus is built: collected, cleaned, deduplicated, decontaminated, mixed and written, stage by stage."""

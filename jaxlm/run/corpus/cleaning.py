@@ -1,0 +1,75 @@
+"""A recipe at work on a batch of documents: every step's account, and the note of every removed document."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from jaxlm.data.ledger import Ledger
+from jaxlm.io.shards import Record, Removal, removal
+from jaxlm.text.recipe import run_steps
+from jaxlm.text.steps import Recipe, Step
+
+
+class Cleaner:
+    """Runs recipes over batches and keeps the account.
+
+    ``times``: step -> [processor seconds, bytes read], which differ from run to run and so stand apart from the ledger.
+    """
+
+    def __init__(self, ledger: Ledger, note: Callable[[Removal], None]) -> None:
+        self.times: dict[str, list[float]] = {}
+        self._ledger = ledger
+        self._note = note
+
+    def clean(self, records: Sequence[Record], recipe: Recipe) -> list[Record]:
+        """The documents that pass, as edited. All are of one source; the batch should hold 1 to 4 MB."""
+        texts = [record.text for record in records]
+        sizes = [len(text.encode()) for text in texts]
+        alive = list(range(len(texts)))
+        start = time.process_time()
+        for result in run_steps(texts, recipe):
+            if not result.before:
+                break
+            name, spent = recipe[result.place].name, time.process_time() - start
+            account = self._ledger.at(records[0].source, name)
+            size_in = sum(sizes[i] for i in result.before)
+            account.documents_in += len(result.before)
+            account.bytes_in += size_in
+            account.changed += len(result.changes)
+            account.changes += sum(result.changes.values())
+            for i in result.changes:
+                sizes[i] = len(texts[i].encode())
+            for i, why in result.removed.items():
+                # An edit that leaves nothing: the excerpt is of what there was.
+                gone = records[i]._replace(text=texts[i] or records[i].text)
+                note = removal(gone, name, why.reason, why.value)
+                account.remove(why.reason, sample_of(note))
+                self._note(note)
+            alive = result.after
+            account.documents_out += len(alive)
+            account.bytes_out += sum(sizes[i] for i in alive)
+            total = self.times.setdefault(name, [0.0, 0])
+            total[0] += spent
+            total[1] += size_in
+            start = time.process_time()
+        return [records[i]._replace(text=texts[i]) for i in alive]
+
+
+def sample_of(note: Removal) -> dict[str, object]:
+    """A removed document as a ledger shows it."""
+    value = None if math.isnan(note.value) else round(note.value, 6)
+    return {"origin": note.origin, "value": value, "detail": note.detail, "excerpt": note.excerpt[:160]}
+
+
+def describe(step: Step) -> dict[str, object]:
+    """A step as plain values: its name and its thresholds."""
+    fields = getattr(step, "__dataclass_fields__", {})
+    return {"step": step.name} | {name: _plain(getattr(step, name)) for name in fields}
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list | set | frozenset):
+        return [_plain(one) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    return str(value)

@@ -1,0 +1,1 @@
+"""Rules: what makes a document worth keeping, judged over a batch at once."""

@@ -1,0 +1,35 @@
+"""What must be found on real text: planted near copies, known copies, planted evaluation items."""
+
+import json
+
+import pytest
+
+from tools import duplicates
+
+
+def figures(capsys, *argv):
+    duplicates.main(list(argv))
+    return json.loads(capsys.readouterr().out)
+
+
+def test_planted_near_copies(shared_data, capsys):
+    found = figures(capsys, "planted", "--data", str(shared_data), "--count", "4000", "--each", "150")
+    assert found["by_rate"]["0.05"]["recall"] >= 0.98
+    for rate in ("0.05", "0.1"):
+        assert found["by_rate"][rate]["recall_above_threshold"] >= 0.98
+    assert found["precision"] >= 0.98
+
+
+def test_known_copies(shared_data, capsys):
+    found = figures(capsys, "known", "--data", str(shared_data))
+    assert found["flan_found"] == found["flan"] == 7473
+    assert found["poem_repeats_found_exact"] == found["poem_repeats"] == 526
+
+
+@pytest.mark.slow
+def test_planted_items(shared_data, capsys):
+    found = figures(capsys, "items", "--data", str(shared_data), "--count", "4000")
+    recall = found["recall_by_words_changed"]
+    assert set(recall["0.0"].values()) == {1.0}
+    assert found["false_positive_rate"] == 0
+    assert min(recall["0.05"].values()) >= 0.93
