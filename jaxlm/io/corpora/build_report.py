@@ -163,10 +163,10 @@ def draw_build(report: Report) -> list[tuple[str, str]]:
             Bars("realised", [realised.get(name, 0.0) for name in names]),
         ]
         drawn.append((title, draw_bars(title, names, series)))
-    speeds = [(step["step"], step["megabytes_per_second"]) for step in report["steps"] if step["megabytes_per_second"]]
+    speeds = report["speeds"]
     if speeds:
-        title = "speed of each step, MB/s a core"
-        drawn.append((title, draw_bars(title, [name for name, _ in speeds], [Bars("", [mbs for _, mbs in speeds])])))
+        title = "speed, MB/s a core"
+        drawn.append((title, draw_bars(title, list(speeds), [Bars("", list(speeds.values()))])))
     return drawn
 
 

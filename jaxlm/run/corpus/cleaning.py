@@ -10,14 +10,31 @@ from jaxlm.text.recipe import run_steps
 from jaxlm.text.steps import Recipe, Step
 
 
+class Stopwatch:
+    """Processor time by name, over the bytes that it was spent on: ``spent[name]`` is [seconds, bytes]."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, list[float]] = {}
+        self._start = time.process_time()
+
+    def start(self) -> None:
+        """What is lapped next begins here."""
+        self._start = time.process_time()
+
+    def lap(self, name: str, num_bytes: int) -> None:
+        """Notes the time since the start, or the last lap."""
+        now = time.process_time()
+        total = self.spent.setdefault(name, [0.0, 0])
+        total[0] += now - self._start
+        total[1] += num_bytes
+        self._start = now
+
+
 class Cleaner:
-    """Runs recipes over batches and keeps the account.
+    """Runs recipes over batches and keeps the account. Times differ from run to run: they stand apart from it."""
 
-    ``times``: step -> [processor seconds, bytes read], which differ from run to run and so stand apart from the ledger.
-    """
-
-    def __init__(self, ledger: Ledger, note: Callable[[Removal], None]) -> None:
-        self.times: dict[str, list[float]] = {}
+    def __init__(self, ledger: Ledger, note: Callable[[Removal], None], watch: Stopwatch) -> None:
+        self._watch = watch
         self._ledger = ledger
         self._note = note
 
@@ -26,13 +43,13 @@ class Cleaner:
         texts = [record.text for record in records]
         sizes = [len(text.encode()) for text in texts]
         alive = list(range(len(texts)))
-        start = time.process_time()
+        self._watch.start()
         for result in run_steps(texts, recipe):
             if not result.before:
                 break
-            name, spent = recipe[result.place].name, time.process_time() - start
+            name, size_in = recipe[result.place].name, sum(sizes[i] for i in result.before)
+            self._watch.lap(name, size_in)
             account = self._ledger.at(records[0].source, name)
-            size_in = sum(sizes[i] for i in result.before)
             account.documents_in += len(result.before)
             account.bytes_in += size_in
             account.changed += len(result.changes)
@@ -48,10 +65,7 @@ class Cleaner:
             alive = result.after
             account.documents_out += len(alive)
             account.bytes_out += sum(sizes[i] for i in alive)
-            total = self.times.setdefault(name, [0.0, 0])
-            total[0] += spent
-            total[1] += size_in
-            start = time.process_time()
+            self._watch.start()
         return [records[i]._replace(text=texts[i]) for i in alive]
 
 

@@ -14,7 +14,7 @@ from jaxlm.io.corpora.archives import SourceFile
 from jaxlm.io.corpora.files import BadInput
 from jaxlm.io.corpora.sources import account, read_source
 from jaxlm.io.shards import REMOVED, Record, ShardWriter
-from jaxlm.run.corpus.cleaning import Cleaner
+from jaxlm.run.corpus.cleaning import Cleaner, Stopwatch
 from jaxlm.run.corpus.workspace import LEDGER, TIMES, Workspace, write_json
 from jaxlm.text.column import TextColumn
 from jaxlm.text.duplicates import exact_keys
@@ -23,7 +23,7 @@ from jaxlm.text.steps import Recipe
 
 BATCH_BYTES = 2 << 20
 FILES = "files.json"
-READ = "read"
+READ, SIGN = "read", "minhash"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +45,24 @@ class Collecting:
             ShardWriter(directory / "documents.parquet") as kept,
             ShardWriter(directory / "removed.parquet", REMOVED) as removed,
         ):
-            cleaner = Cleaner(ledger, removed.add)
+            watch = Stopwatch()
+            cleaner = Cleaner(ledger, removed.add, watch)
             for place, files in self._files(number):
                 source, bad = self.sources[place], BadInput(skip=True)
+                watch.start()
                 for batch in _batches(files, source, bad, ledger):
+                    watch.lap(READ, sum(len(record.text.encode()) for record in batch))
                     records = cleaner.clean(batch, self.recipes[place])
                     if not records:
+                        watch.start()
                         continue
-                    signed.add(TextColumn([record.text for record in records]))
+                    watch.start()
+                    column = TextColumn([record.text for record in records])
+                    signed.add(column)
+                    watch.lap(SIGN, len(column.data))
                     for record in records:
                         kept.add(record)
+                    watch.start()
                 found.append({"source": source.name} | account(bad))
                 self._note_unread(source, bad, ledger)
             rows = kept.num_rows
@@ -62,7 +70,7 @@ class Collecting:
         write_json(directory / "count.json", {"documents": rows})
         write_json(directory / "bad.json", found)
         write_json(directory / LEDGER, ledger.to_dict())
-        write_json(directory / TIMES, cleaner.times)
+        write_json(directory / TIMES, watch.spent)
 
     def _files(self, number: int) -> Iterator[tuple[int, list[SourceFile]]]:
         """(place of the source, its files) of this shard."""

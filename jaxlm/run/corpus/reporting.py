@@ -51,6 +51,7 @@ def corpus_report(
         "total": {name: sum(source[name] for source in sources.values()) for name in names},
         "sources": sources,
         "steps": [_step(name, ledger.totals(name), times.get(name)) for name in ledger.steps()],
+        "speeds": {name: size / seconds / 1e6 for name, (seconds, size) in times.items() if seconds > 1e-3},
         "mixture": mixture | {"realised_shares": shares},
         "sha256": mixture["sha256"],
         "bad_records": {"count": bad[0] + len(bad_paths), "listed": bad_paths + bad[1]},

@@ -12,7 +12,7 @@ from jaxlm.data.deduplication import RepeatsConfig
 from jaxlm.data.ledger import Ledger, StepAccount
 from jaxlm.io.shards import REMOVED, Record, ShardWriter, read_origins, read_rows, removal
 from jaxlm.io.tokenizers import load_tokenizer
-from jaxlm.run.corpus.cleaning import Cleaner, sample_of
+from jaxlm.run.corpus.cleaning import Cleaner, Stopwatch, sample_of
 from jaxlm.run.corpus.duplicates import (
     CLUSTER,
     COLLECT,
@@ -31,6 +31,7 @@ from jaxlm.text.repeats import LineCounts, drop_repeated, merge_counts
 from jaxlm.text.steps import Recipe
 
 SELECT, TOKENIZER, EVALUATION = "8-select", "2-tokenizer", "2-evaluation"
+COMPARE, TOKENISE = "copies_lines_items", "tokenise"
 COPIES, REPEATED, CONTAMINATED = "copies", "repeated_lines", "contaminated"
 
 
@@ -65,32 +66,38 @@ class Selecting:
             ShardWriter(directory / "documents.parquet") as kept,
             ShardWriter(directory / "removed.parquet", REMOVED) as removed,
         ):
-            cleaner = Cleaner(ledger, removed.add)
+            watch = Stopwatch()
+            cleaner = Cleaner(ledger, removed.add, watch)
             pass_ = _Pass(ledger, removed.add, fate, repeated, index, self)
             for batch in read_rows(place / "documents.parquet"):
                 numbers = np.arange(first + row, first + row + len(batch))
                 row += len(batch)
                 for group in _by_source(batch):
+                    watch.start()
                     records = pass_([batch[i] for i in group], numbers[group])
+                    watch.lap(COMPARE, sum(len(batch[i].text.encode()) for i in group))
                     records = cleaner.clean(records, self.late_recipe)
                     if not records:
                         continue
                     texts = [record.text for record in records]
                     lengths = np.zeros(len(texts), np.int64)
+                    size = sum(len(text.encode()) for text in texts)
                     if tokenizer is not None:
+                        watch.start()
                         lengths += [len(ids) for ids in tokenizer.encode_batch(texts)]
+                        watch.lap(TOKENISE, size)
                     tokens.append(lengths)
                     for record in records:
                         kept.add(record)
                     total = sizes.setdefault(records[0].source, [0, 0, 0])
                     total[0] += len(records)
-                    total[1] += sum(len(text.encode()) for text in texts)
+                    total[1] += size
                     total[2] += int(lengths.sum())
             rows = kept.num_rows
         np.save(directory / "tokens.npy", np.concatenate([np.zeros(0, np.int64), *tokens]))
         write_json(directory / "count.json", {"documents": rows, "sources": sizes})
         write_json(directory / LEDGER, ledger.to_dict())
-        write_json(directory / TIMES, cleaner.times)
+        write_json(directory / TIMES, watch.spent)
 
     def _repeated(self) -> LineCounts | None:
         if self.repeats is None:
