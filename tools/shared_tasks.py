@@ -1,11 +1,11 @@
 """``python -m tools.shared_tasks SHARED_DATA OUT``: text to pretrain an encoder on, and two labelled tasks to judge it.
 
 From SHARED_DATA (``../shared/data``; its licences allow no copy here): Brown without its every ninth document, and
-WikiText-2, a passage a line (``brown.txt``, ``wikitext.txt``), and every third sentence of both, said twice
-(``twice.txt``: a masked word can be read off the other copy, so that heads which find equal words are learnt); the tags
-of the documents left out, suffixes cut off (``tags_train.jsonl``, ``tags_validation.jsonl``); paraphrase pairs of MRPC
-and PAWS, each sentence also beside that of another pair (``pairs_train.jsonl``, ``pairs_validation.jsonl``). The same
-files every time.
+WikiText-2, a passage a line (``brown.txt``, ``wikitext.txt``); their words in random order, some at a time, said twice
+(``repeats.txt``: a masked word can only be read off the other copy, so that heads which find equal words are learnt
+soon); the tags of the documents left out, suffixes cut off (``tags_train.jsonl``, ``tags_validation.jsonl``);
+paraphrase pairs of MRPC and PAWS, each sentence also beside that of another pair (``pairs_train.jsonl``,
+``pairs_validation.jsonl``). The same files every time.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from jaxlm.run.cli import run_main
 
 END = "<|endoftext|>"
 PASSAGE_CHARACTERS = 500
+NUM_REPEATS = 40_000
 NUM_TAGGED = (400, 500)
 """Sentences to learn from, from the first half of the documents left out, and to judge by, from the second."""
 
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
     left_out = [name for i, name in enumerate(documents) if i % 9 == 4]
     texts = (passages(documents[name]) for name in documents if name not in left_out)
     lines = {"brown.txt": [line for text in texts for line in text], "wikitext.txt": read_wikitext(wikitext)}
-    lines["twice.txt"] = said_twice([*lines["brown.txt"], *lines["wikitext.txt"]])
+    lines["repeats.txt"] = repeats([*lines["brown.txt"], *lines["wikitext.txt"]])
     rows = {**tag_rows([documents[name] for name in left_out]), **pair_rows(read_pairs(templates))}
     for name, found in lines.items():
         (args.out / name).write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
@@ -86,10 +87,12 @@ def read_wikitext(path: Path) -> list[str]:
         return [line.strip() for line in file if len(line.strip()) > 60]
 
 
-def said_twice(texts: list[str]) -> list[str]:
-    """Every third sentence of 8 to 40 words, followed by itself."""
-    sentences = [f"{one} ." for text in texts for one in text.split(" . ") if 8 <= len(one.split()) <= 40]
-    return [f"{one} {one}" for one in sentences[::3]]
+def repeats(texts: list[str], count: int = NUM_REPEATS) -> list[str]:
+    """6 to 22 words drawn from all texts, followed by themselves."""
+    rng = random.Random(2)
+    words = [word for text in texts for word in text.split()]
+    runs = (" ".join(rng.choices(words, k=rng.randint(6, 22))) for _ in range(count))
+    return [f"{run} {run}" for run in runs]
 
 
 def tag_rows(documents: list[list[Sentence]]) -> dict[str, list[dict[str, Any]]]:

@@ -89,7 +89,7 @@ table { border-collapse: collapse; background: #fff; border: 1px solid #e5e7eb; 
 th, td { text-align: left; vertical-align: top; padding: 5px 12px; border-bottom: 1px solid #f3f4f6;
   overflow-wrap: anywhere; }
 th { font-weight: 500; color: #4b5563; width: 30%; }
-table.grid-table th { width: auto; }
+table.grid-table th, table.grid-table td { width: auto; overflow-wrap: break-word; }
 summary { cursor: pointer; color: #2563eb; margin-bottom: 8px; } a { color: #2563eb; }
 </style>
 </head>

@@ -78,7 +78,13 @@ class Bars(NamedTuple):
 
 
 def draw_bars(
-    title: str, names: Sequence[str], series: Sequence[Bars], *, x_label: str = "", stacked: bool = False
+    title: str,
+    names: Sequence[str],
+    series: Sequence[Bars],
+    *,
+    x_label: str = "",
+    stacked: bool = False,
+    percent: bool = False,
 ) -> str:
     """Horizontal bars, the first name on top, as an ``<svg>`` text.
 
@@ -87,8 +93,9 @@ def draw_bars(
       names: one row of bars each.
       series: side by side in a row, or with ``stacked`` one after the other; a legend where there are several.
       x_label: what the bars measure.
+      percent: the values are shares of 1.
     """
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, PercentFormatter
 
     groups = 1 if stacked else len(series)
     with _picture(title, height=1.1 + 0.22 * len(names) * max(groups, 1.3)) as (axes, out):
@@ -102,7 +109,7 @@ def draw_bars(
         axes.set_yticks(rows, names)
         axes.invert_yaxis()
         axes.set_xlabel(x_label)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0) if percent else EngFormatter(sep=""))
         axes.grid(False, axis="y")
         if len(series) > 1:
             axes.legend(frameon=False, fontsize=8.5)
@@ -137,7 +144,8 @@ def _picture(title: str, *, height: float = 3.1) -> Iterator[tuple[Any, _Drawn]]
         figure = Figure(figsize=(5.4, height), layout="constrained")
         canvas = FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color="#111827")
+        # Above the picture and not the axes, which long names push to the right.
+        figure.suptitle(title, x=0.02, ha="left", fontsize=10.5, fontweight="bold", color="#111827")
         axes.set_axisbelow(True)
         axes.grid(True, color="#e5e7eb", linewidth=0.7)
         axes.spines[["top", "right"]].set_visible(False)

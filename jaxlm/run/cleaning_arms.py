@@ -1,8 +1,8 @@
-"""One way of cleaning at work on the raw mixture: what is left, and what it did to good text and to junk of each kind."""
+"""One way of cleaning at work on the raw mixture: what is left, what became of good text and of each kind of junk."""
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,63 +87,62 @@ class Tally:
     bytes: int = 0
     removed_documents: int = 0
     bytes_left: int = 0
+    wanted_words: int = 0
+    """Words of the good text, also those that damage has made unreadable."""
+    wanted_left: int = 0
     good_words: int = 0
-    """Before."""
-    good_words_left: int = 0
+    """Those that stand in the raw text."""
+    good_gone: int = 0
     junk_words: int = 0
-    junk_words_left: int = 0
+    """All other words of the raw text."""
+    junk_gone: int = 0
     steps: Counter[str] = dataclasses.field(default_factory=Counter)
     """Step -> documents that it removed."""
 
 
 class Words(NamedTuple):
-    """The good and the junk words of a document, with their counts."""
+    """The words of a document, with their counts."""
 
-    good: Counter[str]
-    junk: Counter[str]
+    wanted: Counter[str]
+    have: Counter[str]
 
 
 def words_of(document: Planted) -> Words:
-    """Good are the words of ``document.good``, as far as the text has them or a mending could bring them back."""
-    good, have = Counter(document.good.split()), Counter(document.text.split())
-    if document.kind in ("flattened", "markup"):  # a part of the page: the rest of its main text was never there
-        good &= Counter(_loosened(document.text))
-    return Words(good, have - good)
-
-
-def _loosened(text: str) -> list[str]:
-    return text.replace("<", " <").replace(">", "> ").split()
+    """Of a piece of a page only those words of its main text are wanted that stand in the piece."""
+    wanted, have = Counter(document.good.split()), Counter(document.text.split())
+    if document.kind in ("flattened", "markup"):
+        wanted &= Counter(document.text.replace("<", " <").replace(">", "> ").split())
+    return Words(wanted, have)
 
 
 def tally(documents: Sequence[Planted], words: Sequence[Words], cleaned: Cleaned) -> dict[str, Tally]:
     """Kind -> what was done to it."""
     found: dict[str, Tally] = {}
-    for one, (good, junk), text, step in zip(documents, words, cleaned.texts, cleaned.removed_by, strict=True):
-        row = found.setdefault(one.kind, Tally())
-        left = Counter(text.split())
+    for one, (wanted, have), text, step in zip(documents, words, cleaned.texts, cleaned.removed_by, strict=True):
+        row, left = found.setdefault(one.kind, Tally()), Counter(text.split())
+        good, junk = have & wanted, have - wanted
         row.documents += 1
         row.bytes += len(one.text.encode("utf-8", "replace"))
         row.bytes_left += len(text.encode("utf-8", "replace"))
         row.removed_documents += bool(step)
+        row.wanted_words += wanted.total()
+        row.wanted_left += (wanted & left).total()
         row.good_words += good.total()
+        row.good_gone += (good - left).total()
         row.junk_words += junk.total()
-        if not step:
-            row.good_words_left += (left & good).total()
-            row.junk_words_left += (left - good).total()
-        else:
+        row.junk_gone += (junk - left).total()
+        if step:
             row.steps[step] += 1
     return found
 
 
-def precision_recall(rows: dict[str, Tally]) -> dict[str, float | None]:
-    """Of the words that went the share that was junk, of the junk words the share that went, of the good ones that stayed."""
-    good = sum(row.good_words for row in rows.values())
-    good_gone = good - sum(row.good_words_left for row in rows.values())
-    junk = sum(row.junk_words for row in rows.values())
-    junk_gone = max(junk - sum(row.junk_words_left for row in rows.values()), 0)
-    gone = good_gone + junk_gone
+def precision_recall(rows: Iterable[Tally]) -> dict[str, float | None]:
+    """Of the words that went the share that was junk; of the junk words, and of the good ones, the share that went."""
+    rows = list(rows)
+    good_gone, junk_gone = sum(row.good_gone for row in rows), sum(row.junk_gone for row in rows)
+    good, junk = sum(row.good_words for row in rows), sum(row.junk_words for row in rows)
     return {
-        "precision": junk_gone / gone if gone else None,
+        "precision": junk_gone / (junk_gone + good_gone) if junk_gone + good_gone else None,
         "recall": junk_gone / junk if junk else None,
-        "good_kept": 1 - good_gone / good if good else None,
+        "good_lost": good_gone / good if good else None,
     }

@@ -85,7 +85,7 @@ class CleaningStudyConfig:
     held_out_bytes: int = 120_000
     pages: tuple[str, ...] = PAGES
     """Folders with HTML pages; "site-packages" is this Python's."""
-    page_bytes: int = 6_000_000
+    page_bytes: int = 12_000_000
     """Pages are read until their sources are so large; which ones goes by the hash of their path."""
     page_characters: int = 20_000
     """A page on one line is cut there."""

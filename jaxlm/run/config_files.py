@@ -27,6 +27,8 @@ from jaxlm.io.config_json import near_names
 T = TypeVar("T")
 O = TypeVar("O", bound="CommandOptions")  # noqa: E741
 _HELP = ("-h", "--help")
+MODULE_PREFIX = "jaxlm_config_"
+"""A config file is the module of this and its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,7 @@ def config_names() -> list[str]:
 
 def run_config_file(path: Path, config_type: type[T]) -> T:
     """What ``config()`` of a Python file returns. Raises UserError, with the line, where the file or the call fails."""
-    spec = importlib.util.spec_from_file_location(f"jaxlm_config_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"{MODULE_PREFIX}{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

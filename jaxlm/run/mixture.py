@@ -5,9 +5,7 @@ run of the mixture that the law calls best; then the law again, with that run, a
 below the run directory: resumed, and not run again once finished.
 """
 
-import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,22 +13,16 @@ import numpy as np
 
 from jaxlm.data.mixture import MixtureConfig, MixturePlan, SourceSize, order_keys, plan_mixture, take
 from jaxlm.io.agree import say
-from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.mixture_report import mixture_table, write_mixture_report
 from jaxlm.io.run_dir import RunDir, write_json, write_text
-from jaxlm.io.token_dataset import build_token_dataset
 from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
 from jaxlm.io.tokenizers.files import DEFINITION_FILE
-from jaxlm.run.assembly import Assembly
-from jaxlm.run.config import PretrainConfig, may_change
 from jaxlm.run.config_files import CommandOptions, load_config
-from jaxlm.run.devices import cache_root, keep_freed_memory, use_compilation_cache
-from jaxlm.run.handle import load
 from jaxlm.run.mixture_config import AGAIN, BEST, MixtureStudyConfig
 from jaxlm.run.mixture_data import Domain, read_domains, tokenizer_sample
-from jaxlm.run.prepare import PreparedData, keep_tokenizer, resolve_model
 from jaxlm.run.processes import require_single_process
-from jaxlm.run.training import conclude, exit_code, one_run, print_figures, train
+from jaxlm.run.proxy import bits_per_byte, pretrain_proxy
+from jaxlm.run.training import exit_code, print_figures
 from jaxlm.scaling.mixing import Choice, best_mixture, choose_law
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -171,7 +163,7 @@ class _Study:
         mixed = self._mix(shares)
         write_text(path / TRAIN_FILE, "\n".join(mixed.lines) + "\n")
         files = (str(path / TRAIN_FILE),), (str(self.directory.path / HELD_OUT_FILE),)
-        figures = _pretrain(self.config.pretraining(name, seed, *files), self.tokenizer, path)
+        figures = pretrain_proxy(self.config.pretraining(name, seed, *files), self.tokenizer, path)
         if "stopped_by" in figures:
             return {"stopped_by": figures["stopped_by"], "model": name, "run_dir": str(self.directory.path)}
         losses = self._score(path)
@@ -213,38 +205,6 @@ class _Study:
         kept = path / SCORES
         if kept.exists():
             return json.loads(kept.read_text(encoding="utf-8"))
-        lm = load(path)
-        found = {}
-        for domain in self.domains:
-            scores = lm.score(domain.held_out)
-            nats = sum(score.nats + (score.start_nats or 0.0) for score in scores)
-            found[domain.name] = nats / (math.log(2) * domain.held_out_bytes)
+        found = {domain.name: bits_per_byte(path, domain.held_out) for domain in self.domains}
         write_json(kept, found)
         return found
-
-
-def _pretrain(config: PretrainConfig, tokenizer: Tokenizer, run_dir: Path) -> dict[str, Any]:
-    """As `run.pretrain.pretrain`, with a tokenizer that is there already."""
-    directory = RunDir(run_dir)
-    with one_run(config, directory) as mesh:
-        directory.lock()
-        if (final := directory.final_figures()) is not None:
-            say(f"{directory.path} is finished")
-            return final
-        use_compilation_cache()
-        keep_freed_memory()
-        corpus = open_corpus(config.corpus, data_dir=cache_root())
-        dataset = build_token_dataset(
-            corpus,
-            tokenizer,
-            cache_dir=cache_root() / "datasets",
-            add_bos=config.data.add_bos and tokenizer.bos_id is not None,
-            add_eos=config.data.add_eos and tokenizer.eos_id is not None,
-        )
-        resolved = dataclasses.replace(config, model=resolve_model(config.model, tokenizer))
-        run = Assembly(resolved, PreparedData(corpus, tokenizer, dataset), mesh)
-        keep_tokenizer(tokenizer, directory.tokenizer_path)
-        directory.write_config(resolved, may_change=(*may_change(resolved), *FILES))
-        directory.require(dataset_key=dataset.key)
-        outcome, _ = train(run, directory, None)
-        return conclude(directory, outcome, {"num_params": run.num_params}, {})

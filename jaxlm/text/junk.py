@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 _TAG = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
-_BLOCK = re.compile(r"<(?=/?(?:p|div|li|ul|ol|td|tr|h[1-6]|br|title|pre|dt|dd|table|section|header|footer|nav)\b)", re.I)
+_BLOCK = re.compile(
+    r"<(?=/?(?:p|div|li|ul|ol|td|tr|h[1-6]|br|title|pre|dt|dd|table|section|header|footer|nav)\b)", re.I
+)
 _OPEN_QUOTE = re.compile(r'(^|[\s(\[])"(?=\S)', re.MULTILINE)
 _BOASTS = ("best", "cheap", "buy", "free", "online", "top", "deals", "review", "discount", "2024")
 
@@ -41,7 +43,10 @@ def typographic(text: str) -> str:
 
 
 def misread(text: str) -> str:
-    """UTF-8 read as Windows-1252: "\u2019" becomes "\u00e2\u20ac\u2122". Bytes without a character there become C1 controls."""
+    """UTF-8 read as Windows-1252, as browsers do: an apostrophe becomes three characters.
+
+    Bytes that have no character there become C1 controls.
+    """
     return "".join(_WINDOWS[byte] for byte in text.encode("utf-8", "replace"))
 
 

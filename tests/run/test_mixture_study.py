@@ -122,7 +122,7 @@ def test_begun_again_it_runs_what_is_missing_alone(study, capsys):
 
 def test_a_signal_ends_it_as_it_ends_pretraining(study, tmp_path, capsys, monkeypatch):
     config, _, _ = study
-    monkeypatch.setattr(mixture, "_pretrain", lambda *_: {"stopped_by": "SIGTERM"})
+    monkeypatch.setattr(mixture, "pretrain_proxy", lambda *_: {"stopped_by": "SIGTERM"})
     assert run_main(mixture.main, [str(config), "--run-dir", str(tmp_path / "run")]) == 128 + signal.SIGTERM
     assert json.loads(capsys.readouterr().out)["model"] == "uniform"
 

@@ -101,6 +101,8 @@ def _pieces(path: Path, source: SourceConfig) -> list[SourceFile]:
     by_line = by_line or (source.format == "tsv" and not source.header)
     if whole.size <= piece or not by_line or path.name.lower().endswith(PACKED):
         return [whole]
+    if source.max_documents is not None:  # the first ones of the file, not of every piece
+        return [whole]
     cuts = [0]
     try:
         with path.open("rb") as file:

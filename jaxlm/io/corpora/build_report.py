@@ -16,6 +16,14 @@ _MOST_REASONS = 14
 SOURCE_COLUMNS = ("source", "licence", "language", "read", "kept", "MB read", "MB kept", "tokens kept")
 STEP_COLUMNS = ("step", "documents in", "removed", "edited", "changes", "MB in", "MB out", "MB/s a core")
 MIXTURE_COLUMNS = ("source", "weight", "tokens there", "share wanted", "share planned", "epochs", "share realised")
+DATASET_COLUMNS = ("split", "source", "documents, repeats counted", "MB", "tokens")
+EVALUATION_COLUMNS = (
+    "evaluation set",
+    "items",
+    "too short to be looked for",
+    "bad records",
+    "documents removed for it",
+)
 
 
 def write_build_report(path: Path, report: Report) -> None:
@@ -33,6 +41,9 @@ def write_build_report(path: Path, report: Report) -> None:
         grid_table(MIXTURE_COLUMNS, mixture_rows(report)),
         "<h2>What was removed, and why</h2>",
         *_reasons(report),
+        "<h2>The dataset</h2>",
+        grid_table(DATASET_COLUMNS, dataset_rows(report)),
+        *_evaluation(report),
         "<h2>Bad records</h2>",
         *_bad(report["bad_records"]),
         "<h2>How it was made</h2>",
@@ -52,6 +63,9 @@ def write_data_card(path: Path, report: Report) -> None:
     for source, recipe in report["recipes"].items():
         lines.append(f"- {source}: {'; '.join(_describe(step) for step in recipe) or 'no step'}")
     lines += ["", "## Mixture", "", *_markdown(MIXTURE_COLUMNS, mixture_rows(report))]
+    lines += ["", "## The dataset", "", *_markdown(DATASET_COLUMNS, dataset_rows(report))]
+    if report["evaluation"]:
+        lines += ["", "## Evaluation sets kept out", "", *_markdown(EVALUATION_COLUMNS, evaluation_rows(report))]
     lines += ["", "## Reasons for removal", ""]
     for (source, step, reason), (count, samples) in sorted(_all_reasons(report).items()):
         lines.append(f"- {source}, {step}: {reason}: {count}")
@@ -137,6 +151,33 @@ def mixture_rows(report: Report) -> list[list[str]]:
     ]
 
 
+def dataset_rows(report: Report) -> list[list[str]]:
+    """A row a split and source that has documents there."""
+    return [
+        [split, source, f"{count:,}", _megabytes(size), format_count(tokens) if tokens else "-"]
+        for split, sources in report["mixture"]["realised"].items()
+        for source, (count, size, tokens) in sources.items()
+        if count
+    ]
+
+
+def evaluation_rows(report: Report) -> list[list[str]]:
+    """A row an evaluation set."""
+    removed: dict[str, int] = {}
+    for (_, _, reason), (count, _) in _all_reasons(report).items():
+        removed[reason] = removed.get(reason, 0) + count
+    return [
+        [
+            name,
+            f"{found['items']:,}",
+            f"{found['too_short']:,}",
+            f"{found['bad']:,}",
+            f"{removed.get(f'holds an item of {name}', 0):,}",
+        ]
+        for name, found in report["evaluation"].items()
+    ]
+
+
 def draw_build(report: Report) -> list[tuple[str, str]]:
     """(title, svg): what is left of each source, why documents went, and the mixture."""
     sources = report["sources"]
@@ -162,7 +203,7 @@ def draw_build(report: Report) -> list[tuple[str, str]]:
             Bars("planned", [source["share"] for source in plan["sources"]]),
             Bars("realised", [realised.get(name, 0.0) for name in names]),
         ]
-        drawn.append((title, draw_bars(title, names, series)))
+        drawn.append((title, draw_bars(title, names, series, percent=True)))
     speeds = report["speeds"]
     if speeds:
         title = "speed, MB/s a core"
@@ -204,11 +245,18 @@ def _reasons(report: Report) -> list[str]:
     return [grid_table(("source", "step", "reason", "documents", "for example"), rows)]
 
 
+def _evaluation(report: Report) -> list[str]:
+    if not report["evaluation"]:
+        return []
+    return ["<h2>Evaluation sets kept out</h2>", grid_table(EVALUATION_COLUMNS, evaluation_rows(report))]
+
+
 def _bad(bad: Mapping[str, Any]) -> list[str]:
     if not bad["count"]:
         return ["<p class=quiet>none</p>"]
     listed = "".join(f"<li>{escape(message)}</li>" for message in bad["listed"][:50])
-    return [f"<p>{bad['count']} could not be read; all are listed in bad_records.jsonl.</p><ul>{listed}</ul>"]
+    where = "bad.json of each task of 1-collect lists up to 100 of a source"
+    return [f"<p>{bad['count']} could not be read; {where}.</p><ul>{listed}</ul>"]
 
 
 def _describe(step: Mapping[str, Any]) -> str:

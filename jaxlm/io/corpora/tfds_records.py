@@ -18,14 +18,15 @@ _FILE_EXAMPLES = 65_536
 
 
 def find_files(source: SourceConfig) -> list[SourceFile]:
-    """The split in pieces of 65,536 examples, so that shards can share one."""
+    """The split in pieces of 65,536 examples, so that shards can share one; whole where only its first are taken."""
     info = _split(_builder(source), source)
     size = sum(Path(path).stat().st_size for path in info.filepaths)
     total = int(info.num_examples)
+    step = _FILE_EXAMPLES if source.max_documents is None else max(total, 1)
     return [
-        SourceFile(str(source.tfds_name), source.tfds_split, size * min(_FILE_EXAMPLES, total - start) // total,
-                   start, min(start + _FILE_EXAMPLES, total))
-        for start in range(0, total, _FILE_EXAMPLES)
+        SourceFile(str(source.tfds_name), source.tfds_split, size * min(step, total - start) // total,
+                   start, min(start + step, total))
+        for start in range(0, total, step)
     ]  # fmt: skip
 
 

@@ -1,22 +1,17 @@
 """``jaxlm corpus CONFIG``: from sources to a dataset with its card, in stages that can be stopped anywhere."""
 
 import dataclasses
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from jaxlm.core.errors import UserError
 from jaxlm.io.agree import say
 from jaxlm.io.corpora.archives import SourceFile
 from jaxlm.io.corpora.build_report import summary_lines, write_build_report, write_data_card
-from jaxlm.io.corpora.files import BadInput
-from jaxlm.io.corpora.sources import find_files
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.run.config_files import CommandOptions, load_config
-from jaxlm.run.corpus.cleaning import describe
-from jaxlm.run.corpus.collecting import FILES, Collecting, assign_files
+from jaxlm.run.corpus.cleaning import describe, plain
+from jaxlm.run.corpus.collecting import FILES, Collecting
 from jaxlm.run.corpus.config import MAY_CHANGE, CorpusBuildConfig
 from jaxlm.run.corpus.duplicates import (
     BANDS,
@@ -31,7 +26,8 @@ from jaxlm.run.corpus.duplicates import (
     Verify,
 )
 from jaxlm.run.corpus.evaluation_index import CollectItems
-from jaxlm.run.corpus.executors import run_stages
+from jaxlm.run.corpus.executors import check_executor, run_stages
+from jaxlm.run.corpus.inputs import find_inputs
 from jaxlm.run.corpus.repeated_lines import COUNT, LINES, CountLines, FindRepeated
 from jaxlm.run.corpus.reporting import corpus_report
 from jaxlm.run.corpus.selecting import EVALUATION, SELECT, TOKENIZER, Selecting
@@ -43,6 +39,8 @@ from jaxlm.run.training import print_figures
 from jaxlm.text.tokenizer import TokenizerConfig
 
 LINE_PARTS = 8
+LAYOUT = 1
+"""Of what stages leave for later ones: a build is not gone on with by code that reads it otherwise."""
 DATASET_LINK = "dataset"
 
 
@@ -73,22 +71,20 @@ def build_corpus(config: CorpusBuildConfig, run_dir: str | Path) -> dict[str, An
     ``RUN/dataset`` is the TFDS dataset, ``RUN/DATACARD.md`` its card, ``RUN/report.html`` and ``report.json`` say what
     was done to every document. Raises UserError for bad input, before anything is read where it can be known.
     """
-    if not config.sources:
-        raise UserError("the config names no source: give sources=(SourceConfig(...), ...)")
     directory = RunDir(run_dir)
     with directory:
-        directory.check_config(config, may_change=MAY_CHANGE)
-        shards, bad_paths = _files(config)
-        directory.write_config(config, may_change=MAY_CHANGE)
-        directory.require(recipes=recipes_of(config), files_hash=_hash_of(shards))
+        directory.check_config(plain(config), may_change=MAY_CHANGE)
         final = directory.final_figures()
-        if final is not None:
+        if final is not None:  # whatever has become of its sources
             say(f"{directory.path} is finished: {directory.path / 'report.html'}")
             return final
+        shards, bad_paths, facts = find_inputs(config)
         workspace = Workspace(directory.path.absolute())
-        workspace.remove_partial()
-        write_json(workspace.root / FILES, {"shards": shards, "bad_paths": bad_paths})
         stages = make_stages(config, workspace)
+        check_executor(stages, workspace, config.executor)
+        directory.write_config(plain(config), may_change=MAY_CHANGE)
+        directory.require(recipes=recipes_of(config), layout=LAYOUT, **facts)
+        write_json(workspace.root / FILES, {"shards": shards, "bad_paths": bad_paths})
         if not run_stages(stages, workspace, config.executor):
             say("the jobs are submitted: start the same command again when they are done, for the report")
             return {"run_dir": str(directory.path), "submitted": True}
@@ -118,9 +114,11 @@ def make_stages(config: CorpusBuildConfig, workspace: Workspace) -> list[Stage]:
     recipes = tuple(config.recipe_of(source) for source in config.sources)
     counts_tokens = config.tokenizer is not None or config.tokenizer_dir is not None
     collecting = Collecting(workspace, config.sources, recipes, minhash)
-    stages = [Stage(COLLECT, shards, collecting, "reading and cleaning")]
-    if config.evaluation:
-        stages.append(Stage(EVALUATION, 1, CollectItems(config.evaluation), "evaluation items"))
+    stages = []
+    if config.evaluation:  # first: where it is wrong, little was done in vain
+        items = CollectItems(config.evaluation, config.decontamination.overlap)
+        stages.append(Stage(EVALUATION, 1, items, "evaluation items"))
+    stages.append(Stage(COLLECT, shards, collecting, "reading and cleaning"))
     if counts_tokens:
         make = MakeTokenizer(collected, config.tokenizer or TokenizerConfig(), config.tokenizer_dir)
         stages.append(Stage(TOKENIZER, 1, make, "tokenizer"))
@@ -141,6 +139,7 @@ def make_stages(config: CorpusBuildConfig, workspace: Workspace) -> list[Stage]:
         config.decontamination.overlap if config.evaluation else None,
         config.late_recipe,
         counts_tokens,
+        config.validation_fraction,
     )
     stages.append(Stage(SELECT, shards, selecting, "selecting"))
     writing = Writing(workspace, config.sources, config.mixture, config.validation_fraction, config.seed, shards)
@@ -157,34 +156,29 @@ def recipes_of(config: CorpusBuildConfig) -> dict[str, list[dict[str, object]]]:
 
 def plan_lines(config: CorpusBuildConfig, run_dir: str | Path) -> list[str]:
     """What a build would do, for a person."""
-    shards, bad_paths = _files(config)
+    RunDir(run_dir).check_config(plain(config), may_change=MAY_CHANGE)
+    shards, bad_paths, _ = find_inputs(config)
+    workspace = Workspace(Path(run_dir).absolute())
+    stages = make_stages(config, workspace)
+    check_executor(stages, workspace, config.executor)
     lines = [f"{len(bad_paths)} bad paths", *(f"  {message}" for message in bad_paths)] if bad_paths else []
     for place, source in enumerate(config.sources):
         files = [entry["file"] for shard in shards for entry in shard if entry["source"] == place]
         size = sum(SourceFile(*file).size for file in files)
         lines.append(f"source {source.name}: {len(files)} files, {size / 1e6:.1f} MB, {source.licence}")
-    lines += [f"stage {s.name}: {s.num_tasks} tasks ({s.doing})" for s in make_stages(config, Workspace(Path(run_dir)))]
+    for stage in stages:
+        done = stage.num_tasks - len(workspace.unfinished(stage.name, stage.num_tasks))
+        lines.append(
+            f"stage {stage.name}: {stage.num_tasks} tasks ({stage.doing})" + (f", {done} done" if done else "")
+        )
     return lines
-
-
-def _files(config: CorpusBuildConfig) -> tuple[list[Any], list[str]]:
-    """(the files of every shard, what is wrong with paths): bad paths are found before anything is read."""
-    bad = BadInput(skip=True)
-    files: list[list[SourceFile]] = [find_files(source, bad) for source in config.sources]
-    for source in config.evaluation:
-        find_files(source, bad)
-    return assign_files(files, config.num_shards), list(bad.listed)
-
-
-def _hash_of(shards: list[Any]) -> str:
-    """Names and sizes of the input: a build is not gone on with over other files."""
-    return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
 
 def _link_dataset(workspace: Workspace) -> None:
     link = workspace.root / DATASET_LINK
     target = os.path.relpath(workspace.task(DATASET, 0), workspace.root)
     partial = link.with_name(f".{DATASET_LINK}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
+    for left in link.parent.glob(f".{DATASET_LINK}.*"):  # by a kill
+        left.unlink()
     os.symlink(target, partial)
     os.replace(partial, link)

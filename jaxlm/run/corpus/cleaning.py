@@ -1,8 +1,16 @@
 """A recipe at work on a batch of documents: every step's account, and the note of every removed document."""
 
+import dataclasses
+import functools
+import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from jaxlm.data.ledger import Ledger
 from jaxlm.io.shards import Record, Removal, removal
@@ -78,12 +86,31 @@ def sample_of(note: Removal) -> dict[str, object]:
 def describe(step: Step) -> dict[str, object]:
     """A step as plain values: its name and its thresholds."""
     fields = getattr(step, "__dataclass_fields__", {})
-    return {"step": step.name} | {name: _plain(getattr(step, name)) for name in fields}
+    described: dict[str, object] = {"step": step.name}
+    return described | {name: plain(getattr(step, name)) for name in fields}
 
 
-def _plain(value: object) -> object:
+def plain(value: Any) -> Any:
+    """Any value of a config as JSON data, the same in every process: dataclasses by their fields, arrays by their
+    hash, functions (a score) by their names and what they are bound to."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, tuple | list | set | frozenset):
-        return [_plain(one) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    return str(value)
+        return [plain(one) for one in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray):
+        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+        return f"{value.dtype}{list(value.shape)} {digest[:16]}"
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, functools.partial):
+        return {"function": plain(value.func), "of": plain([*value.args, value.keywords])}
+    name = getattr(value, "__qualname__", None)
+    if name is None:
+        return f"a {type(value).__module__}.{type(value).__qualname__}"  # not its repr, which may be its address
+    owner = getattr(value, "__self__", None)
+    bound = owner is not None and not isinstance(owner, type(sys))  # a builtin's is its module
+    return {"function": name, "of": plain(owner)} if bound else f"{value.__module__}.{name}"

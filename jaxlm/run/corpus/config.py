@@ -1,6 +1,8 @@
 """The config of a corpus build."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -13,6 +15,7 @@ from jaxlm.text.rules.presets import LIGHT
 from jaxlm.text.steps import Edit, Recipe, Rule
 from jaxlm.text.tokenizer import TokenizerConfig
 
+STEPS_OF_ITS_OWN = ("read", "copies", "repeated_lines", "contaminated")
 MAY_CHANGE = ("title", "executor")
 """Fields that alter no document."""
 
@@ -56,7 +59,7 @@ class CorpusBuildConfig:
             raise ValueError(f"num_shards={self.num_shards} is below 1")
         if self.tokenizer is None and self.tokenizer_dir is None and self.mixture.num_tokens is not None:
             raise ValueError("mixture.num_tokens needs a tokenizer to count with: leave tokenizer as it is")
-        recipes = [("recipe", self.recipe), ("late_recipe", self.late_recipe)]
+        recipes = [("late_recipe", self.late_recipe), ("recipe", self.recipe)]
         recipes += [(f"recipe of source {s.name!r}", s.recipe) for s in self.sources if s.recipe is not None]
         for where, recipe in recipes:
             for step in recipe:
@@ -66,7 +69,37 @@ class CorpusBuildConfig:
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise ValueError(f"{where} has two steps {twice!r}: their accounts could not be told apart")
+            late = () if where == "late_recipe" else (step.name for step in self.late_recipe)
+            again = next((name for name in late if name in names), None)
+            if again is not None:
+                raise ValueError(f"{where} and late_recipe both have {again!r}: their accounts could not be told apart")
+            taken = next((name for name in names if name in STEPS_OF_ITS_OWN), None)
+            if taken is not None:
+                raise ValueError(f"{where} has a step {taken!r}, the name of one of the build's own: rename it")
+        check_sources(self.evaluation) if self.evaluation else None
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Sources that other parts of the config name, and names that become those of files."""
+        sources = [source.name for source in self.sources]
+        if self.repeats is not None and sources:
+            _check_known(self.repeats.exempt, sources, "repeats.exempt")
+        for stage in self.mixture.stages:
+            where = f"mixture: stage {stage.name!r}"
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", stage.name):
+                raise ValueError(f"{where} gives a split its name: use letters, digits and '_'")
+            own = dict(stage.weights)
+            if sources:
+                _check_known(tuple(own), sources, where)
+                if all(own.get(name, 1.0) == 0 for name in sources):
+                    raise ValueError(f"{where} gives every source weight 0: leave one in")
 
     def recipe_of(self, source: SourceConfig) -> Recipe:
         """The source's own recipe, or the corpus's."""
         return self.recipe if source.recipe is None else source.recipe
+
+
+def _check_known(names: Sequence[str], sources: Sequence[str], where: str) -> None:
+    for name in names:
+        if name not in sources:
+            raise ValueError(f"{where} names {name!r}, which is no source (there are {', '.join(sources)})")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxlm.data.source import SourceConfig
 from jaxlm.io.shards import read_sources
 from jaxlm.run.corpus.shingle_files import ShingleFiles
-from jaxlm.run.corpus.workspace import Workspace, write_json
+from jaxlm.run.corpus.workspace import Workspace, require_documents, write_json
 from jaxlm.text.duplicates import Verified, band_pairs, cluster, exact_pairs, merge_pairs, verify
 
 COLLECT = "1-collect"
@@ -46,8 +46,9 @@ class FindExact:
     wanted: bool
 
     def __call__(self, number: int, directory: Path) -> None:
-        """Writes ``pairs.npy``."""
+        """Writes ``pairs.npy``. Raises UserError where nothing at all was collected."""
         del number
+        require_documents(self.collected.workspace, COLLECT, self.collected.num_shards)
         none = np.zeros((0, 2), np.uint32)
         pairs = exact_pairs(self.collected.concatenated("exact.npy")) if self.wanted else none
         np.save(directory / "pairs.npy", pairs)
@@ -121,6 +122,7 @@ class Cluster:
         nearest = np.zeros(len(kind), np.float32)
         for side in (0, 1):
             np.maximum.at(nearest, near[:, side], jaccard)
+            nearest[exact[:, side]] = 1.0
         np.save(directory / "kind.npy", kind)
         np.save(directory / "leader.npy", found.leader_n)
         np.save(directory / "jaccard.npy", nearest)

@@ -8,10 +8,12 @@ from typing import Any
 import jaxlm
 from jaxlm.data.ledger import Ledger, StepAccount
 from jaxlm.io.run_dir import git_commit, package_versions
+from jaxlm.io.shards import num_rows
 from jaxlm.run.corpus.collecting import READ
 from jaxlm.run.corpus.config import CorpusBuildConfig
 from jaxlm.run.corpus.duplicates import COLLECT
-from jaxlm.run.corpus.selecting import SELECT
+from jaxlm.run.corpus.evaluation_index import SETS
+from jaxlm.run.corpus.selecting import EVALUATION, SELECT
 from jaxlm.run.corpus.workspace import TIMES, Stage, Workspace
 from jaxlm.run.corpus.writing import DATASET, VALIDATION
 
@@ -26,6 +28,7 @@ def corpus_report(
     ledger.add(workspace.ledger(COLLECT, config.num_shards))
     ledger.add(workspace.ledger(SELECT, config.num_shards))
     ledger.check()
+    _check_rows(workspace, config.num_shards, ledger)
     times = _times(workspace, config.num_shards)
     mixture = json.loads((workspace.task(DATASET, 0) / "mixture.json").read_bytes())
     tokens = _tokens(workspace, config.num_shards)
@@ -55,6 +58,7 @@ def corpus_report(
         "mixture": mixture | {"realised_shares": shares},
         "sha256": mixture["sha256"],
         "bad_records": {"count": bad[0] + len(bad_paths), "listed": bad_paths + bad[1]},
+        "evaluation": _evaluation(config, workspace),
         "processor_seconds": sum(seconds for seconds, _ in times.values()),
         "recipes": {s.name: [_name(step) for step in config.recipe_of(s)] for s in config.sources},
         "made_by": {
@@ -110,8 +114,29 @@ def _bad_records(workspace: Workspace, num_shards: int) -> tuple[int, list[str]]
     for path in workspace.paths(COLLECT, num_shards, "bad.json"):
         for entry in json.loads(path.read_bytes()):
             count += entry["bad"]
-            listed += [f"{one['file']}: {one['reason']}" for one in entry["bad_records"]]
+            listed += [bad_line(one) for one in entry["bad_records"]]
     return count, listed
+
+
+def bad_line(record: dict[str, Any]) -> str:
+    """A bad record as a line: file, what is wrong, the byte that it begins at."""
+    at = "" if record["offset"] is None else f" (byte {record['offset']})"
+    return f"{record['file']}: {record['reason']}{at}"
+
+
+def _evaluation(config: CorpusBuildConfig, workspace: Workspace) -> dict[str, Any]:
+    """What was looked for, by set, and what could not be."""
+    if not config.evaluation:
+        return {}
+    return json.loads((workspace.task(EVALUATION, 0) / SETS).read_bytes())
+
+
+def _check_rows(workspace: Workspace, num_shards: int, ledger: Ledger) -> None:
+    """The files must hold what the accounts say."""
+    kept = sum(list(steps.values())[-1].documents_out for steps in ledger.sources.values() if steps)
+    rows = sum(num_rows(workspace.paths(SELECT, num_shards, "documents.parquet")))
+    if rows != kept:
+        raise ValueError(f"the accounts say that {kept} documents are left, and there are {rows}")
 
 
 def _realised_shares(realised: dict[str, dict[str, list[int]]]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from jaxlm.run.corpus.duplicates import (
 from jaxlm.run.corpus.evaluation_index import read_index
 from jaxlm.run.corpus.repeated_lines import FILE, LINES, is_counted, read_counts
 from jaxlm.run.corpus.workspace import LEDGER, TIMES, write_json
+from jaxlm.run.corpus.writing import is_held_out
 from jaxlm.text.column import TextColumn
 from jaxlm.text.contamination import ItemIndex, Overlap, find_items
 from jaxlm.text.recipe import NOTHING_LEFT
@@ -47,6 +48,8 @@ class Selecting:
     late_recipe: Recipe
     """Rules that need a model, or the text as it will be."""
     tokenizer: bool
+    validation_fraction: float
+    """What will be held out is counted apart: the mixture is made of the rest."""
 
     def __call__(self, number: int, directory: Path) -> None:
         """Task ``number`` writes what is left of shard ``number``, and what went and why."""
@@ -60,6 +63,7 @@ class Selecting:
         tokenizer = load_tokenizer(workspace.task(TOKENIZER, 0) / "tokenizer") if self.tokenizer else None
         ledger = Ledger()
         sizes: dict[str, list[int]] = {}
+        held_out: dict[str, list[int]] = {}
         tokens: list[np.ndarray] = []
         row = 0
         with (
@@ -93,9 +97,13 @@ class Selecting:
                     total[0] += len(records)
                     total[1] += size
                     total[2] += int(lengths.sum())
+                    held = held_out.setdefault(records[0].source, [0, 0, 0])
+                    for text, length in zip(texts, lengths.tolist(), strict=True):
+                        if is_held_out(text, self.validation_fraction):
+                            held[:] = [held[0] + 1, held[1] + len(text.encode()), held[2] + length]
             rows = kept.num_rows
         np.save(directory / "tokens.npy", np.concatenate([np.zeros(0, np.int64), *tokens]))
-        write_json(directory / "count.json", {"documents": rows, "sources": sizes})
+        write_json(directory / "count.json", {"documents": rows, "sources": sizes, "held_out": held_out})
         write_json(directory / LEDGER, ledger.to_dict())
         write_json(directory / TIMES, watch.spent)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxlm.io.shards import read_texts
 from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
 from jaxlm.run.corpus.duplicates import COLLECT, Collected
-from jaxlm.run.corpus.workspace import write_json
+from jaxlm.run.corpus.workspace import require_documents, write_json
 from jaxlm.text.tokenizer import TokenizerConfig
 
 
@@ -24,6 +24,7 @@ class MakeTokenizer:
     def __call__(self, number: int, directory: Path) -> None:
         """The sample takes every k-th document of every shard, so that no source is left out."""
         del number
+        require_documents(self.collected.workspace, COLLECT, self.collected.num_shards)
         tokenizer = load_tokenizer(self.given) if self.given else train_tokenizer(self.config, self._sample())
         tokenizer.save(directory / "tokenizer")
         write_json(directory / "tokenizer.json", {"vocab_size": tokenizer.vocab_size, "kind": tokenizer.kind})

@@ -5,14 +5,18 @@ anywhere, run again, run on several machines at once, and each task's output sta
 """
 
 import dataclasses
+import errno
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxlm.core.errors import UserError
 from jaxlm.data.ledger import Ledger, merged
 
 LEDGER = "ledger.json"
@@ -60,12 +64,13 @@ class Workspace:
         """A directory for the output of a task, which takes its name at the end. Should another process have finished
         the same task meanwhile, its output stays: both are the same."""
         place = self.task(name, number)
-        partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+        # Two machines of a cluster may have processes of one number.
+        partial = place.with_name(f".{place.name}.{socket.gethostname()}.{os.getpid()}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             yield partial
-            for path in partial.iterdir():
+            for path in [*partial.rglob("*"), partial]:
                 flush(path)
             try:
                 os.rename(partial, place)
@@ -73,8 +78,21 @@ class Workspace:
                 if not place.is_dir():
                     raise
             flush(place.parent)
+        except (OSError, RuntimeError) as error:
+            if _says_full(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)) from error
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _says_full(error: Exception) -> bool:
+    """Whether a library says in words of its own that the disk is full: ArrayRecord's, NumPy's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return False  # it speaks for itself
+    text = str(error)
+    short = re.search(r"(\d+) requested and (\d+) written", text)
+    return "No space left on device" in text or "Disk quota exceeded" in text or short is not None
 
 
 def flush(path: Path) -> None:
@@ -101,8 +119,32 @@ class Stage:
     def run(self, workspace: Workspace, number: int) -> None:
         """Does one task, unless it is done."""
         if not workspace.is_done(self.name, number):
-            with workspace.writing(self.name, number) as directory:
-                self.work(number, directory)
+            try:
+                with workspace.writing(self.name, number) as directory:
+                    self.work(number, directory)
+            except Exception as error:
+                error.add_note(f"in task {number} of stage {self.name}")
+                raise
+
+
+def require_documents(workspace: Workspace, stage: str, num_shards: int) -> None:
+    """Raises UserError where a stage has left no document, with what took the most of them."""
+    if any(json.loads(path.read_bytes())["documents"] for path in workspace.paths(stage, num_shards, "count.json")):
+        return
+    ledger = workspace.ledger(stage, num_shards)
+    reasons = {
+        (name, step, reason): count
+        for name, steps in ledger.sources.items()
+        for step, account in steps.items()
+        for reason, count in account.reasons.items()
+    }
+    if not reasons:
+        raise UserError("no document is left: the files of all sources are empty")
+    (name, step, reason), count = max(reasons.items(), key=lambda item: item[1])
+    raise UserError(
+        f"no document is left: {sum(reasons.values())} went, the most of them ({count} of {name!r}) in step {step} "
+        f"for {reason!r}: see bad.json and removed.parquet under {workspace.stage(stage)}, mend sources or recipe"
+    )
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxlm.core.errors import UserError
 from jaxlm.data.ledger import Ledger
 from jaxlm.data.mixture import MixtureConfig, MixturePlan, SourceSize, plan_mixture, take
 from jaxlm.data.source import SourceConfig
 from jaxlm.io.corpora.tfds_writer import DocumentWriter, WrittenShard, shard_name, write_metadata
 from jaxlm.io.shards import read_rows
-from jaxlm.run.corpus.workspace import LEDGER, Workspace, write_json
+from jaxlm.run.corpus.workspace import LEDGER, Workspace, require_documents, write_json
 from jaxlm.text.dedup import unit_hash
 
 WRITE, DATASET = "9-write", "10-dataset"
@@ -44,7 +45,7 @@ class Writing:
         realised = {split: {source.name: [0, 0, 0] for source in self.sources} for split in names}
         known = {source.name for source in plan.sources} if plan is not None else set()
         for place, record, size, tokens in self._documents(number):
-            if unit_hash(record.text) < self.validation_fraction:
+            if is_held_out(record.text, self.validation_fraction):
                 copies = {VALIDATION: 1}
             elif plan is not None and record.source in known:
                 copies = {
@@ -75,6 +76,11 @@ class Writing:
                 row += 1
 
 
+def is_held_out(text: str, fraction: float) -> bool:
+    """Whether a document goes to the validation split: by its text alone, so that equal texts go together."""
+    return unit_hash(text) < fraction
+
+
 def split_names(mixture: MixtureConfig) -> tuple[str, ...]:
     """Training splits: one, or one for each stage of a curriculum."""
     return tuple(f"train_{stage.name}" for stage in mixture.stages) or ("train",)
@@ -91,18 +97,31 @@ def first_numbers(workspace: Workspace, stage: str, num_shards: int) -> list[int
 
 def plan_of(writing: Writing) -> MixturePlan | None:
     """The mixture, from what the stage before has left of every source (tokens; bytes where nothing was tokenised);
-    None where nothing is left at all. Held-out documents are counted out by their share."""
+    None where nothing is left to train on. Held-out documents do not count.
+
+    Of a curriculum's stages, weights of sources of which nothing is left are passed over."""
     counts: dict[str, int] = {}
     for number in range(writing.num_shards):
-        sizes = json.loads((writing.workspace.task(writing.before, number) / "count.json").read_bytes())["sources"]
-        for source, (_, size, tokens) in sizes.items():
-            counts[source] = counts.get(source, 0) + (tokens or size)
+        found = json.loads((writing.workspace.task(writing.before, number) / "count.json").read_bytes())
+        for source, sizes in found["sources"].items():
+            held = found["held_out"].get(source, [0, 0, 0])
+            _, size, tokens = (a - b for a, b in zip(sizes, held, strict=True))
+            counts[source] = counts.get(source, 0) + (tokens if sizes[2] else size)
     sizes = [
         SourceSize(source.name, counts[source.name], source.weight)
         for source in writing.sources
         if counts.get(source.name)
     ]
-    return plan_mixture(sizes, writing.mixture) if sizes else None
+    there = {size.name for size in sizes}
+    names = ", ".join(sorted(there))
+    for stage in writing.mixture.stages if there else ():
+        if all(dict(stage.weights).get(name, 1.0) == 0 for name in there):
+            raise UserError(f"nothing is left of what stage {stage.name!r} of the mixture is made of, only {names}")
+    stages = tuple(
+        dataclasses.replace(stage, weights=tuple(pair for pair in stage.weights if pair[0] in there))
+        for stage in writing.mixture.stages
+    )
+    return plan_mixture(sizes, dataclasses.replace(writing.mixture, stages=stages)) if sizes else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +132,10 @@ class Naming:
     title: str
 
     def __call__(self, number: int, directory: Path) -> None:
-        """Writes the dataset's directory; hard links, so nothing is copied."""
+        """Writes the dataset's directory; hard links, so nothing is copied. Raises UserError for an empty one."""
         del number
         writing, workspace = self.writing, self.writing.workspace
+        require_documents(workspace, writing.before, writing.num_shards)
         splits = (*split_names(writing.mixture), VALIDATION)
         shards: dict[str, list[WrittenShard]] = {split: [] for split in splits}
         realised: dict[str, dict[str, list[int]]] = {}

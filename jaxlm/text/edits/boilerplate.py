@@ -29,6 +29,17 @@ BUTTONS = (
 
 _SEPARATORS = re.compile(r"\s[|•»›·>/\\]+\s|[|»›•·]")
 _ENDS = (".", "!", "?", ":", ";", ",", '"', "”", "'", "’", "。", "！", "？", "：", "；", "，", ")", "…")
+_PROPERTIES = (
+    "align animation background border bottom box color content cursor display fill flex float font grid height "
+    "justify left letter line list margin max min opacity outline overflow padding position right stroke table text "
+    "top transform transition unicode user vertical visibility white width word z"
+)
+_DECLARATION = (
+    rf"(?:--[\w-]{{1,60}}|(?:-[a-z]+-)?(?:{'|'.join(_PROPERTIES.split())})(?:-[a-z-]{{1,40}})?)\s{{0,3}}:[^;{{}}]+"
+)
+_DECLARED = re.compile(rf"{_DECLARATION};$")
+_RULE = re.compile(rf"[^{{}};]{{1,200}}\{{\s{{0,9}}{_DECLARATION}[^{{}}]*\}}$")
+_NUMBERED = re.compile(r"\s*\d{1,3}(?:\.\d{1,3})+\.?\s+\S")
 _EDGE = " \t#*-–—•|·»«›‹<>[](){}+×✕→←↑↓¶¬"
 
 
@@ -40,8 +51,14 @@ class DropBoilerplate:
     - a button: has at most ``button_words`` words, begins with one of ``buttons``, does not end like a sentence;
     - a link bar: at least ``separators`` separators (``| » › ·``) with at most ``bar_words`` words between two,
       and does not begin with one, as rows of tables do;
+    - part of a style sheet: declarations of CSS (``margin: 0;``) and the lines with braces around them, or a whole
+      rule on one line;
+    - part of a table of contents: a run of at least ``contents_lines`` lines that begin with a number of a section
+      (``4.2.1. Illegal frees``), have at most ``contents_words`` words and do not end like a sentence. 0: off;
     - part of a menu: a run of at least ``menu_lines`` lines, each of at most ``menu_words`` words, none ended like
       a sentence. 0 turns this off, as for verse and lists.
+
+    Dropped lines do not end a run.
 
     Words are cut at white space, and of a line without any, six characters count as one (Chinese).
     """
@@ -54,12 +71,17 @@ class DropBoilerplate:
     bar_words: int = 3
     menu_lines: int = 6
     menu_words: int = 3
+    styles: bool = True
+    contents_lines: int = 4
+    contents_words: int = 12
 
     def __post_init__(self) -> None:
         if self.separators < 1:
             raise ValueError(f"separators={self.separators} is below 1: every line would be a link bar")
         if self.menu_lines == 1:
             raise ValueError("menu_lines=1 drops every short line: use 0 (off) or at least 2")
+        if self.contents_lines == 1:
+            raise ValueError("contents_lines=1 drops every numbered heading: use 0 (off) or at least 2")
 
     @property
     def name(self) -> str:
@@ -71,19 +93,27 @@ class DropBoilerplate:
         lines = text.split("\n")
         low = text.lower()
         notices = tuple(phrase for phrase in self.notices if phrase in low)
-        drop: set[int] = set()
+        drop = _style_lines(lines) if self.styles and ":" in text and "{" in text else set[int]()
         menu: list[int] = []
+        contents: list[int] = []
         for number, line in enumerate(lines):
-            if line.isspace() or not line:
+            if line.isspace() or not line or number in drop:
                 continue
-            short = len(line) <= 400 and self._short(line)
-            if short and self.menu_lines:
-                menu.append(number)
-            else:
-                self._close(menu, drop)
-            if len(line) <= 400 and self._is_boilerplate(line, notices):
+            dropped = len(line) <= 400 and self._is_boilerplate(line, notices)
+            if dropped:
                 drop.add(number)
-        self._close(menu, drop)
+            if self.menu_lines:
+                if len(line) <= 400 and self._short(line, self.menu_words):
+                    menu.append(number)
+                elif not dropped:
+                    self._close(menu, self.menu_lines, drop)
+            if self.contents_lines:
+                if _NUMBERED.match(line) and self._short(line, self.contents_words):
+                    contents.append(number)
+                elif contents and not dropped:
+                    self._close(contents, self.contents_lines, drop)
+        self._close(menu, self.menu_lines, drop)
+        self._close(contents, self.contents_lines, drop)
         if not drop:
             return text, 0
         kept: list[str] = []
@@ -92,16 +122,16 @@ class DropBoilerplate:
                 kept.append(line)
         return "\n".join(kept).strip("\n"), len(drop)
 
-    def _short(self, line: str) -> bool:
-        """At most ``menu_words`` words and no end of a sentence."""
-        if len(line) > 16 * self.menu_words or line.rstrip().endswith(_ENDS):
+    def _short(self, line: str, most: int) -> bool:
+        """At most so many words and no end of a sentence."""
+        if len(line) > 16 * most or line.rstrip().endswith(_ENDS):
             return False
-        return _words(line) <= self.menu_words
+        return _words(line) <= most
 
-    def _close(self, menu: list[int], drop: set[int]) -> None:
-        if len(menu) >= self.menu_lines > 0:
-            drop.update(menu)
-        menu.clear()
+    def _close(self, run: list[int], least: int, drop: set[int]) -> None:
+        if len(run) >= least > 0:
+            drop.update(run)
+        run.clear()
 
     def _is_boilerplate(self, line: str, notices: tuple[str, ...]) -> bool:
         low = line.lower()
@@ -117,6 +147,30 @@ class DropBoilerplate:
             return False  # a row of a table
         bars = len(_SEPARATORS.findall(line)) if any(mark in line for mark in "|•»›·>/\\") else 0
         return bars >= self.separators and _words(_SEPARATORS.sub(" ", line)) <= self.bar_words * (bars + 1)
+
+
+def _style_lines(lines: list[str]) -> set[int]:
+    """Lines of style sheets: declarations and rules of CSS, and what opens or closes a block beside them."""
+    drop: set[int] = set()
+    run: list[int] = []
+    declared = False
+    for number, line in enumerate([*lines, "end"]):
+        bare = line.strip()
+        if not bare:
+            continue
+        if len(bare) <= 400 and _RULE.match(bare):
+            drop.add(number)
+        elif len(bare) <= 400 and _DECLARED.match(bare):
+            run.append(number)
+            declared = True
+        elif bare in ("}", "}}") or (len(bare) <= 200 and bare.endswith("{")):
+            run.append(number)
+        else:
+            if declared:
+                drop.update(run)
+            run.clear()
+            declared = False
+    return drop
 
 
 def _words(line: str) -> int:

@@ -178,6 +178,31 @@ def test_boilerplate_menus_at_their_threshold():
     )
 
 
+def test_boilerplate_drops_style_sheets_and_leaves_code_alone():
+    style = "ul.menu, nav a:hover {\n    margin: 0 1em;\n    -webkit-box-flex: 1;\n}\n\nH3 {font-family: Verdana}"
+    text = "It is said here.\n{}\nAnd that is all."
+    assert DropBoilerplate().edit(text.format(style)) == (text.format(""), 5)
+    assert DropBoilerplate(styles=False).edit(text.format(style))[1] == 0
+    code = "if (a) {\n    next: b;\n}\nsettings = {\n    'color': 'red',\n}\ncase width: {\n}"
+    assert DropBoilerplate().edit(text.format(code))[1] == 0
+
+
+def test_boilerplate_drops_tables_of_contents_at_their_threshold():
+    lines = [f"4.{i}. What there is to be said of part {i}" for i in range(1, 5)]
+    assert DropBoilerplate().edit("\n".join(lines)) == ("", 4)
+    assert DropBoilerplate().edit("\n".join(lines[:3]))[1] == 0
+    assert DropBoilerplate().edit("\n".join(f"{line}." for line in lines))[1] == 0
+    assert DropBoilerplate(contents_lines=0).edit("\n".join(lines))[1] == 0
+    with pytest.raises(ValueError, match="contents_lines=1"):
+        DropBoilerplate(contents_lines=1)
+
+
+def test_boilerplate_that_is_dropped_does_not_end_a_run():
+    items = ["News today", "Sport", "Weather", "Local Shop", "Earth", "Travel"]
+    notice = "By using this site you agree to our terms and conditions and to all that follows from them."
+    assert DropBoilerplate().edit("\n".join([*items[:3], notice, *items[3:]])) == ("", 7)
+
+
 def test_boilerplate_leaves_prose_alone(repo):
     """Of our own documents' prose, next to nothing goes."""
     text = "\n".join((repo / "docs" / name).read_text(encoding="utf-8") for name in ("architecture.md", "batches.md"))
