@@ -101,6 +101,24 @@ def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> N
         )
 
 
+def lower_train_step(
+    train_step: TrainStep,
+    layout: StateLayout,
+    batch: dict[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+    *,
+    key: Any,
+    frozen: Any = None,
+) -> jax.stages.Lowered:
+    """The step traced for its shapes and shardings, not yet compiled; the state that goes in is donated. ``key`` may
+    be a ShapeDtypeStruct as well: for devices that are only described."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
+    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere))
+    with jax.set_mesh(mesh):
+        return jitted.lower(layout.abstract, frozen, batch, key)
+
+
 def compile_train_step(
     train_step: TrainStep,
     layout: StateLayout,
@@ -114,8 +132,5 @@ def compile_train_step(
     everywhere = NamedSharding(mesh, PartitionSpec())
     # Computed where it will lie: nothing can be put on the devices of other processes.
     key = jax.jit(lambda: purpose_key(seed, Purpose.DROPOUT), out_shardings=everywhere)()
-    state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere))
-    with jax.set_mesh(mesh):
-        compiled = jitted.lower(layout.abstract, frozen, batch, key).compile()
+    compiled = lower_train_step(train_step, layout, batch, mesh, key=key, frozen=frozen).compile()
     return lambda state, batch: compiled(state, frozen, batch, key)
