@@ -1,5 +1,6 @@
 """Collectives read from the text of a compiled program: kind, bytes, how often, and over which network."""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -19,8 +20,12 @@ _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|called_computations?|async_execution_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations|called_computations|calls)=\{([^}]*)\}")
 _TRIPS = re.compile(r'"?known_trip_count"?:?\s*=?\s*\{"?n"?:?\s*"?(\d+)')
+_CONDITION = re.compile(r"condition=%?([\w.\-]+)")
+_LIMIT = re.compile(r" [su]\d+\[\](?:\{[^}]*\})? constant\((\d+)\)")
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+_AXIS = re.compile(r"'([^']+)'(?:=(\d+)|:\((\d+)\)(\d+))?")
 
 
 class Collective(NamedTuple):
@@ -59,8 +64,30 @@ def _largest(text: str) -> int:
     return max((shape_bytes(f"{kind}[{dims}]") for kind, dims in _SHAPE.findall(text)), default=0)
 
 
+def _mesh_groups(axes: str, chosen: str) -> np.ndarray:
+    """Groups named by axes of a mesh: ``'a'=4,'b'=2`` and ``'a'``, or ``'a':(2)2``, the inner half of it."""
+    sizes = {name: int(size) for name, size, _, _ in _AXIS.findall(axes)}
+    parts = {name: {1, size} for name, size in sizes.items()}  # where each axis is cut, from the outside
+    wanted: list[tuple[str, int, int]] = []
+    for name, _, before, size in _AXIS.findall(chosen):
+        start, width = (int(before), int(size)) if size else (1, sizes[name])
+        parts[name] |= {start, start * width}
+        wanted.append((name, start, start * width))
+    dims: list[tuple[str, int, int]] = []
+    for name in sizes:
+        cuts = sorted(parts[name])
+        dims += [(name, a, b) for a, b in itertools.pairwise(cuts)] or [(name, 1, 1)]
+    numbers = np.arange(math.prod(sizes.values())).reshape([b // a for _, a, b in dims])
+    inside = [i for i, (name, a, b) in enumerate(dims) if any(n == name and x <= a and b <= y for n, x, y in wanted)]
+    outside = [i for i in range(len(dims)) if i not in inside]
+    members = math.prod(numbers.shape[i] for i in inside)
+    return numbers.transpose(outside + inside).reshape(-1, members)
+
+
 def _groups(rest: str) -> np.ndarray | None:
     """Device numbers [groups, members]; pairs for a permute; None where all take part."""
+    if mesh := _MESH.search(rest):
+        return _mesh_groups(mesh[1], mesh[2])
     if iota := _IOTA.search(rest):
         rows, cols, dims, order = iota.groups()
         numbers = np.arange(int(rows) * int(cols)).reshape([int(size) for size in dims.split(",")])
@@ -73,16 +100,6 @@ def _groups(rest: str) -> np.ndarray | None:
     return None
 
 
-def _operand_bytes(kind: str, result: str, args: str, shapes: dict[str, int], group: int) -> int:
-    """Bytes of the whole array that a collective works on, from its result, or its operands where that is a part."""
-    if kind == "all-gather":
-        return _largest(result) if "(" in result and "-start" in args else shape_bytes(result)
-    if kind == "reduce-scatter":
-        named = sum(shapes.get(name, 0) for name in re.findall(r"%([\w.\-]+)", args.partition("), ")[0]))
-        return shape_bytes(args.partition("), ")[0]) or named or shape_bytes(result) * group
-    return shape_bytes(result)
-
-
 def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
     """(name of the entry, name -> lines)."""
     entry, current, found = "", None, {}
@@ -92,39 +109,55 @@ def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
                 current = header[2]
                 found[current] = []
                 entry = current if header[1] else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # a kernel's own text may hold lines that begin so
             current = None
         else:
             found[current].append(line)
     return entry, found
 
 
-def _called(rest: str) -> Iterator[str]:
-    yield from _CALLED.findall(rest)
-    for names in _BRANCHES.findall(rest):
+def _called(line: str) -> Iterator[str]:
+    yield from _CALLED.findall(line)
+    for names in _BRANCHES.findall(line):
         yield from (name.strip().lstrip("%") for name in names.split(",") if name.strip())
 
 
+def _trips(line: str, computations: dict[str, list[str]]) -> int:
+    """Runs of a loop's body: as XLA says it, else the number that the condition compares with (loops here count from
+    0 by 1); 1 where neither is known."""
+    if known := _TRIPS.search(line):
+        return int(known[1])
+    condition = _CONDITION.search(line)
+    lines = list(computations.get(condition[1], ())) if condition else []
+    for child in [name for line in lines for name in _called(line)]:
+        lines += computations.get(child, ())
+    return max((int(limit) for line in lines for limit in _LIMIT.findall(line)), default=1)
+
+
 def _times(entry: str, computations: dict[str, list[str]]) -> dict[str, int]:
-    """How often each computation runs in one run of the program; a loop of unknown length counts once."""
+    """How often each computation runs in one run of the program."""
+    calls: dict[str, list[tuple[str, int]]] = {}
+    for name, lines in computations.items():
+        calls[name] = []
+        for line in lines:
+            children = [child for child in _called(line) if child in computations]
+            if children:
+                trips = _trips(line, computations) if " while(" in line else 1
+                calls[name] += [(child, trips) for child in children]
     times: dict[str, int] = {}
 
     def visit(name: str, count: int) -> None:
         times[name] = times.get(name, 0) + count
-        for line in computations.get(name, ()):
-            if "=%" not in line and "={" not in line:
-                continue
-            trips = _TRIPS.search(line) if " while(" in line else None
-            for child in _called(line):
-                if child in computations:
-                    visit(child, count * int(trips[1]) if trips else count)
+        for child, trips in calls[name]:
+            visit(child, count * trips)
 
     visit(entry, 1)
     return times
 
 
 def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Collective]:
-    """Every collective of ``compiled.as_text()``, largest traffic first. Asynchronous ones count at their start.
+    """Every collective of ``compiled.as_text()``, largest traffic first. Asynchronous ones count at their start; an
+    all-reduce that XLA fused with the slice that each device keeps is the reduce-scatter that it runs as.
 
     Devices are numbered as the mesh numbers them, so a slice is a run of ``num_devices / slices`` numbers.
     """
@@ -134,26 +167,28 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
     for name, lines in computations.items():
         if not times.get(name):
             continue
-        shapes = {}
         for line in lines:
             if not (op := _OP.match(line)):
                 continue
             op_name, result, opcode, rest = op.groups()
-            shapes[op_name] = shape_bytes(result)
             kind = opcode.removesuffix("-start")
-            if kind not in KINDS or opcode.endswith("-done"):
+            if kind not in KINDS:
                 continue
             groups = _groups(rest)
+            permute = kind == "collective-permute"
             group = num_devices if groups is None else groups.shape[1]
-            if opcode.endswith("-start"):  # a tuple of what goes in and what comes out
-                size = max(_largest(result), 0)
-            else:
-                size = _operand_bytes(kind, result, rest, shapes, group)
+            # What an asynchronous one gives is a tuple of what goes in and what comes out.
+            size = _largest(result) if opcode.endswith("-start") else shape_bytes(result)
+            if kind == "reduce-scatter":
+                size *= 1 if opcode.endswith("-start") else group
+            if kind == "all-reduce" and "reduce-scatter" in name:
+                kind = "reduce-scatter"
             slice_of = None if groups is None else groups // (num_devices // slices)
             crosses = slices > 1 and (slice_of is None or bool((slice_of != slice_of[:, :1]).any()))
             where = re.search(r'op_name="([^"]*)"', rest)
+            group = 2 if permute else group
             found.append(Collective(kind, size, times[name], group, crosses, op_name, where[1] if where else ""))
-    return sorted(found, key=lambda c: -c.wire_bytes)
+    return sorted((c for c in found if c.wire_bytes), key=lambda c: -c.wire_bytes)
 
 
 def summarise(collectives: list[Collective]) -> dict[str, dict[str, float]]:
