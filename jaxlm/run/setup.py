@@ -14,7 +14,7 @@ from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
 from jaxlm.plan.flops import peak_flops
 from jaxlm.sharding.mesh import batch_spec, batch_ways, make_mesh
-from jaxlm.sharding.rules import check_divides, match_rules, named_shardings, state_specs
+from jaxlm.sharding.rules import named_shardings, param_specs, state_specs
 from jaxlm.train.state import TrainState, create_state
 from jaxlm.train.step import TrainStep
 
@@ -50,9 +50,7 @@ def lay_out_state(
         return create_state(model.init(key), tx, carry=carry(), ema=ema)
 
     shapes = jax.eval_shape(create, jax.random.key(0))
-    param_specs = match_rules(model.rules, shapes.params)
-    check_divides(shapes.params, param_specs, dict(mesh.shape))
-    specs = state_specs(shapes, shapes.params, param_specs)
+    specs = state_specs(shapes, shapes.params, param_specs(model.rules, shapes.params, dict(mesh.shape)))
     specs = specs.replace(carry=jax.tree.map(lambda _: batch_spec(), shapes.carry))
     shardings = named_shardings(mesh, specs)
     abstract = jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
