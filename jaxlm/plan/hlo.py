@@ -25,6 +25,7 @@ _LIMIT = re.compile(r" [su]\d+\[\](?:\{[^}]*\})? constant\((\d+)\)")
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+_MEGASCALE = re.compile(r'_xla_megascale_transfer_type="([A-Z_]+)"')
 _AXIS = re.compile(r"'([^']+)'(?:=(\d+)|:\((\d+)\)(\d+))?")
 
 
@@ -159,7 +160,8 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
     """Every collective of ``compiled.as_text()``, largest traffic first. Asynchronous ones count at their start; an
     all-reduce that XLA fused with the slice that each device keeps is the reduce-scatter that it runs as.
 
-    Devices are numbered as the mesh numbers them, so a slice is a run of ``num_devices / slices`` numbers.
+    What goes between slices leaves through the host, as a ``send`` of what is left of the array once each slice has
+    split it over its own devices. Devices are numbered as the mesh numbers them, so a slice is a run of ``num_devices / slices`` numbers.
     """
     entry, computations = _computations(text)
     times = _times(entry, computations)
@@ -171,6 +173,11 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
             if not (op := _OP.match(line)):
                 continue
             op_name, result, opcode, rest = op.groups()
+            where = re.search(r'op_name="([^"]*)"', rest)
+            if opcode == "send" and (between := _MEGASCALE.search(rest)):
+                kind, size = between[1].lower().replace("_", "-"), _largest(result)
+                found.append(Collective(kind, size, times[name], slices, True, op_name, where[1] if where else ""))
+                continue
             kind = opcode.removesuffix("-start")
             if kind not in KINDS:
                 continue
@@ -185,7 +192,6 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
                 kind = "reduce-scatter"
             slice_of = None if groups is None else groups // (num_devices // slices)
             crosses = slices > 1 and (slice_of is None or bool((slice_of != slice_of[:, :1]).any()))
-            where = re.search(r'op_name="([^"]*)"', rest)
             group = 2 if permute else group
             found.append(Collective(kind, size, times[name], group, crosses, op_name, where[1] if where else ""))
     return sorted((c for c in found if c.wire_bytes), key=lambda c: -c.wire_bytes)
