@@ -1,5 +1,8 @@
 """The way in and out of a model's vocabulary, shared by the families: a table looked up, symbols scored."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
@@ -23,12 +26,32 @@ def look_up(table_vd: Array, tokens_bt: Array, dtype: jnp.dtype) -> Array:
     return jnp.take(constrain(table_vd, P("model", None)), tokens_bt, axis=0, mode="clip")
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _f32_product(x: Array, weights: Array, tied: bool) -> Array:
+    """``x W`` in f32. Its gradient's two products are made in the compute dtype, as all others are, and the weights'
+    lies at once as the weights do."""
+    return matmul(x, weights, transpose=tied, out_dtype=jnp.dtype("float32"))
+
+
+def _f32_product_fwd(x: Array, weights: Array, tied: bool) -> tuple[Array, tuple[Array, Array]]:
+    return _f32_product(x, weights, tied), (x, weights)
+
+
+def _f32_product_bwd(tied: bool, kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, weights = kept
+    _, pull = jax.vjp(lambda x, weights: matmul(x, weights, transpose=tied), x, weights)
+    grad_x, grad_weights = pull(grad.astype(x.dtype))
+    return grad_x, constrain(grad_weights, TABLE_SPEC if tied else HEAD_SPEC)
+
+
+_f32_product.defvjp(_f32_product_fwd, _f32_product_bwd)
+
+
 def score_symbols(
     x: Array, weights: Array, *, tied: bool, vocab_size: int | None, dtype: jnp.dtype, bias_v: Array | None = None
 ) -> Array:
     """``x W^T + bias`` (table [v, d], ``tied``) or ``x W + bias`` (kernel [d, v]), f32, without the padding rows."""
-    weights = constrain(weights.astype(dtype), TABLE_SPEC if tied else HEAD_SPEC)
-    out = matmul(x.astype(dtype), weights, transpose=tied, out_dtype=jnp.dtype("float32"))
+    out = _f32_product(x.astype(dtype), weights.astype(dtype), tied)
     if bias_v is not None:
         out = out + bias_v.astype(jnp.float32)
     return out if out.shape[-1] == vocab_size else out[..., :vocab_size]
