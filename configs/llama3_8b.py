@@ -1,6 +1,6 @@
 """Llama 3 8B on 256 chips of TPU v5e, 8,192 tokens of context, 4 million tokens a step (Grattafiori et al. 2024).
 
-    python -m tools.compile_tpu llama3_8b --topology v5e:16x16
+python -m tools.compile_tpu llama3_8b --topology v5e:16x16
 """
 
 import dataclasses

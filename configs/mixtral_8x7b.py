@@ -1,6 +1,6 @@
 """Mixtral 8x7B on 256 chips of TPU v5p, 4 million tokens a step.
 
-    python -m tools.compile_tpu mixtral_8x7b --topology v5p:4x8x8
+python -m tools.compile_tpu mixtral_8x7b --topology v5p:4x8x8
 """
 
 import dataclasses

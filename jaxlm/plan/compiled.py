@@ -10,6 +10,10 @@ from jaxlm.plan.topology import GIB, Topology
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+_USED = re.compile(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)(?:i?B)? hbm")
+_EARLY = re.compile(r"temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)")
+
+
 class Buffer(NamedTuple):
     """One allocation that the compiler names when a program does not fit."""
 
@@ -26,7 +30,9 @@ class OutOfMemory(NamedTuple):
     used: int | None
     capacity: int | None
     buffers: tuple[Buffer, ...]
-    """Largest first."""
+    """Largest first; empty where the compiler stopped before it laid them out."""
+    what: str
+    """What ``used`` counts."""
 
 
 def _bytes(number: str, unit: str) -> int:
@@ -37,7 +43,7 @@ def parse_out_of_memory(message: str) -> OutOfMemory | None:
     """The ranked buffers of a RESOURCE_EXHAUSTED error of the TPU compiler; None for any other error."""
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
         return None
-    used = re.search(r"[Uu]sed ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?)(?:i?B)? hbm", message)
+    used = _USED.search(message) or _EARLY.search(message)
     buffers = []
     for part in re.split(r"\n\s*\d+\. Size: ", message)[1:]:
         size = re.match(r"([\d.]+)([KMGT]?)", part)
@@ -50,12 +56,13 @@ def parse_out_of_memory(message: str) -> OutOfMemory | None:
             buffers.append(Buffer(_bytes(size[1], size[2]), *found))
     buffers.sort(key=lambda buffer: -buffer.num_bytes)
     if used is None:
-        return OutOfMemory(None, None, tuple(buffers))
-    return OutOfMemory(_bytes(used[1], used[2]), _bytes(used[3], used[4]), tuple(buffers))
+        return OutOfMemory(None, None, tuple(buffers), "unknown")
+    what = "temporaries" if "temporaries" in used[0] else "all"
+    return OutOfMemory(_bytes(used[1], used[2]), _bytes(used[3], used[4]), tuple(buffers), what)
 
 
 def advise(buffers: tuple[Buffer, ...], model: ModelConfig, *, seq_len: int, loss_chunk: int | None) -> list[str]:
-    """What to change, for the buffers that take most, largest first; general advice where none is recognised."""
+    """What to change, for the buffers that take most, largest first; nothing where none is recognised."""
     advice: list[str] = []
 
     def say(line: str) -> None:
@@ -79,8 +86,18 @@ def advise(buffers: tuple[Buffer, ...], model: ModelConfig, *, seq_len: int, los
             if policy != "full":
                 say(f"{buffer.shape} is kept for the backward pass: set model.remat_policy=full")
             say(f"{buffer.shape} is kept of every layer: raise grad_accum_steps, or lower the batch a device")
-    say("raise grad_accum_steps, mesh.fsdp or mesh.model, or take a larger slice")
     return advice
+
+
+def mesh_notes(model: ModelConfig, axis_sizes: dict[str, int]) -> list[str]:
+    """What runs on a mesh of these sizes, but not as one would wish."""
+    ways, notes = axis_sizes["model"], []
+    heads, kv_heads = getattr(model, "num_heads", ways), getattr(model, "kv_heads", ways)
+    if heads % ways:
+        notes.append(f"model.num_heads={heads} does not divide over mesh.model={ways}: each device works out all heads")
+    elif kv_heads % ways:
+        notes.append(f"{kv_heads} key heads do not divide over mesh.model={ways}: each query head has its own copy")
+    return notes
 
 
 def roofline(
@@ -135,8 +152,12 @@ def figures_table(figures: dict[str, Any]) -> str:
     rows.append(("FLOPs a step", f"{figures['flops_per_step']:.4e}, a chip {figures['flops_per_chip']:.4e}"))
     if bound := figures.get("roofline"):
         rows.append(("a step takes at least", f"{bound['step_seconds']:.2f} s, bound by {bound['bound_by']}"))
+    if figures.get("used_bytes"):
+        rows.append((f"needed ({figures['used']})", f"{figures['used_bytes'] / GIB:.2f} GiB"))
     for buffer in figures.get("buffers", [])[:12]:
-        rows.append(("buffer", f"{buffer['num_bytes'] / GIB:.2f} GiB {buffer['shape']} {buffer['operator']}".strip()))
+        made_by = buffer.get("operator", "")
+        rows.append(("buffer", f"{buffer['num_bytes'] / GIB:.2f} GiB {buffer['shape']} {made_by}".strip()))
+    rows += [("note", line) for line in figures.get("notes", [])]
     rows += [("advice", line) for line in figures.get("advice", [])]
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"  {label:<{width}}  {value}" for label, value in rows)
@@ -146,4 +167,3 @@ def recompute_flops(model: ModelConfig, train_flops: float) -> float:
     """FLOPs of a step that rematerialisation adds: a forward pass, a third of the step, with full remat; with ``dots``
     attention alone, not counted; else none."""
     return train_flops / 3 if getattr(model, "remat_policy", "none") == "full" else 0.0
-

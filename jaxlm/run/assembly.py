@@ -55,9 +55,7 @@ def _masked(config: PretrainConfig, tokenizer: Tokenizer, *, evaluation: bool = 
 
 def step_of(config: PretrainConfig, model: Model, tx: optax.GradientTransformation, *, streamed: bool) -> TrainStep:
     """The train step that a config asks for, as a pure function. ``streamed``: rows carry the model's state."""
-    objective = causal_objective(
-        model, z_loss_coef=config.z_loss_coef, carried=streamed, loss_chunk=config.loss_chunk
-    )
+    objective = causal_objective(model, z_loss_coef=config.z_loss_coef, carried=streamed, loss_chunk=config.loss_chunk)
     return make_train_step(
         objective,
         tx,

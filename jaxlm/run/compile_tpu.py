@@ -22,14 +22,15 @@ from jaxlm.core.tree import count_params
 from jaxlm.data.batches import planned_batch_keys
 from jaxlm.models.families import MASKED, for_platform, make_model
 from jaxlm.optim.optimizers import make_optimizer
-from jaxlm.plan.compiled import advise, figures_table, parse_out_of_memory, recompute_flops, roofline
+from jaxlm.plan.compiled import advise, figures_table, mesh_notes, parse_out_of_memory, recompute_flops, roofline
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.plan.hlo import find_collectives, summarise
-from jaxlm.plan.memory import sharded_bytes
+from jaxlm.plan.memory import MemoryEstimate, sharded_bytes
 from jaxlm.plan.topology import Topology, parse_topology
 from jaxlm.run.assembly import step_of
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.memory import estimate_run_memory
 from jaxlm.run.setup import StateLayout, abstract_batch, check_rows, lay_out_state, lower_train_step
 from jaxlm.sharding.mesh import make_mesh
 
@@ -123,7 +124,10 @@ def compile_for(config: PretrainConfig, topology: Topology, *, hlo_path: str | N
     batch = abstract_batch(keys, config.global_batch_size, config.data.seq_len, mesh)
     key = jax.eval_shape(lambda: purpose_key(config.seed, Purpose.DROPOUT))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
-    figures = _asked(config, topology, mesh, layout, batch)
+    estimate = estimate_run_memory(config, layout, mesh)
+    figures = _asked(config, topology, mesh, layout, batch) | {
+        "estimate": {t.name: t.num_bytes for t in estimate.terms}
+    }
     step = step_of(config, model, tx, streamed=streamed)
     start = time.perf_counter()
     lowered = lower_train_step(step, layout, batch, mesh, key=key)
@@ -131,7 +135,8 @@ def compile_for(config: PretrainConfig, topology: Topology, *, hlo_path: str | N
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        return figures | _refused(str(error), config, topology, traced - start, time.perf_counter() - traced)
+        times = _times(traced - start, time.perf_counter() - traced)
+        return figures | times | _refused(str(error), config, topology, estimate)
     figures |= _times(traced - start, time.perf_counter() - traced)
     text = compiled.as_text() or ""
     if hlo_path is not None:
@@ -163,6 +168,7 @@ def _asked(
         "attention": getattr(config.model, "attention", None),
         "loss_chunk": config.loss_chunk,
         "optimizer": config.optimizer.name,
+        "notes": mesh_notes(config.model, sizes),
         "hbm_bytes": topology.chip.hbm_bytes,
         "flops_per_step": flops,
         "flops_per_chip": flops / topology.num_chips,
@@ -221,19 +227,23 @@ def _found(
     }
 
 
-def _refused(
-    message: str, config: PretrainConfig, topology: Topology, trace_seconds: float, compile_seconds: float
-) -> dict[str, Any]:
-    """What the compiler said of a step that does not fit. Any other error of the compiler is raised again."""
+def _refused(message: str, config: PretrainConfig, topology: Topology, estimate: MemoryEstimate) -> dict[str, Any]:
+    """What the compiler said of a step that does not fit. Any other error of the compiler is raised again.
+
+    Where it names no buffers, the terms of the estimate stand for them.
+    """
     found = parse_out_of_memory(message)
     if found is None:
         raise RuntimeError(message)
-    buffers = [buffer._asdict() for buffer in found.buffers]
-    return _times(trace_seconds, compile_seconds) | {
+    advice = advise(found.buffers, config.model, seq_len=config.data.seq_len, loss_chunk=config.loss_chunk)
+    advice = [*advice, *(f"{term.name}: {term.lower}" for term in estimate.terms[:3])]
+    terms = [{"num_bytes": term.num_bytes, "shape": f"{term.name} (estimate)"} for term in estimate.terms]
+    return {
         "fits": False,
         "hbm_bytes": found.capacity or topology.chip.hbm_bytes,
         "used_bytes": found.used,
-        "buffers": buffers,
-        "advice": advise(found.buffers, config.model, seq_len=config.data.seq_len, loss_chunk=config.loss_chunk),
+        "used": found.what,
+        "buffers": [buffer._asdict() for buffer in found.buffers] or terms,
+        "advice": advice,
         "collectives": {},
     }
