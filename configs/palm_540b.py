@@ -22,4 +22,5 @@ def config() -> PretrainConfig:
         grad_accum_steps=2,
         mesh=mesh,
     )
-    return dataclasses.replace(run, loss_chunk=512)
+    model = dataclasses.replace(run.model, vocab_multiple=12 * 128)  # each device's rows fill whole tiles
+    return dataclasses.replace(run, model=model, loss_chunk=512)

@@ -161,7 +161,8 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
     all-reduce that XLA fused with the slice that each device keeps is the reduce-scatter that it runs as.
 
     What goes between slices leaves through the host, as a ``send`` of what is left of the array once each slice has
-    split it over its own devices. Devices are numbered as the mesh numbers them, so a slice is a run of ``num_devices / slices`` numbers.
+    split it over its own devices. Devices are numbered as the mesh numbers them, so a slice is a run of
+    ``num_devices / slices`` numbers.
     """
     entry, computations = _computations(text)
     times = _times(entry, computations)

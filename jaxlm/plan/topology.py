@@ -100,10 +100,13 @@ def _near(name: str, known: list[str]) -> str:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         chips = f"chips are {', '.join(CHIPS)}, as in v5p:8x8x16"
         return f": did you mean {' or '.join(near)}? ({chips})" if near else f": {chips}"
-    sizes = [int(size) for size in re.findall(r"\d+", shape)]
-    wanted = math.prod(sizes) or 1
-    same = sorted(
-        known_shapes(CHIPS[kind]),
-        key=lambda s: (s != tuple(sorted(sizes)), abs(math.log(math.prod(s) / wanted)), max(s)),
-    )
-    return f": did you mean {' or '.join(f'{kind}:' + 'x'.join(map(str, s)) for s in same[:3])}?"
+    sizes = sorted(int(size) for size in re.findall(r"\d+", shape)) or [1]
+
+    def distance(found: tuple[int, ...]) -> float:
+        """Between sides where there are as many, else between numbers of chips."""
+        if len(found) == len(sizes):
+            return sum(abs(math.log(a / max(b, 1))) for a, b in zip(sorted(found), sizes, strict=True))
+        return 10 + abs(math.log(math.prod(found) / max(math.prod(sizes), 1)))
+
+    near = sorted(known_shapes(CHIPS[kind]), key=distance)[:3]
+    return f": did you mean {' or '.join(f'{kind}:' + 'x'.join(map(str, s)) for s in near)}?"

@@ -34,6 +34,14 @@ from jaxlm.run.memory import estimate_run_memory
 from jaxlm.run.setup import StateLayout, abstract_batch, check_rows, lay_out_state, lower_train_step
 from jaxlm.sharding.mesh import make_mesh
 
+LIBTPU_ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1",  # else it asks a cloud's metadata server, which is not there
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",  # of this machine; the topology says what is compiled for
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is run, so several may compile side by side
+}
+"""What libtpu wants to know on a machine without TPUs."""
 PROG = "python -m tools.compile_tpu"
 
 
@@ -84,8 +92,8 @@ def described_devices(topology: Topology) -> list[Any]:
     """Devices that can be compiled for and nothing else. Raises UserError without libtpu."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("libtpu, the compiler for TPUs, is not installed: pip install 'jaxlm[tpu]'")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else it asks a cloud's metadata server, which is not there
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run, so several may compile side by side
+    for name, value in LIBTPU_ALONE.items():
+        os.environ.setdefault(name, value)
     extra: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
     if topology.slices > 1:
         extra["num_slices"] = topology.slices
@@ -236,7 +244,8 @@ def _refused(message: str, config: PretrainConfig, topology: Topology, estimate:
     if found is None:
         raise RuntimeError(message)
     advice = advise(found.buffers, config.model, seq_len=config.data.seq_len, loss_chunk=config.loss_chunk)
-    advice = [*advice, *(f"{term.name}: {term.lower}" for term in estimate.terms[:3])]
+    done = "set model.remat_policy=full; " if getattr(config.model, "remat_policy", "") == "full" else "\n"
+    advice = [*advice, *(f"{term.name}: {term.lower.replace(done, '')}" for term in estimate.terms[:3])]
     terms = [{"num_bytes": term.num_bytes, "shape": f"{term.name} (estimate)"} for term in estimate.terms]
     return {
         "fits": False,

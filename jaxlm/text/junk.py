@@ -11,9 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 _TAG = re.compile(r"<!--.*?-->|<[^<>]*>", re.DOTALL)
-_BLOCK = re.compile(
-    r"<(?=/?(?:p|div|li|ul|ol|td|tr|h[1-6]|br|title|pre|dt|dd|table|section|header|footer|nav)\b)", re.I
-)
+_BLOCK = re.compile(r"<(?=/?(?:p|div|li|ul|ol|td|tr|h[1-6]|br|title|pre|dt|dd|table|section|header|footer|nav)\b)", re.I)
 _OPEN_QUOTE = re.compile(r'(^|[\s(\[])"(?=\S)', re.MULTILINE)
 _BOASTS = ("best", "cheap", "buy", "free", "online", "top", "deals", "review", "discount", "2024")
 
