@@ -1,6 +1,7 @@
 """The way in and out of a model's vocabulary, shared by the families: a table looked up, symbols scored."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def score_symbols(
     x: Array, weights: Array, *, tied: bool, vocab_size: int | None, dtype: jnp.dtype, bias_v: Array | None = None
 ) -> Array:
     """``x W^T + bias`` (table [v, d], ``tied``) or ``x W + bias`` (kernel [d, v]), f32, without the padding rows."""
-    out = _f32_product(x.astype(dtype), weights.astype(dtype), tied)
+    out: Any = _f32_product(x.astype(dtype), weights.astype(dtype), tied)
     if bias_v is not None:
         out = out + bias_v.astype(jnp.float32)
     return out if out.shape[-1] == vocab_size else out[..., :vocab_size]

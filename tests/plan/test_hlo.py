@@ -94,6 +94,6 @@ def test_a_program_compiled_here():
     rows, whole = NamedSharding(mesh, P("x")), NamedSharding(mesh, P())
     x = jax.ShapeDtypeStruct((64, 4), jnp.float32, sharding=rows)
     step = jax.jit(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y + jnp.sum(x, 0), jnp.zeros(4)), out_shardings=whole)
-    rows = summarise(find_collectives(step.lower(x).compile().as_text(), num_devices=8))
+    rows = summarise(find_collectives(step.lower(x).compile().as_text() or "", num_devices=8))
     assert set(rows) == {"all-reduce"}
     assert rows["all-reduce"]["bytes"] == rows["all-reduce"]["runs"] * 2 * 16 * 7 // 8
