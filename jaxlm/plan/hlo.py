@@ -167,7 +167,7 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
     entry, computations = _computations(text)
     times = _times(entry, computations)
     found = []
-    seen: set[tuple[str, int]] = set()
+    seen: set[tuple[str | int | bool, ...]] = set()
     for name, lines in computations.items():
         if not times.get(name):
             continue
@@ -195,12 +195,14 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
             slice_of = None if groups is None else groups // (num_devices // slices)
             crosses = slices > 1 and (slice_of is None or bool((slice_of != slice_of[:, :1]).any()))
             group = 2 if permute else group
-            # Fused with the products that hide it, one collective stands in several computations.
+            one = Collective(kind, size, times[name], group, crosses, op_name, where[1] if where else "")
+            # Fused with the products that hide it, one collective stands in several computations. The channel alone
+            # does not say so: what is recomputed keeps that of the forward pass.
             channel = re.search(r"channel_id=(\d+)", rest)
-            if channel is not None and (channel[1], times[name]) in seen:
-                continue
-            seen |= {(channel[1], times[name])} if channel is not None else set()
-            found.append(Collective(kind, size, times[name], group, crosses, op_name, where[1] if where else ""))
+            same = (channel[1] if channel else op_name, *one._replace(name=""))
+            if same not in seen:
+                seen.add(same)
+                found.append(one)
     return sorted((c for c in found if c.wire_bytes), key=lambda c: -c.wire_bytes)
 
 

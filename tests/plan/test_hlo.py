@@ -67,6 +67,16 @@ def test_what_goes_between_slices_is_told_apart():
     assert rows["all-reduce"] == {"places": 1, "runs": 1, "bytes": 400, "dcn_bytes": 400}
 
 
+def test_a_fused_collective_counts_once_and_a_recomputed_one_again():
+    def line(name: str, where: str) -> str:
+        op = f"  %{name} = f32[8]{{0}} all-gather(%x), channel_id=1, replica_groups=[1,8]<=[8], dimensions={{0}}"
+        return f'{op}, metadata={{op_name="{where}"}}'
+
+    lines = [line("a.1", "forward"), line("a.2", "forward"), line("a.3", "rematted")]
+    program = "\n".join(["ENTRY %main (x: f32[1]) -> f32[8] {", *lines, "}"])
+    assert [c.name for c in find_collectives(program, num_devices=8)] == ["a.1", "a.3"]
+
+
 @pytest.mark.parametrize(
     ("text", "groups"),
     [
