@@ -67,7 +67,7 @@ def test_other_errors_are_not_taken_for_it():
 
 def test_notes_name_heads_that_do_not_divide():
     assert mesh_notes(MODEL, {"model": 8}) == []
-    assert "8 key heads" in mesh_notes(MODEL, {"model": 16})[0]
+    assert "model.num_kv_heads=8" in mesh_notes(MODEL, {"model": 16})[0]
     assert "model.num_heads=32" in mesh_notes(MODEL, {"model": 12})[0]
 
 
