@@ -96,7 +96,9 @@ def mesh_notes(model: ModelConfig, axis_sizes: dict[str, int]) -> list[str]:
     if heads % ways:
         notes.append(f"model.num_heads={heads} does not divide over mesh.model={ways}: each device works out all heads")
     elif kv_heads % ways:
-        notes.append(f"model.num_kv_heads={kv_heads} does not divide over mesh.model={ways}: each query head has its own copy")
+        notes.append(
+            f"model.num_kv_heads={kv_heads} does not divide over mesh.model={ways}: each query head has its own copy"
+        )
     return notes
 
 
