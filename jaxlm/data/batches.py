@@ -232,6 +232,14 @@ def batch_keys(rows: Rows) -> tuple[str, ...]:
     return (*keys, "positions") if rows.streamed else keys
 
 
+def planned_batch_keys(packing: Packing, *, masked: bool = False) -> tuple[str, ...]:
+    """`batch_keys` of the rows that a packing gives, before there is any text. ``masked``: an encoder's."""
+    keys = ("tokens", "targets", "loss_mask")
+    if packing == "stream":
+        return (*keys, "positions")
+    return keys if packing == "concat" and not masked else (*keys, "segment_ids", "positions")
+
+
 def make_batch(split: TokenSource, plan: BatchPlan, row_ids: np.ndarray, *, pad_id: int) -> dict[str, np.ndarray]:
     """The arrays of some rows of a plan (`batch_keys`): [n, t], t the plan's own sequence length. See ``make_rows``."""
     rows = plan.rows

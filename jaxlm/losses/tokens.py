@@ -1,5 +1,8 @@
 """Next-token cross-entropy and z-loss."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +20,32 @@ def token_nll(logits_btv: Array, targets_bt: Array) -> tuple[Array, Array]:
     is_target_btv = jax.lax.broadcasted_iota(jnp.int32, logits_btv.shape, logits_btv.ndim - 1) == targets_bt[..., None]
     chosen_bt = jnp.sum(jnp.where(is_target_btv, logits_btv, 0.0), axis=-1)
     return log_z_bt - chosen_bt, log_z_bt
+
+
+def chunked_token_nll(
+    logits_fn: Callable[[Array], Array], hidden_btd: Array, targets_bt: Array, chunk: int | None
+) -> tuple[Array, Array]:
+    """``token_nll(logits_fn(hidden_btd), targets_bt)``, with the logits of ``chunk`` positions of each row at a time.
+
+    The backward pass works each chunk's logits out again, so [b, t, v] is never held. Rows stay whole: a batch split
+    over a mesh stays split. None, or a chunk of a whole row: all at once.
+    """
+    b, t, d = hidden_btd.shape
+    if chunk is None or chunk >= t:
+        return token_nll(logits_fn(hidden_btd), targets_bt)
+    padding = -t % chunk
+    hidden_btd = jnp.pad(hidden_btd, ((0, 0), (0, padding), (0, 0)))
+    targets_bt = jnp.pad(targets_bt, ((0, 0), (0, padding)))
+    hidden_cbtd = hidden_btd.reshape(b, -1, chunk, d).swapaxes(0, 1)
+    targets_cbt = targets_bt.reshape(b, -1, chunk).swapaxes(0, 1)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # inside the loop nothing can be merged
+    def of_chunk(hidden_btd: Array, targets_bt: Array) -> tuple[Array, Array]:
+        return token_nll(logits_fn(hidden_btd), targets_bt)
+
+    out = jax.lax.map(lambda chunk: of_chunk(*chunk), (hidden_cbtd, targets_cbt))
+    nll_bt, log_z_bt = (x_cbt.swapaxes(0, 1).reshape(b, -1)[:, :t] for x_cbt in out)
+    return nll_bt, log_z_bt
 
 
 def masked_sum(values_bt: Array, loss_mask_bt: Array) -> Array:

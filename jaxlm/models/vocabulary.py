@@ -1,5 +1,9 @@
 """The way in and out of a model's vocabulary, shared by the families: a table looked up, symbols scored."""
 
+import functools
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
@@ -11,17 +15,44 @@ HIDDEN_SPEC = P(BATCH_AXES, None, None)
 """How activations [b, t, d] lie."""
 
 
+TABLE_SPEC, HEAD_SPEC = P("model", "fsdp"), P("fsdp", "model")
+"""How the table [v, d] and a free head [d, v] lie (`decoder_params.RULES`). Said again where they are used: a loop over
+parts of a batch then sums their gradient in shards, not whole on every device."""
+
+
 def look_up(table_vd: Array, tokens_bt: Array, dtype: jnp.dtype) -> Array:
     """Rows of the table, [b, t, d]. On a mesh fsdp gathers their width; the vocabulary stays split over model, so no
     device holds the whole table."""
-    return jnp.take(constrain(table_vd.astype(dtype), P("model", None)), tokens_bt, axis=0, mode="clip")
+    table_vd = constrain(table_vd.astype(dtype), TABLE_SPEC)  # cast first, then gathered
+    return jnp.take(constrain(table_vd, P("model", None)), tokens_bt, axis=0, mode="clip")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _f32_product(x: Array, weights: Array, tied: bool) -> Array:
+    """``x W`` in f32. Its gradient's two products are made in the compute dtype, as all others are, and the weights'
+    lies at once as the weights do."""
+    return matmul(x, weights, transpose=tied, out_dtype=jnp.dtype("float32"))
+
+
+def _f32_product_fwd(x: Array, weights: Array, tied: bool) -> tuple[Array, tuple[Array, Array]]:
+    return _f32_product(x, weights, tied), (x, weights)
+
+
+def _f32_product_bwd(tied: bool, kept: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, weights = kept
+    _, pull = jax.vjp(lambda x, weights: matmul(x, weights, transpose=tied), x, weights)
+    grad_x, grad_weights = pull(grad.astype(x.dtype))
+    return grad_x, constrain(grad_weights, TABLE_SPEC if tied else HEAD_SPEC)
+
+
+_f32_product.defvjp(_f32_product_fwd, _f32_product_bwd)
 
 
 def score_symbols(
     x: Array, weights: Array, *, tied: bool, vocab_size: int | None, dtype: jnp.dtype, bias_v: Array | None = None
 ) -> Array:
     """``x W^T + bias`` (table [v, d], ``tied``) or ``x W + bias`` (kernel [d, v]), f32, without the padding rows."""
-    out = matmul(x.astype(dtype), weights.astype(dtype), transpose=tied, out_dtype=jnp.dtype("float32"))
+    out: Any = _f32_product(x.astype(dtype), weights.astype(dtype), tied)
     if bias_v is not None:
         out = out + bias_v.astype(jnp.float32)
     return out if out.shape[-1] == vocab_size else out[..., :vocab_size]

@@ -112,6 +112,6 @@ def estimate_memory(*, param_bytes: int, state_bytes: int, kept: int, logits: in
         MemoryTerm("optimiser and EMA", state_bytes - param_bytes, "raise mesh.fsdp, or use optimizer.name=adafactor"),
         MemoryTerm("gradients", param_bytes, "raise mesh.fsdp or mesh.model"),
         MemoryTerm("activations", kept, f"set model.remat_policy=full; {smaller_rows}"),
-        MemoryTerm("logits", logits, f"{smaller_rows}; or raise mesh.model"),
+        MemoryTerm("logits", logits, f"set loss_chunk, to 512 or so; {smaller_rows}; or raise mesh.model"),
     )
     return MemoryEstimate(tuple(sorted(terms, key=lambda term: -term.num_bytes)))

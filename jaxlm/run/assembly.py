@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
@@ -37,7 +38,7 @@ from jaxlm.sharding.mesh import batch_ways
 from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import TrainState
-from jaxlm.train.step import make_train_step
+from jaxlm.train.step import TrainStep, make_train_step
 
 
 def plan_batches(config: PretrainConfig, split: TokenSplit, tokenizer: Tokenizer) -> BatchPlan:
@@ -50,6 +51,18 @@ def _masked(config: PretrainConfig, tokenizer: Tokenizer, *, evaluation: bool = 
     if config.model.family not in MASKED:
         return {}
     return {"shift": 0, "transform": make_masking(config.masking, tokenizer, seed=config.seed, evaluation=evaluation)}
+
+
+def step_of(config: PretrainConfig, model: Model, tx: optax.GradientTransformation, *, streamed: bool) -> TrainStep:
+    """The train step that a config asks for, as a pure function. ``streamed``: rows carry the model's state."""
+    objective = causal_objective(model, z_loss_coef=config.z_loss_coef, carried=streamed, loss_chunk=config.loss_chunk)
+    return make_train_step(
+        objective,
+        tx,
+        schedule=config.optimizer.schedule_fn(config.num_steps),
+        grad_accum_steps=config.grad_accum_steps,
+        ema_decay=config.ema_decay,
+    )
 
 
 class Assembly:
@@ -140,13 +153,7 @@ class Assembly:
     def compile_step(self) -> Callable[..., Any]:
         """The train step of this run, compiled for its mesh."""
         config = self.config
-        step = make_train_step(
-            causal_objective(self.model, z_loss_coef=config.z_loss_coef, carried=self.plan.rows.streamed),
-            self.tx,
-            schedule=config.optimizer.schedule_fn(config.num_steps),
-            grad_accum_steps=config.grad_accum_steps,
-            ema_decay=config.ema_decay,
-        )
+        step = step_of(config, self.model, self.tx, streamed=self.plan.rows.streamed)
         batch = abstract_batch(batch_keys(self.plan.rows), config.global_batch_size, config.data.seq_len, self.mesh)
         return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
 

@@ -76,6 +76,9 @@ class PretrainConfig:
     grad_accum_steps: int = 1
     """Microbatches that one step is computed in: less memory, the same result."""
     z_loss_coef: float = 0.0
+    loss_chunk: int | None = None
+    """Positions of each row whose logits exist at once, worked out again in the backward pass: the same loss and
+    gradient in less memory. None = all."""
     ema_decay: float | None = None
     """Decay of the averaged parameters a step; None = keep none."""
     log_every: int = 10
@@ -106,6 +109,8 @@ class PretrainConfig:
             )
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} is outside (0, 1): use None to keep no average")
+        if self.loss_chunk is not None and self.loss_chunk < 1:
+            raise ValueError(f"loss_chunk={self.loss_chunk} must be at least 1: use None for all positions at once")
         if self.z_loss_coef < 0:
             raise ValueError(f"z_loss_coef={self.z_loss_coef} is negative: give 0 or more")
         if self.optimizer.warmup_steps >= self.num_steps:

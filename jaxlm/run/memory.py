@@ -24,6 +24,8 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
         model_ways=sizes["model"],
         expert_ways=sizes["expert"],
     )
+    if config.loss_chunk is not None:
+        logits = logits * min(config.loss_chunk, config.data.seq_len) // config.data.seq_len
     return estimate_memory(
         param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),
         state_bytes=sharded_bytes(layout.abstract, layout.specs, sizes),

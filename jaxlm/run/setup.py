@@ -14,7 +14,7 @@ from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
 from jaxlm.plan.flops import peak_flops
 from jaxlm.sharding.mesh import batch_spec, batch_ways, make_mesh
-from jaxlm.sharding.rules import check_divides, match_rules, named_shardings, state_specs
+from jaxlm.sharding.rules import named_shardings, param_specs, state_specs
 from jaxlm.train.state import TrainState, create_state
 from jaxlm.train.step import TrainStep
 
@@ -50,9 +50,7 @@ def lay_out_state(
         return create_state(model.init(key), tx, carry=carry(), ema=ema)
 
     shapes = jax.eval_shape(create, jax.random.key(0))
-    param_specs = match_rules(model.rules, shapes.params)
-    check_divides(shapes.params, param_specs, dict(mesh.shape))
-    specs = state_specs(shapes, shapes.params, param_specs)
+    specs = state_specs(shapes, shapes.params, param_specs(model.rules, shapes.params, dict(mesh.shape)))
     specs = specs.replace(carry=jax.tree.map(lambda _: batch_spec(), shapes.carry))
     shardings = named_shardings(mesh, specs)
     abstract = jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
@@ -101,6 +99,24 @@ def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> N
         )
 
 
+def lower_train_step(
+    train_step: TrainStep,
+    layout: StateLayout,
+    batch: dict[str, jax.ShapeDtypeStruct],
+    mesh: Mesh,
+    *,
+    key: Any,
+    frozen: Any = None,
+) -> jax.stages.Lowered:
+    """The step traced for its shapes and shardings, not yet compiled; the state that goes in is donated. ``key`` may
+    be a ShapeDtypeStruct as well: for devices that are only described."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
+    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere))
+    with jax.set_mesh(mesh):
+        return jitted.lower(layout.abstract, frozen, batch, key)
+
+
 def compile_train_step(
     train_step: TrainStep,
     layout: StateLayout,
@@ -114,8 +130,5 @@ def compile_train_step(
     everywhere = NamedSharding(mesh, PartitionSpec())
     # Computed where it will lie: nothing can be put on the devices of other processes.
     key = jax.jit(lambda: purpose_key(seed, Purpose.DROPOUT), out_shardings=everywhere)()
-    state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere))
-    with jax.set_mesh(mesh):
-        compiled = jitted.lower(layout.abstract, frozen, batch, key).compile()
+    compiled = lower_train_step(train_step, layout, batch, mesh, key=key, frozen=frozen).compile()
     return lambda state, batch: compiled(state, frozen, batch, key)

@@ -1,6 +1,7 @@
 """The mesh: devices in four axes. data: copies of the state; fsdp: copies that split the state; expert: split experts;
 model: split layers."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxlm.core.errors import UserError
@@ -52,14 +54,26 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     """A mesh over ``devices`` with Auto axes: XLA places what the rules and constraints leave open.
 
-    On accelerators ``jax.make_mesh`` orders the devices so that inner axes are near neighbours.
+    On accelerators inner axes are near neighbours; several slices of TPUs lie along ``data``, outermost. Raises
+    UserError where there are more slices than copies.
     """
     sizes = config.axis_sizes(len(devices))
     shape = tuple(sizes[axis] for axis in AXES)
     axis_types = (AxisType.Auto,) * len(AXES)
     if devices[0].platform == "cpu":
         return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=axis_types)
-    return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=list(devices))
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        with contextlib.suppress(NotImplementedError):  # an axis that is no product of the torus's own sides
+            return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=list(devices))
+    if sizes["data"] % slices:
+        raise UserError(
+            f"mesh.data={sizes['data']} is not a multiple of the {slices} slices of the devices: only copies of the "
+            "state may lie on different slices"
+        )
+    inner, outer = (shape[0] // slices, *shape[1:]), (slices, *(1,) * (len(AXES) - 1))
+    arranged = mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
+    return Mesh(arranged, AXES, axis_types=axis_types)
 
 
 def batch_spec() -> PartitionSpec:

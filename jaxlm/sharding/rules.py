@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths, map_with_paths
 from jaxlm.core.types import PyTree
+from jaxlm.sharding.constrain import fitting_spec
 
 Rules = tuple[tuple[str, PartitionSpec], ...]
 
@@ -49,6 +50,23 @@ def check_divides(shapes: PyTree, specs: PyTree, axis_sizes: dict[str, int]) -> 
                 raise UserError(f"dimension {dim} of '{path}', {leaf.shape[dim]}, does not divide over {names}: {mend}")
 
     map_with_paths(check, shapes, specs)
+
+
+WHOLE_IF_UNEVEN = r"/attn/(k|v)/(kernel|bias)$"
+"""Parameters that an axis which does not divide them leaves whole: key and value heads may be few (PaLM has one of 256
+for 12 devices), and each device of the axis then makes them all."""
+
+
+def param_specs(rules: Rules, shapes: PyTree, axis_sizes: dict[str, int]) -> PyTree:
+    """`match_rules` on a mesh of these sizes. Raises UserError where a dimension does not divide over its axes, but
+    for `WHOLE_IF_UNEVEN`."""
+
+    def relaxed(path: str, leaf: Any, spec: PartitionSpec) -> PartitionSpec:
+        return fitting_spec(spec, leaf.shape, axis_sizes) if re.search(WHOLE_IF_UNEVEN, path) else spec
+
+    specs = map_with_paths(relaxed, shapes, match_rules(rules, shapes))
+    check_divides(shapes, specs, axis_sizes)
+    return specs
 
 
 VOCAB_PATHS = ("embed/table", "head/kernel")

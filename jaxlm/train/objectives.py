@@ -1,9 +1,11 @@
 """What a step minimises: cross-entropy of tokens, causal or masked, and of the labels of texts and tokens."""
 
+import functools
+
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array, Batch, Params, PyTree, Term, Terms
-from jaxlm.losses.tokens import masked_sum, token_nll, z_loss
+from jaxlm.losses.tokens import chunked_token_nll, masked_sum, token_nll, z_loss
 from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
 from jaxlm.train.step import Objective
@@ -17,7 +19,9 @@ def num_tokens(batch: Batch) -> Array:
     return jnp.sum(segment_ids != 0, dtype=jnp.float32)
 
 
-def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = False) -> Objective:
+def causal_objective(
+    model: Model, *, z_loss_coef: float = 0.0, carried: bool = False, loss_chunk: int | None = None
+) -> Objective:
     """Mean cross-entropy of the counted targets in nats, plus ``z_loss_coef`` times the mean squared log-normaliser,
     plus the terms that the model adds itself (a router's balance: a statistic of each microbatch, so accumulation
     alters it).
@@ -27,6 +31,8 @@ def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = 
 
     ``carried``: the carry is the model's state after the batch before (``model.init_cache``), row by row; no gradient
     flows into it (truncated backpropagation through time).
+
+    ``loss_chunk``: positions of each row whose logits exist at once; None = all.
     """
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
@@ -39,7 +45,9 @@ def causal_objective(model: Model, *, z_loss_coef: float = 0.0, carried: bool = 
             kv_cache=carry if carried else None,
             dropout_key=key,
         )
-        nll_bt, log_z_bt = token_nll(model.logits(params, hidden.hidden_btd), batch["targets"])
+        nll_bt, log_z_bt = chunked_token_nll(
+            functools.partial(model.logits, params), hidden.hidden_btd, batch["targets"], loss_chunk
+        )
         loss_mask = batch["loss_mask"]
         count = jnp.sum(loss_mask)
         out = {"nll": Term(masked_sum(nll_bt, loss_mask), count)}

@@ -16,7 +16,7 @@ from jaxlm.models.decoder import RULES, DecoderConfig, MlaConfig, MoeConfig, mak
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.run.setup import batch_sharding, lay_out_state
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
-from jaxlm.sharding.rules import check_divides, match_rules
+from jaxlm.sharding.rules import check_divides, match_rules, param_specs
 from jaxlm.train.objectives import causal_objective
 
 CONFIG = DecoderConfig(
@@ -169,3 +169,21 @@ def test_adafactors_row_and_column_moments_lie_as_what_is_left_of_the_parameter(
     rows = [leaf for path, leaf in shapes.items() if "v_row" in path and path.endswith("mlp/up/kernel")]
     assert rows
     assert all(leaf.sharding.spec in (P(None, "fsdp"), P(None, "model")) for leaf in rows)
+
+
+def test_few_key_heads_lie_whole_where_an_axis_does_not_divide_them():
+    rules = ((r"/attn/(q|k|v)/kernel$", P("fsdp", "model")),)
+    tree = {
+        "layer": {"attn": {name: {"kernel": jax.ShapeDtypeStruct((24, width), jnp.float32)} for name, width in WIDE}}
+    }
+    sizes = {"data": 1, "fsdp": 2, "expert": 1, "model": 12}
+    specs = param_specs(rules, tree, sizes)["layer"]["attn"]
+    assert specs["q"]["kernel"] == P("fsdp", "model")
+    assert specs["k"]["kernel"] == specs["v"]["kernel"] == P(("fsdp",), None)
+    with pytest.raises(
+        UserError, match=r"dimension 1 of 'layer/attn/q/kernel', 48, does not divide over mesh.model=36"
+    ):
+        param_specs(rules, tree, sizes | {"model": 36})
+
+
+WIDE = (("q", 48), ("k", 16), ("v", 16))

@@ -1,0 +1,258 @@
+"""The real train step compiled for a TPU slice that is only described: libtpu is the compiler, no device is needed.
+
+Nothing is ever made but shapes: what the compiler says of memory, collectives and fit is what it will say on the pod.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxlm.core.errors import UserError
+from jaxlm.core.keys import Purpose, purpose_key
+from jaxlm.core.tree import count_params
+from jaxlm.data.batches import planned_batch_keys
+from jaxlm.models.families import MASKED, for_platform, make_model
+from jaxlm.optim.optimizers import make_optimizer
+from jaxlm.plan.compiled import advise, figures_table, mesh_notes, parse_out_of_memory, recompute_flops, roofline
+from jaxlm.plan.families import train_flops_per_token
+from jaxlm.plan.hlo import find_collectives, summarise
+from jaxlm.plan.memory import MemoryEstimate, sharded_bytes
+from jaxlm.plan.topology import Topology, parse_topology
+from jaxlm.run.assembly import step_of
+from jaxlm.run.config import PretrainConfig
+from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.memory import estimate_run_memory
+from jaxlm.run.setup import StateLayout, abstract_batch, check_rows, lay_out_state, lower_train_step
+from jaxlm.sharding.mesh import make_mesh
+
+LIBTPU_ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1",  # else it asks a cloud's metadata server, which is not there
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",  # of this machine; the topology says what is compiled for
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is run, so several may compile side by side
+}
+"""What libtpu wants to know on a machine without TPUs."""
+PROG = "python -m tools.compile_tpu"
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileOptions(CommandOptions):
+    """Options of the compilation, beside the config of the run."""
+
+    topology: str | None = None
+    """The slice: v5p:8x8x16, v5e:16x16, v4:12x16x16..."""
+    slices: int = 1
+    """How many such slices, joined by the data-centre network; mesh.data is a multiple of it."""
+    batch_tokens: int | None = None
+    """Tokens in a step, in place of global_batch_size * data.seq_len."""
+    hlo: str | None = None
+    """A file for the text of the compiled program."""
+
+
+def main(argv: list[str]) -> int:
+    """``CONFIG --topology NAME [--slices N] [--batch-tokens N] [--field.sub value ...]``.
+
+    A table goes to stderr, one JSON object to stdout. The exit code: 0 = fits, 1 = does not fit, 2 = bad input.
+    """
+    config, options = load_config(PretrainConfig, argv, CompileOptions, prog=PROG)
+    if options.topology is None:
+        raise UserError(f"no --topology given: {PROG} CONFIG --topology v5p:8x8x16")
+    topology = parse_topology(options.topology, options.slices)
+    config = with_batch_tokens(config, options.batch_tokens)
+    figures = compile_for(config, topology, hlo_path=options.hlo)
+    print(figures_table(figures), file=sys.stderr)
+    print(json.dumps(figures))
+    return 0 if figures["fits"] else 1
+
+
+def with_batch_tokens(config: PretrainConfig, batch_tokens: int | None) -> PretrainConfig:
+    """The config with a global batch of so many tokens. Raises UserError where they are no whole microbatches."""
+    if batch_tokens is None:
+        return config
+    rows, rest = divmod(batch_tokens, config.data.seq_len)
+    if rest or not rows or rows % config.grad_accum_steps:
+        raise UserError(
+            f"--batch-tokens {batch_tokens} is not a multiple of data.seq_len * grad_accum_steps = "
+            f"{config.data.seq_len * config.grad_accum_steps}: round it"
+        )
+    return dataclasses.replace(config, global_batch_size=rows)
+
+
+def described_devices(topology: Topology) -> list[Any]:
+    """Devices that can be compiled for and nothing else. Raises UserError without libtpu."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("libtpu, the compiler for TPUs, is not installed: pip install 'jaxlm[tpu]'")
+    for name, value in LIBTPU_ALONE.items():
+        os.environ.setdefault(name, value)
+    extra: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
+    if topology.slices > 1:
+        extra["num_slices"] = topology.slices
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **extra)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"libtpu does not know {topology.name}: {error}") from error
+    assert len(found.devices) == topology.num_chips
+    return list(found.devices)
+
+
+def compile_for(config: PretrainConfig, topology: Topology, *, hlo_path: str | None = None) -> dict[str, Any]:
+    """Compiles the step of ``config`` for ``topology``; the figures as a JSON object.
+
+    Raises UserError, before anything is compiled, where mesh, batch or model do not divide.
+    """
+    config.mesh.axis_sizes(topology.num_chips)
+    if config.model.vocab_size is None:
+        raise UserError("model.vocab_size=None is the tokenizer's, and there is none here: give --model.vocab-size")
+    jax.config.update("jax_platforms", "cpu")  # a TPU that is there is left alone
+    config = dataclasses.replace(config, model=for_platform(config.model, "tpu"))
+    mesh = make_mesh(config.mesh, described_devices(topology))
+    check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
+    model = make_model(config.model)
+    tx = make_optimizer(config.optimizer, config.num_steps)
+    streamed = config.data.packing == "stream"
+    layout = lay_out_state(
+        model,
+        tx,
+        mesh,
+        seed=config.seed,
+        ema=config.ema_decay is not None,
+        carry=(lambda: model.init_cache(config.global_batch_size, 0)) if streamed else (lambda: None),
+    )
+    keys = planned_batch_keys(config.data.packing, masked=config.model.family in MASKED)
+    batch = abstract_batch(keys, config.global_batch_size, config.data.seq_len, mesh)
+    key = jax.eval_shape(lambda: purpose_key(config.seed, Purpose.DROPOUT))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+    estimate = estimate_run_memory(config, layout, mesh)
+    figures = _asked(config, topology, mesh, layout, batch) | {
+        "estimate": {t.name: t.num_bytes for t in estimate.terms}
+    }
+    step = step_of(config, model, tx, streamed=streamed)
+    start = time.perf_counter()
+    lowered = lower_train_step(step, layout, batch, mesh, key=key)
+    traced = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        times = _times(traced - start, time.perf_counter() - traced)
+        return figures | times | _refused(str(error), config, topology, estimate)
+    figures |= _times(traced - start, time.perf_counter() - traced)
+    text = compiled.as_text() or ""
+    if hlo_path is not None:
+        with open(hlo_path, "w", encoding="utf-8") as file:
+            file.write(text)
+    return figures | _found(compiled, text, config, topology, figures)
+
+
+def _asked(
+    config: PretrainConfig, topology: Topology, mesh: Mesh, layout: StateLayout, batch: dict[str, Any]
+) -> dict[str, Any]:
+    """What is known before compiling."""
+    sizes = dict(mesh.shape)
+    flops = config.tokens_per_step * train_flops_per_token(config.model, config.data.seq_len)
+    params = sharded_bytes(layout.abstract.params, layout.specs.params, sizes)
+    state = sharded_bytes(layout.abstract, layout.specs, sizes)
+    rows = jax.tree.map(lambda s: s.sharding.spec, batch)
+    return {
+        "name": config.name,
+        "topology": topology.name,
+        "slices": topology.slices,
+        "chips": topology.num_chips,
+        "mesh": sizes,
+        "num_params": count_params(layout.abstract.params),
+        "batch_tokens": config.tokens_per_step,
+        "seq_len": config.data.seq_len,
+        "grad_accum_steps": config.grad_accum_steps,
+        "remat_policy": getattr(config.model, "remat_policy", None),
+        "attention": getattr(config.model, "attention", None),
+        "loss_chunk": config.loss_chunk,
+        "optimizer": config.optimizer.name,
+        "notes": mesh_notes(config.model, sizes),
+        "hbm_bytes": topology.chip.hbm_bytes,
+        "flops_per_step": flops,
+        "flops_per_chip": flops / topology.num_chips,
+        "bytes_per_device": {
+            "params": params,
+            "optimizer_state": state - params,
+            "batch": sharded_bytes(batch, rows, sizes),
+        },
+    }
+
+
+def _times(trace_seconds: float, compile_seconds: float) -> dict[str, Any]:
+    return {
+        "trace_seconds": round(trace_seconds, 2),
+        "compile_seconds": round(compile_seconds, 2),
+        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _found(
+    compiled: Any, text: str, config: PretrainConfig, topology: Topology, figures: dict[str, Any]
+) -> dict[str, Any]:
+    """What the compiled program says of itself."""
+    stats: Any = compiled.memory_analysis()
+    total = (
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes
+        + stats.generated_code_size_in_bytes
+    )
+    known = figures["bytes_per_device"]
+    memory = known | {
+        "arguments": stats.argument_size_in_bytes,
+        "temporaries": stats.temp_size_in_bytes,
+        "output": stats.output_size_in_bytes,
+        "aliased": stats.alias_size_in_bytes,
+        "code": stats.generated_code_size_in_bytes,
+        "total": total,
+        "peak": stats.peak_memory_in_bytes,
+    }
+    collectives = find_collectives(text, num_devices=topology.num_chips, slices=topology.slices)
+    flops = figures["flops_per_chip"]
+    return {
+        "bytes_per_device": memory,
+        "fits": True,  # the compiler's own verdict: it refuses what does not
+        "collectives": summarise(collectives),
+        "largest_collectives": [c._asdict() | {"wire_bytes": round(c.wire_bytes)} for c in collectives[:8]],
+        "roofline": roofline(
+            topology,
+            collectives,
+            flops_per_chip=flops,
+            recompute_flops_per_chip=recompute_flops(config.model, flops),
+            state_bytes=known["params"] + known["optimizer_state"],
+        ),
+    }
+
+
+def _refused(message: str, config: PretrainConfig, topology: Topology, estimate: MemoryEstimate) -> dict[str, Any]:
+    """What the compiler said of a step that does not fit. Any other error of the compiler is raised again.
+
+    Where it names no buffers, the terms of the estimate stand for them.
+    """
+    found = parse_out_of_memory(message)
+    if found is None:
+        raise RuntimeError(message)
+    advice = advise(found.buffers, config.model, seq_len=config.data.seq_len, loss_chunk=config.loss_chunk)
+    done = "set model.remat_policy=full; " if getattr(config.model, "remat_policy", "") == "full" else "\n"
+    advice = [*advice, *(f"{term.name}: {term.lower.replace(done, '')}" for term in estimate.terms[:3])]
+    terms = [{"num_bytes": term.num_bytes, "shape": f"{term.name} (estimate)"} for term in estimate.terms]
+    return {
+        "fits": False,
+        "hbm_bytes": found.capacity or topology.chip.hbm_bytes,
+        "used_bytes": found.used,
+        "used": found.what,
+        "buffers": [buffer._asdict() for buffer in found.buffers] or terms,
+        "advice": advice,
+        "collectives": {},
+    }
