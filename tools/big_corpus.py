@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig
@@ -25,7 +26,6 @@ from jaxlm.run.cli import run_main
 FILE_BYTES = 64 << 20
 COPIES, NEAR, JUNK = 0.05, 0.05, 0.02
 """Shares of the documents that are copies, near copies, junk."""
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 CONFIG = """
 from jaxlm.data.source import SourceConfig
@@ -67,11 +67,12 @@ def main(argv: list[str]) -> int:
     config.write_text(CONFIG.format(source=str(source.resolve()), recipe=args.recipe, shards=args.shards))
     command = [sys.executable, "-m", "experiments.corpus", str(config), "--run-dir", str(run)]
     start = time.perf_counter()
-    peak, stages, figures = watch([*command, "--executor.workers", str(args.workers)], run)
+    peaks, stages, figures = watch([*command, "--executor.workers", str(args.workers)], run)
     speeds = {name: round(size / seconds / 1e6, 2) for name, seconds in stages.items()}
     found = {
         "gib": round(size / (1 << 30), 3),
-        "peak_rss_mib": round(peak / (1 << 20)),
+        "peak_mib": Peak(*map(max, zip(*peaks.values(), strict=True)))._asdict(),
+        "stage_peak_mib": {name: list(peak) for name, peak in peaks.items()},
         "seconds": round(time.perf_counter() - start, 1),
         "stage_seconds": {name: round(seconds, 1) for name, seconds in stages.items()},
         "stage_mb_per_second": speeds,
@@ -124,24 +125,37 @@ def _documents(rng: random.Random, sentences: list[str]) -> Iterator[str]:
             yield text
 
 
-def watch(command: list[str], run: Path) -> tuple[int, dict[str, float], dict[str, float]]:
-    """(largest resident memory of the command and its children together, seconds of each stage, its last line)."""
+class Peak(NamedTuple):
+    """The most memory of the command and its children together, MiB."""
+
+    rss: int
+    """Resident pages, those that several processes share counted for each."""
+    pss: int
+    """Shared pages divided among their holders."""
+    anonymous: int
+    """Of these, what is no page of a file: mapped files are given back when memory is short."""
+
+
+def watch(command: list[str], run: Path) -> tuple[dict[str, Peak], dict[str, float], dict[str, float]]:
+    """(by stage its peak, by stage its seconds, the last line of the command)."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sys.stderr, text=True)
-    peak, stages = 0, {}
+    peaks: dict[str, Peak] = {}
     first_seen: dict[str, float] = {}
     while process.poll() is None:
-        peak = max(peak, sum(_resident(pid) for pid in _tree(process.pid)))
         for path in (run / "stages").glob("*"):
             first_seen.setdefault(path.name, time.perf_counter())
-        time.sleep(0.05)
+        now = max(first_seen, key=lambda name: first_seen[name], default="start")
+        held = [sum(column) >> 10 for column in zip(*map(_resident, _tree(process.pid)), strict=True)]
+        peaks[now] = Peak(*map(max, held, peaks.get(now, Peak(0, 0, 0))))
+        time.sleep(0.1)
     ends = [*sorted(first_seen.values())[1:], time.perf_counter()]
-    for (name, start), end in zip(sorted(first_seen.items(), key=lambda item: item[1]), ends, strict=True):
-        stages[name] = max(end - start, 1e-3)
+    begun = sorted(first_seen.items(), key=lambda item: item[1])
+    stages = {name: max(end - start, 1e-3) for (name, start), end in zip(begun, ends, strict=True)}
     assert process.stdout is not None
     lines = process.stdout.read().strip().splitlines()
     if process.returncode or not lines:
         raise UserError(f"the build ended with exit code {process.returncode}")
-    return peak, stages, json.loads(lines[-1])
+    return peaks, stages, json.loads(lines[-1])
 
 
 def _tree(pid: int) -> list[int]:
@@ -155,11 +169,14 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _resident(pid: int) -> int:
+def _resident(pid: int) -> tuple[int, int, int]:
+    """KiB as in `Peak`."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
-        return 0
+        return 0, 0, 0
+    sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return sizes.get("Rss", 0), sizes.get("Pss", 0), sizes.get("Pss_Anon", 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The shingle sets of all shards, read from where the first stage wrote them."""
 
 import dataclasses
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,18 +17,21 @@ class ShingleFiles:
     bounds: np.ndarray
     """Documents of shard i have the numbers ``bounds[i] : bounds[i + 1]``."""
     shards: tuple[Shingles, ...]
+    maps: tuple[mmap.mmap, ...]
 
     @classmethod
     def open(cls, directories: Sequence[Path]) -> "ShingleFiles":
         """Maps the files of every shard."""
-        shards = []
+        shards, maps = [], []
         for directory in directories:
             bounds = np.load(directory / "bounds.npy", mmap_mode="r")
-            path = directory / "shingles.u32"
-            empty = path.stat().st_size == 0  # which cannot be mapped
-            hashes = np.zeros(0, np.uint32) if empty else np.memmap(path, np.uint32, "r")
+            hashes = np.zeros(0, np.uint32)
+            with (directory / "shingles.u32").open("rb") as file:
+                if file.seek(0, 2):  # an empty file cannot be mapped
+                    maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                    hashes = np.frombuffer(maps[-1], np.uint32)
             shards.append(Shingles(hashes, bounds))
-        return cls(np.cumsum([0, *(len(shard.bounds) - 1 for shard in shards)]), tuple(shards))
+        return cls(np.cumsum([0, *(len(shard.bounds) - 1 for shard in shards)]), tuple(shards), tuple(maps))
 
     @property
     def sizes(self) -> np.ndarray:
@@ -49,4 +53,6 @@ class ShingleFiles:
         for places, found in parts.values():
             starts = np.repeat(bounds[places] - found.bounds[:-1], found.sizes)
             hashes[np.arange(len(found.hashes)) + starts] = found.hashes
+        for one in self.maps:  # pages that were read count as this process's memory until they are let go
+            one.madvise(mmap.MADV_DONTNEED)
         return Shingles(hashes, bounds)
