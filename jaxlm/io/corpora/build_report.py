@@ -15,6 +15,7 @@ _MOST_REASONS = 14
 
 SOURCE_COLUMNS = ("source", "licence", "language", "read", "kept", "MB read", "MB kept", "tokens kept")
 STEP_COLUMNS = ("step", "documents in", "removed", "edited", "changes", "MB in", "MB out", "MB/s a core")
+ACCOUNT_COLUMNS = ("source", "step", "documents in", "out", "MB in", "out", "tokens in, about", "out, about")
 MIXTURE_COLUMNS = ("source", "weight", "tokens there", "share wanted", "share planned", "epochs", "share realised")
 DATASET_COLUMNS = ("split", "source", "documents, repeats counted", "MB", "tokens")
 EVALUATION_COLUMNS = (
@@ -31,12 +32,15 @@ def write_build_report(path: Path, report: Report) -> None:
     title = report["title"]
     body = [
         f"<h1>{escape(title)}</h1>",
-        cards(_headline(report)),
+        cards(_headline(report) | {"processor time": format_seconds(report["processor_seconds"])}),
         pictures(draw_build(report)),
         "<h2>Sources</h2>",
         grid_table(SOURCE_COLUMNS, source_rows(report)),
         "<h2>Steps</h2>",
         grid_table(STEP_COLUMNS, step_rows(report)),
+        "<details><summary>every step of every source</summary>",
+        grid_table(ACCOUNT_COLUMNS, account_rows(report)),
+        "</details>",
         "<h2>The mixture</h2>",
         grid_table(MIXTURE_COLUMNS, mixture_rows(report)),
         "<h2>What was removed, and why</h2>",
@@ -59,7 +63,9 @@ def write_data_card(path: Path, report: Report) -> None:
     lines += [f"- sha256 of all records: `{report['sha256']}`", "", "## Sources", ""]
     lines += _markdown(SOURCE_COLUMNS, source_rows(report))
     lines += ["", "## Steps", "", *_markdown(STEP_COLUMNS[:-1], (row[:-1] for row in step_rows(report)))]
-    lines += ["", "## Recipes", ""]
+    lines += ["", "## Every step of every source", "", *_markdown(ACCOUNT_COLUMNS, account_rows(report)), ""]
+    lines += ["Tokens are counted at the end; before it they are reckoned from the source's bytes a token there.", ""]
+    lines += ["## Recipes", ""]
     for source, recipe in report["recipes"].items():
         lines.append(f"- {source}: {'; '.join(_describe(step) for step in recipe) or 'no step'}")
     lines += ["", "## Mixture", "", *_markdown(MIXTURE_COLUMNS, mixture_rows(report))]
@@ -129,6 +135,20 @@ def step_rows(report: Report) -> list[list[str]]:
         ]
         for step in report["steps"]
     ]
+
+
+def account_rows(report: Report) -> list[list[str]]:
+    """A row a step of a source. Tokens go by the bytes a token of what is left of the source."""
+    rows = []
+    for name, steps in report["ledger"].items():
+        source = report["sources"][name]
+        rate = source["tokens_kept"] / source["bytes_kept"] if source["bytes_kept"] else 0.0
+        for step, account in steps.items():
+            sizes = (account["bytes_in"], account["bytes_out"])
+            tokens = [format_count(size * rate) if rate else "-" for size in sizes]
+            documents = [f"{account[key]:,}" for key in ("documents_in", "documents_out")]
+            rows.append([name, step, *documents, *map(_megabytes, sizes), *tokens])
+    return rows
 
 
 def mixture_rows(report: Report) -> list[list[str]]:
@@ -222,7 +242,6 @@ def _headline(report: Report) -> dict[str, str]:
     }
     if total["tokens_kept"]:
         shown["tokens kept"] = format_count(total["tokens_kept"])
-    shown["processor time"] = format_seconds(report["processor_seconds"])
     return shown
 
 

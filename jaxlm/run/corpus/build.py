@@ -92,6 +92,7 @@ def build_corpus(config: CorpusBuildConfig, run_dir: str | Path) -> dict[str, An
         write_json(directory.path / "report.json", report)
         write_build_report(directory.report_path, report)
         write_data_card(directory.path / "DATACARD.md", report)
+        write_data_card(workspace.task(DATASET, 0) / "DATACARD.md", report)  # a dataset that is moved keeps its card
         _link_dataset(workspace)
         say(summary_lines(report))
         say(f"dataset: {directory.path / DATASET_LINK}\nreport: {directory.report_path}")
