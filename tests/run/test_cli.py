@@ -18,7 +18,7 @@ def test_help_lists_the_commands_without_starting_jax():
     script = "import sys; from jaxlm.run.cli import main; sys.exit(main(['--help']) or 'jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("pretrain", "generate", "chat", "report", "inspect", "doctor"):
+    for name in ("corpus", "pretrain", "generate", "chat", "report", "inspect", "doctor"):
         assert f"\n  {name} " in done.stdout
 
 
@@ -29,8 +29,7 @@ def test_python_m_jaxlm():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "error: unknown command 'pretrian'; did you mean 'pretrain'? "
-        "(there are pretrain, finetune, generations, small-large, generate, chat, report, inspect, doctor)\n"
+        f"error: unknown command 'pretrian'; did you mean 'pretrain'? (there are {', '.join(cli.COMMANDS)})\n"
     )
     assert run().returncode == 2
 
