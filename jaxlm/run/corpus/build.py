@@ -27,7 +27,7 @@ from jaxlm.run.corpus.duplicates import (
 )
 from jaxlm.run.corpus.evaluation_index import CollectItems
 from jaxlm.run.corpus.executors import check_executor, run_stages
-from jaxlm.run.corpus.inputs import find_inputs
+from jaxlm.run.corpus.inputs import find_inputs, with_bad_words
 from jaxlm.run.corpus.repeated_lines import COUNT, LINES, CountLines, FindRepeated
 from jaxlm.run.corpus.reporting import corpus_report
 from jaxlm.run.corpus.selecting import EVALUATION, SELECT, TOKENIZER, Selecting
@@ -71,6 +71,7 @@ def build_corpus(config: CorpusBuildConfig, run_dir: str | Path) -> dict[str, An
     ``RUN/dataset`` is the TFDS dataset, ``RUN/DATACARD.md`` its card, ``RUN/report.html`` and ``report.json`` say what
     was done to every document. Raises UserError for bad input, before anything is read where it can be known.
     """
+    config = with_bad_words(config)
     directory = RunDir(run_dir)
     with directory:
         directory.check_config(plain(config), may_change=MAY_CHANGE)
@@ -157,6 +158,7 @@ def recipes_of(config: CorpusBuildConfig) -> dict[str, list[dict[str, object]]]:
 
 def plan_lines(config: CorpusBuildConfig, run_dir: str | Path) -> list[str]:
     """What a build would do, for a person."""
+    config = with_bad_words(config)
     RunDir(run_dir).check_config(plain(config), may_change=MAY_CHANGE)
     shards, bad_paths, _ = find_inputs(config)
     workspace = Workspace(Path(run_dir).absolute())

@@ -31,6 +31,9 @@ class CorpusBuildConfig:
     """In the order of priority where they say no other: of two copies the first source's stays."""
     recipe: Annotated[tuple[Any, ...], tyro.conf.Fixed] = LIGHT
     """Cleaning steps of the sources that have none of their own."""
+    bad_words: tuple[str, ...] = ()
+    """Files of words and phrases, one a line (``#`` begins a remark): a document with one of them is removed, whatever
+    its source. A recipe with a ``BadWords`` of its own is left alone."""
     deduplication: DeduplicationConfig = dataclasses.field(default_factory=DeduplicationConfig)
     repeats: RepeatsConfig | None = dataclasses.field(default_factory=RepeatsConfig)
     """Lines that stand in many documents; None = they stay."""

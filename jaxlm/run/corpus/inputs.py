@@ -1,5 +1,6 @@
 """What a build reads, found and checked before it reads anything: source files, evaluation sets, a given tokenizer."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -8,11 +9,13 @@ from typing import Any, NamedTuple
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.corpora.archives import SourceFile
-from jaxlm.io.corpora.files import BadInput
+from jaxlm.io.corpora.files import BadInput, decode_utf8, read_all, reading
 from jaxlm.io.corpora.sources import find_files
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.run.corpus.collecting import assign_files
 from jaxlm.run.corpus.config import CorpusBuildConfig
+from jaxlm.text.rules.badwords import BadWords
+from jaxlm.text.steps import Recipe
 
 
 class Inputs(NamedTuple):
@@ -42,6 +45,38 @@ def find_inputs(config: CorpusBuildConfig) -> Inputs:
         inside = sorted(path for path in Path(config.tokenizer_dir).rglob("*") if path.is_file())
         facts["tokenizer_hash"] = _hash_of([hashlib.sha256(path.read_bytes()).hexdigest() for path in inside])
     return Inputs(shards, list(bad.listed), facts)
+
+
+def with_bad_words(config: CorpusBuildConfig) -> CorpusBuildConfig:
+    """The config with the words of its ``bad_words`` files as a step of every recipe.
+
+    Raises UserError for a file that is missing, is not UTF-8 or holds no word.
+    """
+    words = tuple(dict.fromkeys(word for path in config.bad_words for word in _read_words(Path(path).expanduser())))
+    if not words:
+        return config
+    rule = BadWords(words)
+
+    def extended(recipe: Recipe) -> Recipe:
+        return recipe if any(step.name == rule.name for step in recipe) else (*recipe, rule)
+
+    sources = tuple(
+        source if source.recipe is None else dataclasses.replace(source, recipe=extended(source.recipe))
+        for source in config.sources
+    )
+    return dataclasses.replace(config, recipe=extended(config.recipe), sources=sources)
+
+
+def _read_words(path: Path) -> list[str]:
+    bad = BadInput(skip=True)
+    words: list[str] = []
+    with reading(path, bad):
+        offset, content = read_all(path)
+        lines = (decode_utf8(content, str(path), offset, bad) or "").splitlines()
+        words = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not words:
+        raise UserError(f"bad_words: {bad.listed[0] if bad.listed else f'{path} holds no word'}")
+    return words
 
 
 def _hash_of(data: Any) -> str:

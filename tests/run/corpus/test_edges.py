@@ -18,6 +18,7 @@ from jaxlm.data.mixture import MixtureConfig, StageConfig
 from jaxlm.data.source import ReadLimits, SourceConfig
 from jaxlm.io.shards import read_removed
 from jaxlm.models.quality import Scored
+from jaxlm.run.config_files import run_config_file
 from jaxlm.run.corpus.build import build_corpus, main
 from jaxlm.run.corpus.cleaning import plain
 from jaxlm.run.corpus.config import CorpusBuildConfig
@@ -247,3 +248,17 @@ def test_configs_as_plain_values() -> None:
     assert zeros != ones
     assert plain(np.zeros(3)) == zeros
     assert "0x" not in json.dumps(plain([object(), functools.partial(len, "a"), "a".join]))
+
+
+def test_bad_words_come_from_files(tmp_path: Path) -> None:
+    planted.write_sources(tmp_path)
+    config = run_config_file(planted.write_config(tmp_path), CorpusBuildConfig)
+    words = tmp_path / "words.txt"
+    words.write_text("# remark\nshare this page\n\n", encoding="utf-8")
+    build_corpus(dataclasses.replace(config, bad_words=(str(words),)), tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report.json").read_bytes())
+    assert report["ledger"]["web"]["bad_words"]["reasons"] == {"bad words": 30}
+    words.write_text("# only a remark\n", encoding="utf-8")
+    for path, said in ((words, "holds no word"), (tmp_path / "none.txt", "cannot read")):
+        with pytest.raises(UserError, match=said):
+            build_corpus(dataclasses.replace(config, bad_words=(str(path),)), tmp_path / "other")
