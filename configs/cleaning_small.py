@@ -7,13 +7,10 @@ The recipe is WEB_ENGLISH but for two thresholds that docstrings cannot meet: th
 junk, and say "Return ..." and "Raises ..." again and again. About 40 runs of a 0.23 M-parameter decoder.
 """
 
-from jaxlm.data.batches import DataConfig
+from configs._proxy import proxy
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.checkpoints import CheckpointConfig
-from jaxlm.models.decoder import DecoderConfig
-from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.cleaning_config import CleaningStudyConfig
-from jaxlm.run.generations_config import TrainedConfig
 from jaxlm.text.rules.c4 import C4Pages
 from jaxlm.text.rules.fineweb import FineWeb
 from jaxlm.text.rules.presets import WEB_ENGLISH
@@ -28,23 +25,6 @@ def config() -> CleaningStudyConfig:
         corpus=CorpusConfig(source="stdlib", stdlib_part="docstrings"),
         recipe=tuple(FITTED.get(step.name, step) for step in WEB_ENGLISH),
         tokenizer=TokenizerConfig(kind="bpe", vocab_size=2048),
-        proxy=TrainedConfig(
-            model=DecoderConfig(
-                max_seq_len=128,
-                num_layers=2,
-                model_dim=64,
-                num_heads=4,
-                mlp_dim=172,
-                norm_scale=False,
-                tie_embeddings=True,
-                zero_init_outputs=True,
-                init_std=0.02,
-                scan_layers=False,
-            ),
-            data=DataConfig(seq_len=128, packing="concat"),
-            optimizer=OptimizerConfig(name="muon", peak_lr=4e-2, embedding_lr=1.5e-2, schedule="linear", b2=0.95),
-            num_steps=600,
-            global_batch_size=8,
-        ),
+        proxy=proxy(600),
         checkpoint=CheckpointConfig(keep_last=1),
     )

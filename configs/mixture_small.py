@@ -6,12 +6,9 @@ Docstrings, sources without them, and the topics of ``help()``: twelve runs of a
 this machine, about four minutes on two cores.
 """
 
-from jaxlm.data.batches import DataConfig
+from configs._proxy import proxy
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.checkpoints import CheckpointConfig
-from jaxlm.models.decoder import DecoderConfig
-from jaxlm.optim.optimizers import OptimizerConfig
-from jaxlm.run.generations_config import TrainedConfig
 from jaxlm.run.mixture_config import DomainConfig, MixtureStudyConfig
 from jaxlm.text.tokenizer import TokenizerConfig
 
@@ -29,23 +26,6 @@ def config() -> MixtureStudyConfig:
         ),
         num_candidates=8,
         tokenizer=TokenizerConfig(kind="bpe", vocab_size=2048),
-        proxy=TrainedConfig(
-            model=DecoderConfig(
-                max_seq_len=128,
-                num_layers=2,
-                model_dim=64,
-                num_heads=4,
-                mlp_dim=172,
-                norm_scale=False,
-                tie_embeddings=True,
-                zero_init_outputs=True,
-                init_std=0.02,
-                scan_layers=False,
-            ),
-            data=DataConfig(seq_len=128, packing="concat"),
-            optimizer=OptimizerConfig(name="muon", peak_lr=4e-2, embedding_lr=1.5e-2, schedule="linear", b2=0.95),
-            num_steps=300,
-            global_batch_size=8,
-        ),
+        proxy=proxy(300),
         checkpoint=CheckpointConfig(keep_last=1),
     )

@@ -9,8 +9,9 @@ import tyro
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.deduplication import DeduplicationConfig, RepeatsConfig
 from jaxlm.io.checkpoints import CheckpointConfig
-from jaxlm.run.config import PretrainConfig, SampleConfig
+from jaxlm.run.config import PretrainConfig
 from jaxlm.run.generations_config import TrainedConfig
+from jaxlm.run.proxy_config import proxy_config
 from jaxlm.text.rules.presets import WEB_ENGLISH
 from jaxlm.text.steps import Edit, Recipe, Rule
 from jaxlm.text.tokenizer import TokenizerConfig
@@ -151,23 +152,8 @@ class CleaningStudyConfig:
         )
 
     def pretraining(self, name: str, seed: int, train: tuple[str, ...], validation: tuple[str, ...]) -> PretrainConfig:
-        """The config of one run over these JSONL files (none: of the standard library, to be checked alone)."""
-        files = CorpusConfig(source="jsonl", paths=train, validation_paths=validation) if train else CorpusConfig()
-        return PretrainConfig(
-            name=f"{self.name}: {name}",
-            seed=seed,
-            corpus=files,
-            tokenizer=self.tokenizer,
-            data=self.proxy.data,
-            model=self.proxy.model,
-            optimizer=self.proxy.optimizer,
-            num_steps=self.proxy.num_steps,
-            global_batch_size=self.proxy.global_batch_size,
-            sample=SampleConfig(prompts=()),
-            checkpoint=self.checkpoint,
-            log_every=self.log_every,
-            eval_batch_size=self.proxy.global_batch_size,
-        )
+        """The config of one run over these JSONL files."""
+        return proxy_config(self, name, seed, train, validation)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """report.html and DATACARD.md of a built corpus, from the data of its report.json."""
 
-import datetime
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -291,8 +290,3 @@ def _markdown(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str
     head = list(columns)
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def today() -> str:
-    """The date for the card."""
-    return datetime.date.today().isoformat()

@@ -139,12 +139,10 @@ def reading(where: str, bad: BadInput) -> Iterator[None]:
         bad.add_at(where, None, f"is not a whole zip file ({error})")
     except tarfile.TarError as error:
         bad.add_at(where, None, f"is not a whole tar file ({error})")
-    except (
-        UnicodeDecodeError,
-        struct.error,
-    ) as error:  # names and sizes of a damaged archive
+    except (UnicodeDecodeError, struct.error) as error:
+        # Names and sizes of a damaged archive.
         bad.add_at(where, None, f"is damaged ({' '.join(str(error).split())[:120]})")
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # what zipfile raises for a compression it lacks
         bad.add_at(where, None, f"is compressed in a way that is not known here ({error})")
     except OSError as error:
         bad.add_at(where, None, f"cannot be read: {error.strerror or error}")

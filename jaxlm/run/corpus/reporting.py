@@ -9,6 +9,7 @@ import jaxlm
 from jaxlm.data.ledger import Ledger, StepAccount
 from jaxlm.io.run_dir import git_commit, package_versions
 from jaxlm.io.shards import num_rows
+from jaxlm.run.corpus.cleaning import describe
 from jaxlm.run.corpus.collecting import READ
 from jaxlm.run.corpus.config import CorpusBuildConfig
 from jaxlm.run.corpus.duplicates import COLLECT
@@ -60,7 +61,7 @@ def corpus_report(
         "bad_records": {"count": bad[0] + len(bad_paths), "listed": bad_paths + bad[1]},
         "evaluation": _evaluation(config, workspace),
         "processor_seconds": sum(seconds for seconds, _ in times.values()),
-        "recipes": {s.name: [_name(step) for step in config.recipe_of(s)] for s in config.sources},
+        "recipes": {s.name: [describe(step) for step in config.recipe_of(s)] for s in config.sources},
         "made_by": {
             "jaxlm": jaxlm.__version__,
             "git commit": git_commit(),
@@ -148,9 +149,3 @@ def _realised_shares(realised: dict[str, dict[str, list[int]]]) -> dict[str, flo
                 found[source] = found.get(source, 0) + (tokens or size)
     total = sum(found.values())
     return {source: count / total for source, count in found.items()} if total else {}
-
-
-def _name(step: Any) -> dict[str, Any]:
-    from jaxlm.run.corpus.cleaning import describe
-
-    return describe(step)

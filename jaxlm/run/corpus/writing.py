@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.data.ledger import Ledger
 from jaxlm.data.mixture import MixtureConfig, MixturePlan, SourceSize, plan_mixture, take
 from jaxlm.data.source import SourceConfig
 from jaxlm.io.corpora.tfds_writer import DocumentWriter, WrittenShard, shard_name, write_metadata
 from jaxlm.io.shards import read_rows
-from jaxlm.run.corpus.workspace import LEDGER, Workspace, require_documents, write_json
+from jaxlm.run.corpus.workspace import Workspace, require_documents, write_json
 from jaxlm.text.dedup import unit_hash
 
 WRITE, DATASET = "9-write", "10-dataset"
@@ -164,8 +163,6 @@ class Naming:
             "sha256": combined_hash(hashes),
         }
         write_json(directory / "mixture.json", summary)
-        ledger = Ledger()
-        write_json(directory / LEDGER, ledger.to_dict())
 
 
 def combined_hash(hashes: dict[str, list[str]]) -> str:
