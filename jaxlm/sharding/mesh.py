@@ -1,5 +1,5 @@
-"""The mesh: devices in four axes. data: copies of the state; fsdp: copies that split the state; expert: split experts;
-model: split layers."""
+"""The mesh: devices in six axes. data: copies of the state; stage: layers in turn; fsdp: copies that split the state;
+expert: split experts; context: split rows; model: split layers."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,8 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import BATCH_AXES
 
-AXES = ("data", "fsdp", "expert", "model")
+AXES = ("data", "stage", "fsdp", "expert", "context", "model")
+"""From the outermost, whose neighbours may be far apart, to the innermost, which talks most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +25,14 @@ class MeshConfig:
 
     data: int | None = None
     """Splits the batch; None = the devices that the other axes leave."""
+    stage: int = 1
+    """Splits the layers into stages that pass microbatches on (pipeline)."""
     fsdp: int = 1
     """Splits the batch, and parameters and optimiser state with it, gathered layer by layer (ZeRO-3)."""
     expert: int = 1
     """Splits the batch, and the experts of a mixture; all else is copied over it."""
+    context: int = 1
+    """Splits the positions of each row; attention passes keys and values round."""
     model: int = 1
     """Splits heads, MLP and vocabulary (Megatron)."""
 
@@ -39,16 +44,16 @@ class MeshConfig:
 
     def axis_sizes(self, num_devices: int) -> dict[str, int]:
         """Axis -> size, in the order of ``AXES``. Raises UserError where they do not multiply to the devices."""
-        rest = self.fsdp * self.expert * self.model
+        rest = math.prod(getattr(self, axis) for axis in AXES if axis != "data")
         data = num_devices // rest if self.data is None else self.data
         if data * rest != num_devices:
-            asked = " x ".join(f"mesh.{axis}={getattr(self, axis)}" for axis in AXES)
+            asked = " x ".join(f"mesh.{axis}={getattr(self, axis)}" for axis in AXES if getattr(self, axis) != 1)
             need = f"a multiple of {rest}" if self.data is None else f"{data * rest}"
             raise UserError(
                 f"{asked} needs {need} devices and there are {num_devices}: "
                 "change an axis, or leave mesh.data=None to take what is left"
             )
-        return {"data": data, "fsdp": self.fsdp, "expert": self.expert, "model": self.model}
+        return {"data": data} | {axis: getattr(self, axis) for axis in AXES if axis != "data"}
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:

@@ -94,7 +94,7 @@ def test_a_step_compiles_for_a_slice_that_is_not_there(repo, small):
     code, out, err = run(repo, small, "--topology", "v5p:2x2x1")
     assert code == 0, err
     figures = json.loads(out.splitlines()[-1])
-    assert figures["mesh"] == {"data": 1, "fsdp": 2, "expert": 1, "model": 2}
+    assert figures["mesh"] == {"data": 1, "stage": 1, "fsdp": 2, "expert": 1, "context": 1, "model": 2}
     assert figures["attention"] == "splash"
     memory = figures["bytes_per_device"]
     # AdamW in f32: two moments a parameter, and a few counters; the compiler pads arrays to its tiles.

@@ -239,7 +239,7 @@ def test_dry_run_trains_nothing(command, tmp_path):
     code, out, err = finish(command("--dry-run"))
     assert code == 0, err
     plan = json.loads(out.splitlines()[-1])
-    assert plan["mesh"] == {"data": 1, "fsdp": 1, "expert": 1, "model": 1}
+    assert plan["mesh"] == {"data": 1, "stage": 1, "fsdp": 1, "expert": 1, "context": 1, "model": 1}
     assert plan["memory_bytes_per_device"] == sum(plan["memory_terms"].values())
     assert "embed/table" in err
     assert not (tmp_path / "run").exists()

@@ -209,7 +209,7 @@ def test_slurm_is_found(config_file, tmp_path):
         for index in range(2)
     ]
     plan = succeed(processes)
-    assert plan["mesh"] == {"data": 4, "fsdp": 1, "expert": 1, "model": 1}
+    assert plan["mesh"] == {"data": 4, "stage": 1, "fsdp": 1, "expert": 1, "context": 1, "model": 1}
 
 
 @pytest.mark.parametrize("missing", VARIABLES)

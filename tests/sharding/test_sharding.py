@@ -149,7 +149,14 @@ def test_a_dimension_that_does_not_divide_is_named():
 
 
 def test_meshes_that_do_not_fit_the_devices_are_refused():
-    assert dict(make_mesh(MeshConfig(fsdp=2), jax.devices()).shape) == {"data": 4, "fsdp": 2, "expert": 1, "model": 1}
+    assert dict(make_mesh(MeshConfig(fsdp=2), jax.devices()).shape) == {
+        "data": 4,
+        "stage": 1,
+        "fsdp": 2,
+        "expert": 1,
+        "context": 1,
+        "model": 1,
+    }
     assert make_mesh(MeshConfig(expert=2, model=2), jax.devices()).shape["data"] == 2
     with pytest.raises(UserError, match=r"mesh\.fsdp=3 .* there are 8"):
         make_mesh(MeshConfig(fsdp=3), jax.devices())
