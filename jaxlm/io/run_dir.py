@@ -31,6 +31,7 @@ class RunDir:
         self.metrics_path = self.path / "metrics.jsonl"
         self.samples_path = self.path / "samples.jsonl"
         self.incidents_path = self.path / "incidents.json"
+        self.supervisor_path = self.path / "supervisor.jsonl"
         self.checkpoints_path = self.path / "checkpoints"
         self.tensorboard_path = self.path / "tensorboard"
         self.tokenizer_path = self.path / "tokenizer"

@@ -25,6 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "jaxlm.run.small_large:main",
         "a small model tuned against a larger one prompted: jaxlm small-large CONFIG --large RUN",
     ),
+    "supervise": (
+        "jaxlm.run.supervise:main",
+        "start a training run again when its process dies: jaxlm supervise pretrain CONFIG --run-dir DIR",
+    ),
     "generate": ("jaxlm.run.generate:main", "complete prompts: jaxlm generate RUN --prompt 'Once upon'"),
     "chat": ("jaxlm.run.chat:main", "write with a model in the terminal: jaxlm chat RUN"),
     "report": ("jaxlm.run.report:main", "write a run's report.html again: jaxlm report RUN"),

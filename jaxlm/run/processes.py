@@ -17,6 +17,7 @@ import jax
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.agree import say
+from jaxlm.run.arrivals import describe_arrivals
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """Of these jax itself reads the first; the others are named as its launchers name them."""
@@ -202,7 +203,10 @@ def _connect(launch: Launch, seconds: int) -> None:
 
 def _why(launch: Launch) -> str:
     if launch.process_id == 0 or launch.coordinator is None:
-        return f"start the same command on all {launch.num_processes} hosts, with process ids 0 to the last"
+        port = launch.coordinator and int(launch.coordinator.rpartition(":")[2])
+        who = describe_arrivals(port, launch.num_processes) if port else None
+        ask = f"start the same command on all {launch.num_processes} hosts, with process ids 0 to the last"
+        return f"{who}: {ask}" if who else ask
     host, _, port = launch.coordinator.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()

@@ -1,0 +1,208 @@
+"""The supervisor with real processes: what is started again, what is not, and when it gives up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.run.supervise import Patience, kind_of_end, main
+from tests.run.commands import (
+    REPO,
+    assert_same_run,
+    environment,
+    finish,
+    free_port,
+    saved,
+    start,
+    succeed,
+    write_config,
+)
+
+FIELDS = """
+        data=DataConfig(seq_len=32),
+        model=DecoderConfig(max_seq_len=32, num_layers=1, model_dim=32, num_heads=2, scan_layers=False),
+        optimizer=OptimizerConfig(peak_lr=0.003, warmup_steps=2),
+        checkpoint=CheckpointConfig(save_every=10, keep_last=20),
+        num_steps=NUM_STEPS, global_batch_size=8, log_every=1,
+"""
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("config"), FIELDS.replace("NUM_STEPS", "400"))
+
+
+@pytest.fixture(scope="module")
+def whole_run(config_file, tmp_path_factory):
+    """The same run, undisturbed."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    succeed([start(config_file, run_dir)])
+    return run_dir
+
+
+def supervise(config, run_dir, *options, num_devices=1, argv=(), **variables):
+    args = ["supervise", "--pause", "0.2", *options, "pretrain", str(config), *argv, "--run-dir", str(run_dir)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxlm", *args],
+        cwd=REPO,
+        env=environment(num_devices, **variables),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def child_of(process):
+    """The process that a supervisor has running now, or None."""
+    path = f"/proc/{process.pid}/task/{process.pid}/children"
+    with open(path) as file:
+        children = file.read().split()
+    return int(children[0]) if children else None
+
+
+def send(process, run_dir, signum, *, after, to_child=True):
+    """A signal, once the run has a checkpoint of step ``after`` or a later one, before its last."""
+    end = time.monotonic() + 240
+    while time.monotonic() < end and process.poll() is None:
+        steps = [int(p.name) for p in (run_dir / "checkpoints").glob("*") if p.name.isdigit()]
+        if steps and max(steps) >= after and (pid := child_of(process) if to_child else process.pid):
+            os.kill(pid, signum)
+            return
+        time.sleep(0.01)
+    raise AssertionError(process.communicate()[1])
+
+
+def events(run_dir):
+    return [json.loads(line) for line in (run_dir / "supervisor.jsonl").read_text().splitlines()]
+
+
+def test_killed_and_preempted_it_goes_on_to_the_same_parameters(config_file, whole_run, tmp_path):
+    run_dir = tmp_path / "run"
+    process = supervise(config_file, run_dir)
+    send(process, run_dir, signal.SIGKILL, after=20)
+    while not (run_dir / "supervisor.jsonl").exists():
+        time.sleep(0.01)
+    send(process, run_dir, signal.SIGTERM, after=60)
+    ((code, out, err),) = finish([process])
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["step"] == 400
+    assert [event["end"] for event in events(run_dir)] == ["crashed", "preempted", "done"]
+    assert events(run_dir)[0]["exit_code"] == -signal.SIGKILL
+    assert "killed by SIGKILL" in err
+    assert_same_run(run_dir, whole_run)
+
+
+def test_a_sigterm_to_the_supervisor_saves_and_ends_it(config_file, tmp_path):
+    run_dir = tmp_path / "run"
+    process = supervise(config_file, run_dir)
+    send(process, run_dir, signal.SIGTERM, after=10, to_child=False)
+    ((code, _, err),) = finish([process])
+    assert code == 143, err
+    assert [event["end"] for event in events(run_dir)] == ["stopped"]
+    assert saved(run_dir)[0]
+
+
+def test_it_gives_up_where_nothing_gets_on(config_file, tmp_path):
+    # XLA aborts on a flag that it does not know: a process that dies at each start.
+    environ = environment(1) | {"XLA_FLAGS": "--xla_no_such_flag=1"}
+    args = ["supervise", "--pause", "0.1", "--max-failures", "2", "pretrain", str(config_file)]
+    args = [sys.executable, "-m", "jaxlm", *args, "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(args, cwd=REPO, env=environ, text=True, capture_output=True, timeout=240)
+    assert done.returncode == 1
+    assert done.stderr.count("starting again") == 1
+    assert "gave up after 2 failures without a new checkpoint" in done.stderr
+
+
+def test_a_refusal_is_not_repeated(config_file, tmp_path):
+    ((code, _, err),) = finish([supervise(config_file, tmp_path / "run", argv=("--no-such-field", "1"))])
+    assert code == 2
+    assert err.count("error:") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_of_two_processes_one_is_killed_and_both_meet_again(config_file, whole_run, tmp_path, victim):
+    run_dir = tmp_path / "run"
+    address = f"localhost:{free_port()}"
+    pair = [
+        supervise(
+            config_file,
+            run_dir,
+            "--max-failures",
+            "12",
+            "--pause",
+            "1",
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(index),
+            JAXLM_HEARTBEAT_SECONDS="10",
+            JAXLM_CONNECT_SECONDS="60",
+        )
+        for index in range(2)
+    ]
+    send(pair[victim], run_dir, signal.SIGKILL, after=20)
+    for code, _, err in finish(pair, timeout=480):
+        assert code == 0, err
+    assert "done" in [event["end"] for event in events(run_dir)]
+
+
+@pytest.mark.slow
+def test_a_run_that_stands_still_is_ended(config_file, tmp_path):
+    run_dir = tmp_path / "run"
+    process = supervise(config_file, run_dir, "--stall-minutes", "0.25")
+    send(process, run_dir, signal.SIGSTOP, after=20)
+    stopped = child_of(process)
+    assert stopped is not None
+    time.sleep(20)  # SIGTERM has been sent by now, and waits
+    os.kill(stopped, signal.SIGCONT)
+    ((code, _, err),) = finish([process])
+    assert code == 0, err
+    assert [(event["end"], event["stalled"]) for event in events(run_dir)] == [("crashed", True), ("done", False)]
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "accepted", "kind"),
+    [
+        (0, True, True, "done"),
+        (143, True, True, "stopped"),
+        (143, False, True, "preempted"),
+        (-15, False, False, "preempted"),
+        (130, False, True, "stopped"),
+        (2, False, False, "refused"),
+        (2, False, True, "crashed"),
+        (134, False, True, "crashed"),
+        (-9, False, False, "crashed"),
+        (1, False, False, "crashed"),
+    ],
+)
+def test_what_an_exit_code_means(code, asked, accepted, kind):
+    assert kind_of_end(code, asked=asked, accepted=accepted) == kind
+
+
+def test_patience_grows_back_with_each_checkpoint_and_preemptions_cost_none():
+    patience = Patience(max_failures=3, pause=1.0)
+    assert [patience.after("crashed", None), patience.after("crashed", None)] == [1.0, 2.0]
+    assert patience.after("preempted", None) == 1.0
+    assert patience.after("crashed", 10) == 1.0
+    assert patience.after("crashed", 10) == 2.0
+    assert patience.after("crashed", 10) is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "none is given"),
+        (["chat", "run"], "'chat' is not one"),
+        (["pretrain", "quickstart"], "--run-dir"),
+        (["--max-failures", "0", "pretrain", "quickstart", "--run-dir", "x"], "--max-failures 0"),
+    ],
+)
+def test_bad_input_is_one_line(argv, words):
+    with pytest.raises(UserError, match=words):
+        main(argv)
