@@ -10,14 +10,14 @@ from pathlib import Path
 
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
-from jaxlm.io.corpora import stdlib, tfds_source
-from jaxlm.io.corpora.files import MAX_LISTED, BadInput, expand_paths, hash_files
-from jaxlm.io.corpora.readers import SUFFIXES, read_file
+from jaxlm.data.source import ReadLimits, SourceConfig
+from jaxlm.io.corpora import archives, sources, stdlib, tfds_source
+from jaxlm.io.corpora.files import MAX_LISTED, BadInput, hash_files
 from jaxlm.io.corpora.report import CorpusReport, Documents, count, count_parts, load_cached, store_cached
 from jaxlm.text.dedup import unit_hash
 
 # Raise when the same files would give other documents than before.
-READER_VERSION = 1
+READER_VERSION = 2
 
 Stream = Callable[[BadInput], Iterator[Document]]
 
@@ -110,22 +110,21 @@ def _held(document: Document, fraction: float) -> bool:
 def _streams(config: CorpusConfig, bad: BadInput) -> tuple[Stream, Stream | None, list[object]]:
     """(all or training documents, validation documents if they are named, what identifies them)."""
     rules: list[object] = [config.source, config.text_field, config.max_documents, config.on_bad]
+    groups = _sources(config)
+    files = [sources.find_files(source, bad) for source in groups]
     if config.source == "tfds":
-        builder = tfds_source.open_builder(config)
-        splits = [s for s in (config.tfds_split, config.tfds_validation_split) if s is not None]
-        rules += [tfds_source.fingerprint(builder, split) for split in splits]
-        streams: list[Stream] = [
-            lambda noted, split=split: tfds_source.read_split(builder, split, config, noted) for split in splits
-        ]
+        builder = tfds_source.open_builder(str(config.tfds_name), config.tfds_data_dir)
+        rules += [tfds_source.fingerprint(builder, source.tfds_split) for source in groups]
     else:
-        suffixes = SUFFIXES[config.source]
-        groups = [expand_paths(paths, suffixes, bad) for paths in (config.paths, config.validation_paths) if paths]
-        unpacked = [[path.name.endswith(".gz") for path in paths] for paths in groups]
-        rules += [config.document, unpacked, *(hash_files(paths) for paths in groups)]
-        streams = [
-            lambda noted, paths=paths: itertools.chain.from_iterable(read_file(p, config, noted) for p in paths)
-            for paths in groups
-        ]
+        paths = [list(dict.fromkeys(file.path for file in found)) for found in files]
+        packing = [[_packing(path) for path in found] for found in paths]
+        rules += [config.document, packing, *(hash_files([Path(path) for path in found]) for found in paths)]
+    streams: list[Stream] = [
+        lambda noted, source=source, found=found: itertools.chain.from_iterable(
+            sources.read_source(file, source, noted) for file in found
+        )
+        for source, found in zip(groups, files, strict=True)
+    ]
 
     def first_ones(bad: BadInput) -> Iterator[Document]:
         return itertools.islice(streams[0](bad), config.max_documents)
@@ -133,6 +132,30 @@ def _streams(config: CorpusConfig, bad: BadInput) -> tuple[Stream, Stream | None
     if len(streams) == 1:
         return first_ones, None, [*rules, config.split, config.validation_fraction]
     return first_ones, streams[1], rules
+
+
+def _sources(config: CorpusConfig) -> list[SourceConfig]:
+    """All text, or the training and the validation text where both are named, each as a source. What it reads is the
+    user's own: one document may be as large as its file."""
+    assert config.source != "stdlib"
+    base = functools.partial(
+        SourceConfig,
+        name="corpus",
+        format=config.source,
+        document=config.document,
+        fields=(config.text_field,),
+        limits=ReadLimits(max_document_bytes=1 << 40),
+    )
+    if config.source == "tfds":
+        splits = [split for split in (config.tfds_split, config.tfds_validation_split) if split is not None]
+        dataset = functools.partial(base, tfds_name=config.tfds_name, tfds_data_dir=config.tfds_data_dir)
+        return [dataset(tfds_split=split) for split in splits]
+    return [base(paths=paths) for paths in (config.paths, config.validation_paths) if paths]
+
+
+def _packing(path: str) -> str:
+    """What the name says of how the bytes are read: ``.gz``, ``.zip``..., or nothing."""
+    return next((end for end in (*archives.TARS, *archives.ZIPS, *archives.PACKED) if path.lower().endswith(end)), "")
 
 
 def _head(documents: Iterator[Document], characters: int) -> Iterator[Document]:

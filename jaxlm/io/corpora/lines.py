@@ -83,7 +83,11 @@ def read_whole(
     stream: BinaryIO, where: str, limit: int, bad: BadInput, *, limit_name: str = "max_document_bytes", mend: str = ""
 ) -> tuple[int, bytes] | None:
     """(offset of the first byte, all bytes without a byte order mark), or None where they are more than ``limit``."""
-    content = stream.read(limit + 1)
+    pieces, left = [], limit + 1
+    while left and (piece := stream.read(min(left, _BLOCK))):  # a read sets aside all that it asks for
+        pieces.append(piece)
+        left -= len(piece)
+    content = b"".join(pieces)
     if len(content) > limit:
         bad.add_at(where, None, f"is one document of more than limits.{limit_name}={limit}{mend}")
         return None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.data.corpus import CorpusConfig, Document
+from jaxlm.data.corpus import Document
 from jaxlm.data.source import SourceConfig
 from jaxlm.io.corpora import tfds_source
 from jaxlm.io.corpora.archives import SourceFile
@@ -19,7 +19,7 @@ _FILE_EXAMPLES = 65_536
 
 def find_files(source: SourceConfig) -> list[SourceFile]:
     """The split in pieces of 65,536 examples, so that shards can share one; whole where only its first are taken."""
-    info = _split(_builder(source), source)
+    info = tfds_source.split_info(_builder(source), source.tfds_split)
     size = sum(Path(path).stat().st_size for path in info.filepaths)
     total = int(info.num_examples)
     step = _FILE_EXAMPLES if source.max_documents is None else max(total, 1)
@@ -31,18 +31,7 @@ def find_files(source: SourceConfig) -> list[SourceFile]:
 
 
 def _builder(source: SourceConfig) -> Any:
-    config = CorpusConfig(source="tfds", tfds_name=source.tfds_name, tfds_data_dir=source.tfds_data_dir)
-    return tfds_source.open_builder(config)
-
-
-def _split(builder: Any, source: SourceConfig) -> Any:
-    try:
-        return builder.info.splits[source.tfds_split]
-    except (KeyError, ValueError):
-        known = ", ".join(builder.info.splits) or "none"
-        raise UserError(
-            f"TFDS dataset {source.tfds_name!r} has no split {source.tfds_split!r}: it has {known}"
-        ) from None
+    return tfds_source.open_builder(str(source.tfds_name), source.tfds_data_dir)
 
 
 def read_tfds(file: SourceFile, source: SourceConfig, bad: BadInput) -> Iterator[Document]:

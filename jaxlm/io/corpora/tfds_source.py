@@ -6,31 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
-from jaxlm.data.corpus import CorpusConfig, Document
-from jaxlm.io.corpora.files import BadInput, hash_files
-from jaxlm.io.corpora.readers import check_value
+from jaxlm.io.corpora.files import hash_files
 
 _BATCH = 256
 
 
-def open_builder(config: CorpusConfig) -> Any:
-    """The builder of ``config.tfds_name``, prepared: a folder of a prepared dataset, or a name that TFDS knows.
+def open_builder(name: str, data_dir: str | None) -> Any:
+    """The builder of ``name``, prepared: a folder of a prepared dataset, or a name that TFDS knows.
 
     Raises:
         UserError: unknown name, or a builder that needs TensorFlow where it is not installed.
     """
     import tensorflow_datasets as tfds
 
-    name = config.tfds_name
-    assert name is not None
     try:
         if (Path(name).expanduser() / "dataset_info.json").exists():
             return tfds.builder_from_directory(os.path.expanduser(name))
         # The default file format needs TensorFlow and has no random access; a dataset already on disk keeps its own.
         try:
-            builder = tfds.builder(name, data_dir=config.tfds_data_dir, file_format="array_record")
+            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         except ValueError:
-            builder = tfds.builder(name, data_dir=config.tfds_data_dir)
+            builder = tfds.builder(name, data_dir=data_dir)
         builder.download_and_prepare()
         return builder
     except ImportError as error:
@@ -46,39 +42,18 @@ def open_builder(config: CorpusConfig) -> Any:
 
 def fingerprint(builder: Any, split: str) -> list[str]:
     """What identifies a split: full name, the split, its number of examples, and the hashes of its files."""
-    info = _split_info(builder, split)
+    info = split_info(builder, split)
     paths = [Path(p) for p in info.filepaths]
     return [builder.info.full_name, split, str(info.num_examples), *hash_files(paths)]
 
 
-def _split_info(builder: Any, split: str) -> Any:
+def split_info(builder: Any, split: str) -> Any:
+    """Its files and number of examples. Raises UserError for a split that the dataset has not."""
     try:
         return builder.info.splits[split]
     except (KeyError, ValueError):
         known = ", ".join(builder.info.splits) or "none"
         raise UserError(f"TFDS dataset {builder.info.name!r} has no split {split!r}: it has {known}") from None
-
-
-def read_split(builder: Any, split: str, config: CorpusConfig, bad: BadInput) -> Iterator[Document]:
-    """The documents of one split, in its stored order."""
-    _split_info(builder, split)
-    name = config.text_field
-    features = builder.info.features
-    if name not in features:
-        known = ", ".join(features)
-        raise UserError(f"TFDS dataset {config.tfds_name!r} has no feature {name!r}: set corpus.text_field to {known}")
-    for index, example in enumerate(read_examples(builder, split, [name], str(config.tfds_name))):
-        where = f"{config.tfds_name} {split} example {index}"
-        value = example[name]
-        if isinstance(value, bytes):
-            try:
-                value = value.decode("utf-8")
-            except UnicodeDecodeError as error:
-                bad.add(f"{where} is not UTF-8 at byte {error.start}")
-                continue
-        text = check_value(value, name, where, bad)
-        if text:
-            yield Document(text, f"{config.tfds_name}/{split}:{index}")
 
 
 def read_examples(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.core.errors import UserError
+from jaxlm.data.source import SourceConfig
 from jaxlm.io.corpora.archives import SourceFile
-from jaxlm.io.corpora.files import BadInput, decode_utf8, read_all, reading
-from jaxlm.io.corpora.sources import find_files
+from jaxlm.io.corpora.files import BadInput
+from jaxlm.io.corpora.sources import find_files, read_source
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.run.corpus.collecting import assign_files
 from jaxlm.run.corpus.config import CorpusBuildConfig
@@ -68,14 +69,14 @@ def with_bad_words(config: CorpusBuildConfig) -> CorpusBuildConfig:
 
 
 def _read_words(path: Path) -> list[str]:
-    bad = BadInput(skip=True)
-    words: list[str] = []
-    with reading(path, bad):
-        offset, content = read_all(path)
-        lines = (decode_utf8(content, str(path), offset, bad) or "").splitlines()
-        words = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not words:
-        raise UserError(f"bad_words: {bad.listed[0] if bad.listed else f'{path} holds no word'}")
+    """The words of a file, one a line; ``#`` begins a remark. Raises UserError for none, or what is no text."""
+    source = SourceConfig(name="bad_words", format="text", paths=(str(path),), document="line")
+    noted = BadInput(skip=True)
+    files = find_files(source, noted)
+    lines = (document.text.strip() for file in files for document in read_source(file, source, noted))
+    words = [line for line in lines if not line.startswith("#")]
+    if not words or noted.count:
+        raise UserError(f"bad_words: {noted.listed[0] if noted.listed else f'{path} holds no word'}")
     return words
 
 

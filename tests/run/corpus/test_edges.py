@@ -259,6 +259,6 @@ def test_bad_words_come_from_files(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "run" / "report.json").read_bytes())
     assert report["ledger"]["web"]["bad_words"]["reasons"] == {"bad words": 30}
     words.write_text("# only a remark\n", encoding="utf-8")
-    for path, said in ((words, "holds no word"), (tmp_path / "none.txt", "cannot read")):
+    for path, said in ((words, "holds no word"), (tmp_path / "none.txt", "has no file at")):
         with pytest.raises(UserError, match=said):
             build_corpus(dataclasses.replace(config, bad_words=(str(path),)), tmp_path / "other")
