@@ -18,7 +18,7 @@ class CorpusConfig:
 
     source
         "stdlib": docstrings and sources of the running Python's standard library, split by module.
-        "text", "jsonl", "parquet": the files named by ``paths`` (files, folders or globs; .gz, .zst, zip and tar are opened).
+        "text", "jsonl", "parquet": files, folders or globs in ``paths``; .gz, .zst, zip and tar are opened.
         "tfds": the TFDS dataset ``tfds_name`` (a name, or the folder of a prepared dataset).
     split
         "hash": a document is validation if the hash of its text falls below ``validation_fraction``: copies of a
