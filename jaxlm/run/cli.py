@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import jaxlm
 from jaxlm.core.errors import UserError, full_disk_line, is_full_disk
+from jaxlm.run.libtpu import quiet_without_tpu
 
 Main = Callable[[list[str]], int]
 
@@ -49,6 +50,7 @@ def run_main(main_fn: Main, argv: Sequence[str] | None = None) -> int:
 
     Scripts end with ``sys.exit(run_main(main))``.
     """
+    quiet_without_tpu()
     try:
         return main_fn(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

@@ -4,9 +4,7 @@ Nothing is ever made but shapes: what the compiler says of memory, collectives a
 """
 
 import dataclasses
-import importlib.util
 import json
-import os
 import resource
 import sys
 import time
@@ -30,18 +28,11 @@ from jaxlm.plan.topology import Topology, parse_topology
 from jaxlm.run.assembly import step_of
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.libtpu import describe_no_tpu, has_libtpu
 from jaxlm.run.memory import estimate_run_memory
 from jaxlm.run.setup import StateLayout, abstract_batch, check_rows, lay_out_state, lower_train_step
 from jaxlm.sharding.mesh import make_mesh
 
-LIBTPU_ALONE = {
-    "TPU_SKIP_MDS_QUERY": "1",  # else it asks a cloud's metadata server, which is not there
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_ACCELERATOR_TYPE": "v5p-8",  # of this machine; the topology says what is compiled for
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is run, so several may compile side by side
-}
-"""What libtpu wants to know on a machine without TPUs."""
 PROG = "python -m tools.compile_tpu"
 
 
@@ -90,10 +81,9 @@ def with_batch_tokens(config: PretrainConfig, batch_tokens: int | None) -> Pretr
 
 def described_devices(topology: Topology) -> list[Any]:
     """Devices that can be compiled for and nothing else. Raises UserError without libtpu."""
-    if importlib.util.find_spec("libtpu") is None:
+    if not has_libtpu():
         raise UserError("libtpu, the compiler for TPUs, is not installed: pip install 'jaxlm[tpu]'")
-    for name, value in LIBTPU_ALONE.items():
-        os.environ.setdefault(name, value)
+    describe_no_tpu()
     extra: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
     if topology.slices > 1:
         extra["num_slices"] = topology.slices
