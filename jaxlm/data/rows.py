@@ -22,6 +22,14 @@ class TokenSource(Protocol):
         ...
 
 
+class MaskedSource(TokenSource, Protocol):
+    """A stream of which only some tokens are learnt. ``data.conversations.ConversationSource`` is one."""
+
+    def read_loss_mask(self, starts: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+        """For the same slices as ``read``: 1 = a token to be predicted."""
+        ...
+
+
 class ArraySource:
     """A TokenSource over an array in memory: ``ArraySource(tokens, doc_offsets)``."""
 
@@ -43,7 +51,7 @@ def make_rows(
     ``tokens`` and ``targets`` (int32, the token ``rows.shift`` after), ``loss_mask`` (float32, 1 = counted), and with
     ``packed`` also ``segment_ids`` (int32, 1-based, 0 = padding) and ``positions`` (int32, from 0 in each segment). A
     row is filled from the left; past its end stand ``pad_id``, mask 0, segment 0. The id EMPTY_ROW gives a row of
-    padding.
+    padding. Of a `MaskedSource` the targets that it does not count have mask 0 too.
 
     >>> split = ArraySource(np.arange(10, 17), np.array([0, 4, 7]))
     >>> batch = make_rows(split, pack_best_fit(split.doc_offsets, 6), np.array([0]), seq_len=6, packed=True, pad_id=0)
@@ -77,6 +85,11 @@ def make_rows(
         if segment_ids is not None and positions is not None:
             segment_ids[begin:end] = segment
             positions[begin:end] = count[: end - begin]
+
+    read_loss_mask = getattr(split, "read_loss_mask", None)
+    if read_loss_mask is not None:
+        for begin, end, piece in zip(begins.tolist(), ends, read_loss_mask(start + rows.shift, length), strict=True):
+            loss_mask[begin:end] = piece
 
     batch = {"tokens": tokens, "targets": targets, "loss_mask": loss_mask}
     if segment_ids is not None and positions is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from jaxlm.core.errors import UserError
 from jaxlm.data.examples import Example
 from jaxlm.io.config_json import near_names
+from jaxlm.io.json_records import json_lines
 
 
 def read_examples(path: str | Path, text_columns: tuple[str, ...], label_column: str, *, words: bool) -> list[Example]:
@@ -44,6 +45,9 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and columns of each line that is not blank."""
     if path.suffix not in (".jsonl", ".tsv"):
         raise UserError(f"{path} is no labelled data: name a .jsonl or .tsv file")
+    if path.suffix == ".jsonl":
+        yield from json_lines(path)
+        return
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -54,13 +58,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             line = raw.decode("utf-8").removesuffix("\r")
             if not line.strip():
                 continue
-            if path.suffix == ".jsonl":
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise ValueError("no object {...}")
-                yield number, record
-                continue
-        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        except UnicodeDecodeError as error:
             raise UserError(f"{path} line {number}: {error}") from error
         cells = line.split("\t")
         if names is None:

@@ -1,0 +1,229 @@
+"""Files of conversations, rankings and judged answers in the forms that are in use. Errors name file and line.
+
+A record's form is told by its fields, so one file may mix them. ``on_bad`` None: the first bad record ends the reading
+with a UserError. Else it is called with that error, and the record is passed over.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.json_records import json_records
+from jaxlm.text.chat.messages import (
+    Conversation,
+    Judged,
+    Message,
+    Ranking,
+    check_conversation,
+    check_judged,
+    check_ranking,
+)
+
+SHAREGPT_ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
+    "bing": "assistant", "bard": "assistant", "system": "system", "tool": "tool", "observation": "tool",
+}  # fmt: skip
+"""Who speaks, in ShareGPT's words and in ours."""
+
+
+OnBad = Callable[[UserError], None]
+
+
+def read_conversations(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Conversation]:
+    """The conversations of a .jsonl or .json file, one by one, checked.
+
+    Forms, by their fields: ``messages`` (OpenAI: objects with ``role`` and ``content``), ``conversations`` (ShareGPT:
+    ``from`` and ``value``), ``instruction`` and ``output`` (Alpaca: with ``input`` and ``system`` where there are, the
+    input after the instruction and a blank line), ``prompt`` and ``completion``.
+
+    Bad are a record of no form, a field of another type, and what `check_conversation` refuses. Raises UserError where
+    no record is left.
+    """
+    return _each(path, _conversation, "conversations", on_bad)
+
+
+def read_rankings(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Ranking]:
+    """The rankings of a .jsonl or .json file, one by one, checked.
+
+    Forms: ``chosen`` and ``rejected``, each an answer or a list of messages, with ``prompt`` (a text or messages), or
+    without it where both lists begin with the same turns; ``prompt`` and ``answers``, best first, or with ``ranks`` (0
+    = best, equal = tie). ``margin`` and ``source`` where there are.
+    """
+    return _each(path, _ranking, "rankings", on_bad)
+
+
+def read_judged(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Judged]:
+    """Single answers that were judged: ``prompt``, ``completion`` and ``label`` (true = good), ``source`` where there
+    is."""
+    return _each(path, _judged, "judged answers", on_bad)
+
+
+def _each(
+    path: str | Path, read: Callable[[dict[str, Any], str], Any], what: str, on_bad: OnBad | None
+) -> Iterator[Any]:
+    found = False
+    for where, record in json_records(path):
+        try:
+            item = read(record, where)
+        except UserError as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
+            continue
+        found = True
+        yield item
+    if not found:
+        raise UserError(f"{path} holds no {what}: put one on each line")
+
+
+def _conversation(record: dict[str, Any], where: str) -> Conversation:
+    form = next((read for names, read in _FORMS if all(name in record for name in names)), None)
+    if form is None:
+        forms = ", ".join(" + ".join(names) for names, _ in _FORMS)
+        raise UserError(f"{where} is no conversation (it has {_names(record)}): give one of {forms}")
+    return check_conversation(Conversation(form(record, where), where))
+
+
+def _ranking(record: dict[str, Any], where: str) -> Ranking:
+    source = _text(record, "source", where) if record.get("source") is not None else ""
+    margin = record.get("margin") or 0.0
+    if not isinstance(margin, int | float) or isinstance(margin, bool) or not 0 <= margin < float("inf"):
+        raise UserError(f"{where}: 'margin' is {margin!r}, not a number from 0 on")
+    if "chosen" in record and "rejected" in record:
+        prompt, answers = _pair(record, where)
+        ranks: tuple[int, ...] = (0, 1)
+    elif "prompt" in record and "answers" in record:
+        prompt, answers = _prompt(record, where), _texts(record, "answers", where)
+        ranks = _ranks(record, len(answers), where)
+    else:
+        raise UserError(f"{where} is no ranking (it has {_names(record)}): give chosen + rejected, or prompt + answers")
+    return check_ranking(Ranking(prompt, answers, ranks, float(margin), source, where))
+
+
+def _judged(record: dict[str, Any], where: str) -> Judged:
+    if any(name not in record for name in ("prompt", "completion", "label")):
+        raise UserError(f"{where} is no judged answer (it has {_names(record)}): give prompt + completion + label")
+    if not isinstance(record["label"], bool):
+        raise UserError(f"{where}: 'label' is {record['label']!r}, neither true nor false")
+    source = _text(record, "source", where) if record.get("source") is not None else ""
+    answer = _answer(record, "completion", where)
+    return check_judged(Judged(_prompt(record, where), answer, record["label"], source, where))
+
+
+def _openai(record: dict[str, Any], where: str) -> tuple[Message, ...]:
+    return _messages(record["messages"], where)
+
+
+def _sharegpt(record: dict[str, Any], where: str) -> tuple[Message, ...]:
+    turns = record["conversations"]
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise UserError(f"{where}: 'conversations' is no list of objects")
+    out = []
+    if record.get("system"):
+        out.append(Message("system", _text(record, "system", where)))
+    for number, turn in enumerate(turns, start=1):
+        who = turn.get("from")
+        if who not in SHAREGPT_ROLES:
+            raise UserError(f"{where}: turn {number} is from {who!r}: use {', '.join(SHAREGPT_ROLES)}")
+        out.append(Message(SHAREGPT_ROLES[who], _text(turn, "value", f"{where}: turn {number}")))
+    return tuple(out)
+
+
+def _alpaca(record: dict[str, Any], where: str) -> tuple[Message, ...]:
+    instruction = _text(record, "instruction", where)
+    given = _text(record, "input", where) if record.get("input") else ""
+    system = [Message("system", _text(record, "system", where))] if record.get("system") else []
+    user = Message("user", f"{instruction}\n\n{given}" if given.strip() else instruction)
+    return (*system, user, Message("assistant", _text(record, "output", where)))
+
+
+def _completion(record: dict[str, Any], where: str) -> tuple[Message, ...]:
+    return (*_prompt(record, where), Message("assistant", _answer(record, "completion", where)))
+
+
+_FORMS: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any], str], tuple[Message, ...]]], ...] = (
+    (("messages",), _openai),
+    (("conversations",), _sharegpt),
+    (("instruction", "output"), _alpaca),
+    (("prompt", "completion"), _completion),
+)
+"""Fields that a form must have -> how it is read; the first that fits."""
+
+
+def _messages(value: Any, where: str) -> tuple[Message, ...]:
+    """Objects with role and content. A content in parts is joined; parts that are no text are refused."""
+    if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+        raise UserError(f"{where}: the messages are no list of objects")
+    out = []
+    for number, message in enumerate(value, start=1):
+        at = f"{where}: message {number}"
+        content = message.get("content")
+        if isinstance(content, list):
+            if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
+                raise UserError(f"{at} has parts that are no text: jaxlm reads text alone")
+            content = "".join(part["text"] for part in content)
+        if message.get("tool_calls"):
+            raise UserError(f"{at} calls tools, which no template here writes: leave the conversation out")
+        if not isinstance(content, str):
+            raise UserError(f"{at} has content of type {type(content).__name__}, not text")
+        if not isinstance(message.get("role"), str):
+            raise UserError(f"{at} has no role: give system, user, assistant or tool")
+        out.append(Message(message["role"], content))
+    return tuple(out)
+
+
+def _prompt(record: dict[str, Any], where: str) -> tuple[Message, ...]:
+    if isinstance(record["prompt"], list):
+        return _messages(record["prompt"], where)
+    return (Message("user", _text(record, "prompt", where)),)
+
+
+def _answer(record: dict[str, Any], name: str, where: str) -> str:
+    """A text, or the one message of the assistant."""
+    value = record[name]
+    if not isinstance(value, list):
+        return _text(record, name, where)
+    messages = _messages(value, where)
+    if len(messages) != 1 or messages[0].role != "assistant":
+        raise UserError(f"{where}: {name!r} has {len(messages)} messages: give the assistant's one")
+    return messages[0].content
+
+
+def _pair(record: dict[str, Any], where: str) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """The prompt and the two answers. Lists of messages may hold the prompt as well."""
+    if "prompt" in record:
+        return _prompt(record, where), tuple(_answer(record, name, where) for name in ("chosen", "rejected"))
+    chosen, rejected = (_messages(record[name], f"{where}: {name!r}") for name in ("chosen", "rejected"))
+    if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
+        raise UserError(f"{where}: chosen and rejected do not answer the same turns: give the prompt, or equal turns")
+    if chosen[-1].role != "assistant" or rejected[-1].role != "assistant":
+        raise UserError(f"{where}: chosen and rejected do not both end with the assistant")
+    return chosen[:-1], (chosen[-1].content, rejected[-1].content)
+
+
+def _ranks(record: dict[str, Any], count: int, where: str) -> tuple[int, ...]:
+    ranks = record.get("ranks")
+    if ranks is None:
+        return tuple(range(count))
+    if not isinstance(ranks, list) or not all(type(rank) is int and rank >= 0 for rank in ranks):
+        raise UserError(f"{where}: 'ranks' is {ranks!r:.80}, not a list of numbers from 0 on")
+    return tuple(ranks)
+
+
+def _texts(record: dict[str, Any], name: str, where: str) -> tuple[str, ...]:
+    value = record[name]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserError(f"{where}: {name!r} is no list of texts")
+    return tuple(value)
+
+
+def _text(record: dict[str, Any], name: str, where: str) -> str:
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {name!r} is of type {type(value).__name__}, not text")
+    return value
+
+
+def _names(record: dict[str, Any]) -> str:
+    return ", ".join(record) or "no fields"
