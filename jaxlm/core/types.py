@@ -14,6 +14,13 @@ import jax
 BATCH_AXES = ("data", "fsdp", "expert")
 """The mesh axes over which the rows of a batch are split."""
 
+CONTEXT_AXIS = "context"
+"""The mesh axis over which the positions of each row are split."""
+
+STATE_AXES = ("fsdp", CONTEXT_AXIS)
+"""The mesh axes over which parameters and optimiser state are split and gathered where they are used. Devices along
+them work on other tokens, be it of other rows or of other positions."""
+
 Array = jax.Array
 PyTree = Any
 Params = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Self
 import grain
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Batch
@@ -131,6 +131,9 @@ def example_batches(plan: ExamplePlan, state: DataState, sharding: Sharding) -> 
 
 
 def _spread(array: np.ndarray, sharding: Sharding) -> jax.Array:
+    """The array on the devices; one without positions lies as the rows do."""
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[: array.ndim]))
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

@@ -23,29 +23,54 @@ def token_nll(logits_btv: Array, targets_bt: Array) -> tuple[Array, Array]:
 
 
 def chunked_token_nll(
-    logits_fn: Callable[[Array], Array], hidden_btd: Array, targets_bt: Array, chunk: int | None
+    logits_fn: Callable[[Array], Array], hidden_btd: Array, targets_bt: Array, chunk: int | None, *, ways: int = 1
 ) -> tuple[Array, Array]:
     """``token_nll(logits_fn(hidden_btd), targets_bt)``, with the logits of ``chunk`` positions of each row at a time.
 
     The backward pass works each chunk's logits out again, so [b, t, v] is never held. Rows stay whole: a batch split
-    over a mesh stays split. None, or a chunk of a whole row: all at once.
+    over a mesh stays split. ``ways``: devices that each hold a part of every row; a chunk then takes as many positions
+    from each part, so that none is idle. None, or a chunk of a whole row: all at once.
     """
     b, t, d = hidden_btd.shape
     if chunk is None or chunk >= t:
         return token_nll(logits_fn(hidden_btd), targets_bt)
+    if ways > 1 and t % ways == 0:
+        return _of_parts(logits_fn, hidden_btd, targets_bt, -(-chunk // ways), ways)
     padding = -t % chunk
     hidden_btd = jnp.pad(hidden_btd, ((0, 0), (0, padding), (0, 0)))
     targets_bt = jnp.pad(targets_bt, ((0, 0), (0, padding)))
     hidden_cbtd = hidden_btd.reshape(b, -1, chunk, d).swapaxes(0, 1)
     targets_cbt = targets_bt.reshape(b, -1, chunk).swapaxes(0, 1)
+    nll_cbt, log_z_cbt = _by_chunks(logits_fn, hidden_cbtd, targets_cbt)
+    nll_bt, log_z_bt = (x_cbt.swapaxes(0, 1).reshape(b, -1)[:, :t] for x_cbt in (nll_cbt, log_z_cbt))
+    return nll_bt, log_z_bt
+
+
+def _of_parts(
+    logits_fn: Callable[[Array], Array], hidden_btd: Array, targets_bt: Array, chunk: int, ways: int
+) -> tuple[Array, Array]:
+    """``chunk`` positions of each of the ``ways`` parts at a time: an axis of parts stays beside the one of rows."""
+    b, t, d = hidden_btd.shape
+    padding = -(t // ways) % chunk
+    hidden_bpsd = jnp.pad(hidden_btd.reshape(b, ways, -1, d), ((0, 0), (0, 0), (0, padding), (0, 0)))
+    targets_bps = jnp.pad(targets_bt.reshape(b, ways, -1), ((0, 0), (0, 0), (0, padding)))
+    hidden_cbpsd = jnp.moveaxis(hidden_bpsd.reshape(b, ways, -1, chunk, d), 2, 0)
+    targets_cbps = jnp.moveaxis(targets_bps.reshape(b, ways, -1, chunk), 2, 0)
+    out_cbps = _by_chunks(logits_fn, hidden_cbpsd, targets_cbps)
+    nll_bt, log_z_bt = (
+        jnp.moveaxis(x_cbps, 0, 2).reshape(b, ways, -1)[:, :, : t // ways].reshape(b, t) for x_cbps in out_cbps
+    )
+    return nll_bt, log_z_bt
+
+
+def _by_chunks(logits_fn: Callable[[Array], Array], hidden: Array, targets: Array) -> tuple[Array, Array]:
+    """`token_nll` of each entry of the first axis in turn, its logits worked out again in the backward pass."""
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # inside the loop nothing can be merged
-    def of_chunk(hidden_btd: Array, targets_bt: Array) -> tuple[Array, Array]:
-        return token_nll(logits_fn(hidden_btd), targets_bt)
+    def of_chunk(hidden: Array, targets: Array) -> tuple[Array, Array]:
+        return token_nll(logits_fn(hidden), targets)
 
-    out = jax.lax.map(lambda chunk: of_chunk(*chunk), (hidden_cbtd, targets_cbt))
-    nll_bt, log_z_bt = (x_cbt.swapaxes(0, 1).reshape(b, -1)[:, :t] for x_cbt in out)
-    return nll_bt, log_z_bt
+    return jax.lax.map(lambda chunk: of_chunk(*chunk), (hidden, targets))
 
 
 def masked_sum(values_bt: Array, loss_mask_bt: Array) -> Array:

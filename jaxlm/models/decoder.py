@@ -20,24 +20,29 @@ from jaxlm.models.decoder_cache import advance, init_cache, remember
 from jaxlm.models.decoder_config import DecoderConfig, resolve_attention
 from jaxlm.models.decoder_params import RULES, init_params
 from jaxlm.models.stack import rematerialised, unstack
-from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
+from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.attention import attend, static_mask
+from jaxlm.nn.context_attention import attend_rows
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.latent_attention import MlaConfig
 from jaxlm.nn.moe import MoeConfig
 from jaxlm.nn.rope import RopeConfig, RopeTables, rope_tables
-from jaxlm.sharding.constrain import constrain
+from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 
 __all__ = ["RULES", "DecoderConfig", "MlaConfig", "MoeConfig", "RopeConfig", "make_decoder", "resolve_attention"]
 
 
-def make_decoder(config: DecoderConfig) -> Model:
-    """A decoder as pure functions. Raises ValueError while ``vocab_size`` is None."""
+def make_decoder(config: DecoderConfig, layout: ActivationLayout = DEFAULT_LAYOUT) -> Model:
+    """A decoder as pure functions; ``layout`` is that of the mesh it will run on. Raises ValueError while
+    ``vocab_size`` is None."""
     compute_dtype = as_dtype(config.compute_dtype)
     group, groups = len(config.window_pattern), config.num_groups
-    block = DecoderBlock(config)
+    block = DecoderBlock(config, layout)
     final_norm = block_norm(config)
     coefs = {} if config.moe is None else config.moe.coefs
+    attend_uncached = functools.partial(
+        attend_rows, implementation=config.attention, context_attention=layout.context_attention
+    )
 
     def embed_tokens(params: Params, tokens_bt: Array, positions: Array, key: Array | None) -> Array:
         x_btd = look_up(params["embed"]["table"], tokens_bt, compute_dtype)
@@ -48,7 +53,7 @@ def make_decoder(config: DecoderConfig) -> Model:
             x_btd = x_btd + jnp.take(rows, positions, axis=0, mode="clip")
         if key is not None:
             x_btd = dropout(x_btd, config.dropout, jax.random.fold_in(key, config.num_layers))
-        return constrain(x_btd, HIDDEN_SPEC)
+        return layout.between(x_btd)
 
     def make_masks(
         t: int, rows_bt: Array | None, segment_ids: Array | None, cache: KVCache | None
@@ -102,14 +107,13 @@ def make_decoder(config: DecoderConfig) -> Model:
             """One block. ``place``: which window; ``layer``: number, for dropout; ``row``: where in stacked buffers."""
             window = config.window(place)
             attend_fn = functools.partial(
-                attend,
+                attend if buffers is not None else attend_uncached,
                 q_positions=positions,
                 q_segment_ids=segment_ids,
                 mask_bts=masks[window],
                 window=window,
                 softcap=config.attn_softcap,
                 scale=config.attn_scale,
-                implementation=config.attention if buffers is None else "xla",
             )
             remember_fn = None if buffers is None else lambda entries: remember(buffers, entries, row, offset)
             rope = ropes.get(config.rope.of_window(config.pattern_window(place)))
@@ -118,7 +122,7 @@ def make_decoder(config: DecoderConfig) -> Model:
                 {"params": layer_params}, x_btd, attend_fn, remember_fn, rope, layer_key, counted_bt
             )
             x_btd, stored, sums = applied
-            return constrain(x_btd, HIDDEN_SPEC), stored, sums
+            return layout.between(x_btd), stored, sums
 
         def checkpointed(*args: Any) -> tuple[Array, PyTree, Sums]:
             layer_params, x_btd, layer, place, buffers, row = args
@@ -160,7 +164,8 @@ def make_decoder(config: DecoderConfig) -> Model:
             sums = jax.tree.map(jnp.add, sums, more)
             if layers is not None:
                 layers[name] = stored
-        x_btd: Any = final_norm.apply({"params": params.get("final_norm", {})}, x_btd)
+        normed_btd: Any = final_norm.apply({"params": params.get("final_norm", {})}, x_btd)
+        x_btd = layout.gathered(normed_btd)
         if new_cache is not None:
             new_cache = new_cache._replace(layers=layers)
         if not coefs:

@@ -16,6 +16,7 @@ from jaxlm.nn.moe import MoE
 from jaxlm.nn.norms import Norm
 from jaxlm.nn.rope import RopeTables
 from jaxlm.nn.self_attention import AttendFn, RememberFn, SelfAttention
+from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 
 Sums = dict[str, Array]
 """What a layer adds to the terms of the loss, f32 scalars summed over tokens; empty but for experts."""
@@ -50,6 +51,7 @@ class DecoderBlock(nn.Module):
     """
 
     config: DecoderConfig
+    layout: ActivationLayout = DEFAULT_LAYOUT
 
     @nn.compact
     def __call__(
@@ -67,14 +69,17 @@ class DecoderBlock(nn.Module):
         """
         c = self.config
         keys = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
-        normed_btd = block_norm(c, "attn_norm")(x_btd)
+        gathered, scattered = self.layout.gathered, self.layout.scattered
+        normed_btd = gathered(block_norm(c, "attn_norm")(x_btd))
         out_btd, stored = self._attention()(normed_btd, attend, remember, rope)
+        out_btd = scattered(out_btd)
         if c.output_norms:
             out_btd = block_norm(c, "attn_out_norm")(out_btd)
         attended_btd = x_btd + dropout(out_btd, c.dropout, keys[0])
         if not c.parallel_block:
-            normed_btd = block_norm(c, "mlp_norm")(attended_btd)
+            normed_btd = gathered(block_norm(c, "mlp_norm")(attended_btd))
         out_btd, sums = self._feed_forward(normed_btd, counted_bt)
+        out_btd = scattered(out_btd)
         if c.output_norms:
             out_btd = block_norm(c, "mlp_out_norm")(out_btd)
         return attended_btd + dropout(out_btd, c.dropout, keys[1]), stored, sums

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import as_dtype
-from jaxlm.core.types import Array, Params
+from jaxlm.core.types import STATE_AXES, Array, Params
 from jaxlm.models.api import Rules
 from jaxlm.models.decoder_block import DecoderBlock, block_norm
 from jaxlm.models.decoder_config import DecoderConfig
@@ -16,21 +16,21 @@ from jaxlm.nn.linear import normal_init
 from jaxlm.nn.rope import rope_tables
 
 RULES: Rules = (
-    (r"^embed/table$", P("model", "fsdp")),
-    (r"^embed/positions$", P(None, "fsdp")),
+    (r"^embed/table$", P("model", STATE_AXES)),
+    (r"^embed/positions$", P(None, STATE_AXES)),
     *BLOCK_RULES,
-    (r"/attn/(q_up|kv_up)/kernel$", P("fsdp", "model")),
-    (r"/attn/(q_down|kv_down)/kernel$", P("fsdp", None)),
+    (r"/attn/(q_up|kv_up)/kernel$", P(STATE_AXES, "model")),
+    (r"/attn/(q_down|kv_down)/kernel$", P(STATE_AXES, None)),
     (r"/attn/(q_down|kv_down)/bias$", P()),
     (r"/attn/kv_norm/scale$", P()),
-    (r"/moe/router/kernel$", P("fsdp", None)),
-    (r"/moe/(gate|up)/kernel$", P("expert", "fsdp", "model")),
-    (r"/moe/down/kernel$", P("expert", "model", "fsdp")),
-    (r"/moe/shared/(gate|up)/kernel$", P("fsdp", "model")),
-    (r"/moe/shared/down/kernel$", P("model", "fsdp")),
+    (r"/moe/router/kernel$", P(STATE_AXES, None)),
+    (r"/moe/(gate|up)/kernel$", P("expert", STATE_AXES, "model")),
+    (r"/moe/down/kernel$", P("expert", "model", STATE_AXES)),
+    (r"/moe/shared/(gate|up)/kernel$", P(STATE_AXES, "model")),
+    (r"/moe/shared/down/kernel$", P("model", STATE_AXES)),
     (r"/(attn_norm|mlp_norm|attn_out_norm|mlp_out_norm)/(scale|bias)$", P()),
     (r"^final_norm/(scale|bias)$", P()),
-    (r"^head/kernel$", P("fsdp", "model")),
+    (r"^head/kernel$", P(STATE_AXES, "model")),
 )
 """How each parameter lies on the mesh (its trailing dimensions; a leading axis of stacked layers stays whole)."""
 

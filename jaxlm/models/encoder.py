@@ -15,26 +15,26 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.errors import UserError
 from jaxlm.core.masks import attention_mask
-from jaxlm.core.types import Array, Params
+from jaxlm.core.types import STATE_AXES, Array, Params
 from jaxlm.models.api import Cache, HiddenOutput, Model, Rules
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.stack import BLOCK_RULES, init_stack, run_stack
-from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
-from jaxlm.nn.attention import attend
+from jaxlm.models.vocabulary import look_up, score_symbols
+from jaxlm.nn.context_attention import attend_rows
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.linear import Linear, normal_init
 from jaxlm.nn.mlp import MLP, gelu_exact
 from jaxlm.nn.norms import Norm
 from jaxlm.nn.rope import RopeTables, rope_tables
 from jaxlm.nn.self_attention import AttendFn, SelfAttention
-from jaxlm.sharding.constrain import constrain
+from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 
 RULES: Rules = (
-    (r"^embed/table$", P("model", "fsdp")),
-    (r"^embed/(positions|types)$", P(None, "fsdp")),
+    (r"^embed/table$", P("model", STATE_AXES)),
+    (r"^embed/(positions|types)$", P(None, STATE_AXES)),
     *BLOCK_RULES,
     (r"(^|/)(attn_norm|mlp_norm|embed_norm|final_norm|head/norm)/(scale|bias)$", P()),
-    (r"^(pooler|head/dense)/kernel$", P("fsdp", "model")),
+    (r"^(pooler|head/dense)/kernel$", P(STATE_AXES, "model")),
     (r"^(pooler|head/dense)/bias$", P("model")),
     (r"^head/bias$", P("model")),
 )
@@ -50,6 +50,7 @@ class EncoderBlock(nn.Module):
     """One layer, with its norms before or after each part."""
 
     config: EncoderConfig
+    layout: ActivationLayout = DEFAULT_LAYOUT
 
     @nn.compact
     def __call__(self, x_btd: Array, attend: AttendFn, rope: RopeTables | None, dropout_key: Array | None) -> Array:
@@ -74,22 +75,31 @@ class EncoderBlock(nn.Module):
         mlp = MLP(c.mlp, c.mlp_width, c.init_std, out_std, c.bias, **dtypes, name="mlp")
         attn_norm, mlp_norm = _norm(c, "attn_norm"), _norm(c, "mlp_norm")
         keys = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
+
+        def attended(y_btd: Array) -> Array:
+            out_btd = attn(self.layout.gathered(y_btd), attend, None, rope)[0]
+            return dropout(self.layout.scattered(out_btd), c.dropout, keys[0])
+
+        def fed_forward(y_btd: Array) -> Array:
+            return dropout(self.layout.scattered(mlp(self.layout.gathered(y_btd))), c.dropout, keys[1])
+
         if c.post_norm:
-            x_btd = attn_norm(x_btd + dropout(attn(x_btd, attend, None, rope)[0], c.dropout, keys[0]))
-            return mlp_norm(x_btd + dropout(mlp(x_btd), c.dropout, keys[1]))
-        x_btd = x_btd + dropout(attn(attn_norm(x_btd), attend, None, rope)[0], c.dropout, keys[0])
-        return x_btd + dropout(mlp(mlp_norm(x_btd)), c.dropout, keys[1])
+            x_btd = attn_norm(x_btd + attended(x_btd))
+            return mlp_norm(x_btd + fed_forward(x_btd))
+        x_btd = x_btd + attended(attn_norm(x_btd))
+        return x_btd + fed_forward(mlp_norm(x_btd))
 
 
-def make_encoder(config: EncoderConfig) -> Model:
-    """An encoder as pure functions. Raises ValueError while ``vocab_size`` is None.
+def make_encoder(config: EncoderConfig, layout: ActivationLayout = DEFAULT_LAYOUT) -> Model:
+    """An encoder as pure functions; ``layout`` is that of the mesh it will run on. Raises ValueError while
+    ``vocab_size`` is None.
 
     ``logits`` are those of each token itself, for the masked objective: a dense layer, GELU and a norm, then the
     embedding table. ``hidden`` also takes ``token_types`` int32 [b, t] (None = all 0).
     """
     padded_vocab_size = config.padded_vocab_size
     compute_dtype, param_dtype = as_dtype(config.compute_dtype), as_dtype(config.param_dtype)
-    block, norm = EncoderBlock(config), _norm(config)
+    block, norm = EncoderBlock(config, layout), _norm(config)
     dense = _dense(config)
 
     def init_block(key: Array) -> Params:
@@ -138,7 +148,7 @@ def make_encoder(config: EncoderConfig) -> Model:
             x_btd = _apply(norm, params["embed_norm"], x_btd)
         if key is not None:
             x_btd = dropout(x_btd, config.dropout, jax.random.fold_in(key, config.num_layers))
-        return constrain(x_btd, HIDDEN_SPEC)
+        return layout.between(x_btd)
 
     def hidden(
         params: Params,
@@ -168,13 +178,22 @@ def make_encoder(config: EncoderConfig) -> Model:
             mask_bts = attention_mask(rows, rows, segment_ids, segment_ids, causal=False)
 
         def attend_fn(q: Array, k: Array, v: Array) -> Array:
-            options: dict[str, Any] = {"q_segment_ids": segment_ids, "mask_bts": mask_bts, "causal": False}
-            return attend(q, k, v, **options, implementation=config.attention)
+            return attend_rows(
+                q,
+                k,
+                v,
+                q_positions=None,  # everyone sees everyone: order does not matter
+                q_segment_ids=segment_ids,
+                mask_bts=mask_bts,
+                causal=False,
+                implementation=config.attention,
+                context_attention=layout.context_attention,
+            )
 
         def layer(layer_params: Params, x_btd: Array, number: Any) -> Array:
             layer_key = None if key is None else jax.random.fold_in(key, number)
             out: Any = block.apply({"params": layer_params}, x_btd, attend_fn, rope, layer_key)
-            return constrain(out, HIDDEN_SPEC)
+            return layout.between(out)
 
         x_btd = run_stack(
             layer,
@@ -184,7 +203,7 @@ def make_encoder(config: EncoderConfig) -> Model:
             scan=config.scan_layers,
             remat_policy=config.remat_policy,
         )
-        return HiddenOutput(x_btd if config.post_norm else _apply(norm, params["final_norm"], x_btd))
+        return HiddenOutput(layout.gathered(x_btd if config.post_norm else _apply(norm, params["final_norm"], x_btd)))
 
     def logits(params: Params, hidden_btd: Array) -> Array:
         """Unnormalised log-probabilities of each token itself, f32 [..., v], for hidden states [..., d]."""

@@ -9,26 +9,41 @@ from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
 from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import EncoderConfig, resolve_encoder_attention
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent
+from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
+from jaxlm.sharding.mesh import MeshConfig
 
 ModelConfig = DecoderConfig | RecurrentConfig | EncoderConfig
 
-_MAKE: dict[str, Callable[[Any], Model]] = {
+_MAKE: dict[str, Callable[[Any, ActivationLayout], Model]] = {
     "decoder": make_decoder,
-    "recurrent": make_recurrent,
+    "recurrent": lambda config, layout: make_recurrent(config),
     "encoder": make_encoder,
 }
 
 CARRIES_STATE = ("recurrent",)
 """Families whose state can be carried from one batch to the next (``data.packing="stream"``)."""
 
+NEEDS_WHOLE_ROWS = ("recurrent",)
+"""Families that read a row from one end to the other, and cannot split its positions over devices."""
+
 MASKED = ("encoder",)
 """Families that see the whole text and are trained to restore what is hidden in it. The others predict the next token:
 they alone have likelihoods and can write."""
 
 
-def make_model(config: ModelConfig) -> Model:
-    """The pure functions of a model of any family. Raises ValueError while ``vocab_size`` is None."""
-    return _MAKE[config.family](config)
+def make_model(config: ModelConfig, layout: ActivationLayout = DEFAULT_LAYOUT) -> Model:
+    """The pure functions of a model of any family, for a mesh that wants its activations so. Raises ValueError while
+    ``vocab_size`` is None."""
+    return _MAKE[config.family](config, layout)
+
+
+def check_context(mesh: MeshConfig, config: ModelConfig) -> None:
+    """Raises ValueError where the mesh splits the positions of rows that the family must read whole."""
+    if config.family in NEEDS_WHOLE_ROWS and mesh.context > 1:
+        raise ValueError(
+            f"mesh.context={mesh.context} splits the positions of a row, which a {config.family} model reads in turn: "
+            "use mesh.context=1, and mesh.data or mesh.fsdp instead"
+        )
 
 
 def for_platform(config: ModelConfig, platform: str) -> ModelConfig:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import as_dtype
-from jaxlm.core.types import Array, Batch, Params
+from jaxlm.core.types import STATE_AXES, Array, Batch, Params
 from jaxlm.models.api import Model, Rules
 from jaxlm.models.encoder import pool
 from jaxlm.models.encoder_config import EncoderConfig
@@ -24,7 +24,7 @@ TaskKind = Literal["classify", "regress", "tag"]
 
 Pooling = Literal["first", "mean", "last"]
 
-RULES: Rules = ((r"^classifier/kernel$", P("fsdp", None)), (r"^classifier/bias$", P()))
+RULES: Rules = ((r"^classifier/kernel$", P(STATE_AXES, None)), (r"^classifier/bias$", P()))
 """How the head lies on the mesh; the rest as the model's own table says."""
 
 OWN = ("head", "classifier")

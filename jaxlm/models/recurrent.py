@@ -13,20 +13,21 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import DType, as_dtype
-from jaxlm.core.types import Array, Params
+from jaxlm.core.types import STATE_AXES, Array, Params
 from jaxlm.models import shapes
 from jaxlm.models.api import HiddenOutput, Model, Rules
-from jaxlm.models.vocabulary import HIDDEN_SPEC, look_up, score_symbols
+from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.linear import matmul, normal_init
 from jaxlm.nn.recurrent import CELLS, CellName, State, gate_width, init_state, unroll
+from jaxlm.sharding.activations import HIDDEN_SPEC
 from jaxlm.sharding.constrain import constrain
 
 RULES: Rules = (
-    (r"^embed/table$", P("model", "fsdp")),
-    (r"/(input|recurrent)/kernel$", P("fsdp", "model")),
+    (r"^embed/table$", P("model", STATE_AXES)),
+    (r"/(input|recurrent)/kernel$", P(STATE_AXES, "model")),
     (r"/(input|recurrent)/bias$", P("model")),
-    (r"^head/kernel$", P("fsdp", "model")),
+    (r"^head/kernel$", P(STATE_AXES, "model")),
     (r"^head/bias$", P("model")),
 )
 """How each parameter lies on the mesh."""

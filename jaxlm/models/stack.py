@@ -7,21 +7,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.core.types import Array, Params, PyTree
+from jaxlm.core.types import STATE_AXES, Array, Params, PyTree
 from jaxlm.models.api import Rules
 
 RematPolicy = Literal["none", "full", "dots"]
 
 
 BLOCK_RULES: Rules = (
-    (r"/attn/(q|k|v)/kernel$", P("fsdp", "model")),
+    (r"/attn/(q|k|v)/kernel$", P(STATE_AXES, "model")),
     (r"/attn/(q|k|v)/bias$", P("model")),
     (r"/attn/(q_norm|k_norm)/scale$", P()),
-    (r"/attn/o/kernel$", P("model", "fsdp")),
+    (r"/attn/o/kernel$", P("model", STATE_AXES)),
     (r"/attn/o/bias$", P()),
-    (r"/mlp/(gate|up)/kernel$", P("fsdp", "model")),
+    (r"/mlp/(gate|up)/kernel$", P(STATE_AXES, "model")),
     (r"/mlp/(gate|up)/bias$", P("model")),
-    (r"/mlp/down/kernel$", P("model", "fsdp")),
+    (r"/mlp/down/kernel$", P("model", STATE_AXES)),
     (r"/mlp/down/bias$", P()),
 )
 """How attention and MLP of a Transformer's layer lie on the mesh (trailing dimensions)."""

@@ -7,15 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from jaxlm.core.types import BATCH_AXES, Array
+from jaxlm.core.types import STATE_AXES, Array
 from jaxlm.nn.linear import matmul
 from jaxlm.sharding.constrain import constrain
 
-HIDDEN_SPEC = P(BATCH_AXES, None, None)
-"""How activations [b, t, d] lie."""
-
-
-TABLE_SPEC, HEAD_SPEC = P("model", "fsdp"), P("fsdp", "model")
+TABLE_SPEC, HEAD_SPEC = P("model", STATE_AXES), P(STATE_AXES, "model")
 """How the table [v, d] and a free head [d, v] lie (`decoder_params.RULES`). Said again where they are used: a loop over
 parts of a batch then sums their gradient in shards, not whole on every device."""
 

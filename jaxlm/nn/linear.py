@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.core.axes import free_axes
 from jaxlm.core.types import Array
 
 
@@ -16,9 +17,8 @@ def normal_init(std: float) -> jax.nn.initializers.Initializer:
 
 
 def is_unsharded() -> bool:
-    """True while tracing for a single device: no mesh is set, or one of size 1."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return mesh.empty or mesh.size == 1
+    """True while tracing for a single device: no mesh is set, or one of size 1, or a ``shard_map`` has all of it."""
+    return not free_axes()
 
 
 def matmul(x: Array, kernel: Array, *, transpose: bool = False, out_dtype: jnp.dtype | None = None) -> Array:

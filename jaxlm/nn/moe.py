@@ -1,8 +1,9 @@
 """A mixture of experts in place of the MLP: each token goes to its ``top_k`` experts, and none is ever dropped.
 
 Tokens are sorted by expert, and ``jax.lax.ragged_dot`` multiplies each run of them with its expert's kernels. On a mesh
-with an ``expert`` axis each device holds some experts: the tokens of its expert group are gathered, and what its
-experts add to each is summed back over the group. Shapes stay static: a device has room for all tokens of its group.
+with an ``expert`` axis each device holds some experts: the tokens of its expert group (of its own positions, where
+``context`` splits rows) are gathered, and what its experts add to each is summed back over the group. Shapes stay
+static: a device has room for all tokens of its group.
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxlm.core.types import BATCH_AXES, Array
+from jaxlm.core.axes import free_axes
+from jaxlm.core.types import BATCH_AXES, CONTEXT_AXIS, Array
 from jaxlm.nn.linear import Linear, is_unsharded, normal_init
 from jaxlm.nn.mlp import ACTIVATIONS, GATED, MLP, MlpKind
 
@@ -110,8 +112,7 @@ def apply_experts(
 
 def _on_mesh(x_btd: Array, chosen_btc: Array, weights_btc: Array, kernels: dict[str, Array], kind: MlpKind) -> Array:
     """``apply_experts`` with rows, experts and expert widths split over the mesh, each where it divides."""
-    mesh = jax.sharding.get_abstract_mesh()
-    sizes = dict(mesh.shape)
+    sizes = free_axes()
     num_experts, width, _ = kernels["down"].shape
     batch_axes = tuple(axis for axis in BATCH_AXES if sizes.get(axis, 1) > 1)
     batch_axes = batch_axes if x_btd.shape[0] % math.prod(sizes[axis] for axis in batch_axes) == 0 else ()
@@ -145,10 +146,12 @@ def _on_mesh(x_btd: Array, chosen_btc: Array, weights_btc: Array, kernels: dict[
             return jax.lax.psum_scatter(out_btd, expert_axis, scatter_dimension=0, tiled=True)
         return out_btd if expert_axis is None else jax.lax.psum(out_btd, expert_axis)
 
-    rows = PartitionSpec(batch_axes or None, None, None)
+    rows = PartitionSpec(batch_axes or None, axis_for(CONTEXT_AXIS, x_btd.shape[1]), None)
     wide = PartitionSpec(expert_axis, None, model_axis)
     specs = {name: PartitionSpec(expert_axis, model_axis, None) if name == "down" else wide for name in kernels}
-    sharded: Callable[..., Array] = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, rows, specs), out_specs=rows)
+    sharded: Callable[..., Array] = jax.shard_map(
+        local, in_specs=(rows, rows, rows, specs), out_specs=rows, axis_names=set(sizes)
+    )
     return sharded(x_btd, chosen_btc, weights_btc, kernels)
 
 

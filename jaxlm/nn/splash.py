@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import PartitionSpec
 
+from jaxlm.core.axes import free_axes
 from jaxlm.core.types import BATCH_AXES, Array
 
 HEAD_AXIS = "model"
@@ -100,10 +101,9 @@ def splash_attention(
         return _local(q, k, v, segments, causal=causal, window=window, softcap=softcap, interpret=interpret)
 
     q_btnh = q_btnh * scale
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    sizes = free_axes()
+    if not sizes:
         return local(q_btnh, k_bskh, v_bskh, segment_ids_bt)[:, :t]
-    sizes = dict(mesh.shape)
     batch_axes = tuple(axis for axis in BATCH_AXES if axis in sizes)
     batch_axes = batch_axes if b % math.prod(sizes[axis] for axis in batch_axes) == 0 else ()
     heads = HEAD_AXIS if k_bskh.shape[2] % sizes.get(HEAD_AXIS, 1) == 0 and HEAD_AXIS in sizes else None
@@ -114,5 +114,7 @@ def splash_attention(
     spec = PartitionSpec(batch_axes or None, None, heads, None)
     row_spec = None if segment_ids_bt is None else PartitionSpec(batch_axes or None, None)
     # The kernel's replication is not something shard_map can infer through a custom call.
-    sharded = jax.shard_map(local, mesh=mesh, in_specs=(spec, spec, spec, row_spec), out_specs=spec, check_vma=False)
+    sharded = jax.shard_map(
+        local, in_specs=(spec, spec, spec, row_spec), out_specs=spec, axis_names=set(sizes), check_vma=False
+    )
     return sharded(q_btnh, k_bskh, v_bskh, segment_ids_bt)[:, :t]

@@ -73,7 +73,8 @@ class Assembly:
 
     def __init__(self, config: PretrainConfig, data: PreparedData, mesh: Mesh):
         self.config, self.data, self.mesh = config, data, mesh
-        self.model: Model = make_model(for_platform(config.model, mesh.devices.flat[0].platform))
+        model_config = for_platform(config.model, mesh.devices.flat[0].platform)
+        self.model: Model = make_model(model_config, config.mesh.activations)
         self.train_split, self.validation_split = data.dataset.splits["train"], data.dataset.splits["validation"]
         self.plan = plan_batches(config, self.train_split, data.tokenizer)
         if self.plan.num_batches is not None and self.plan.num_batches < config.num_steps:
@@ -182,14 +183,15 @@ class Assembly:
         config, sharding, tokenizer = self.config, batch_sharding(self.mesh), self.data.tokenizer
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all the sums
         eval_step = jax.jit(make_eval_step(self.model), out_shardings=everywhere)
-        carried_step = jax.jit(make_carried_eval_step(self.model), out_shardings=(everywhere, sharding))
+        lanes = batch_sharding(self.mesh, ndim=1)
+        carried_step = jax.jit(make_carried_eval_step(self.model), out_shardings=(everywhere, lanes))
 
         def sum_up(params: Params) -> Iterator[Sums]:
             batches = eval_batches(self.validation_split, self.eval_plan, sharding, pad_id=tokenizer.pad_id)
             if not self.eval_plan.rows.streamed:
                 yield from (eval_step(params, batch) for batch in batches)
                 return
-            state = jax.jit(self._carry(self.eval_rows), out_shardings=sharding)()
+            state = jax.jit(self._carry(self.eval_rows), out_shardings=lanes)()
             for batch in batches:
                 sums, state = carried_step(params, batch, state)
                 yield sums

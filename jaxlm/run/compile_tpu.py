@@ -107,7 +107,7 @@ def compile_for(config: PretrainConfig, topology: Topology, *, hlo_path: str | N
     config = dataclasses.replace(config, model=for_platform(config.model, "tpu"))
     mesh = make_mesh(config.mesh, described_devices(topology))
     check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
-    model = make_model(config.model)
+    model = make_model(config.model, config.mesh.activations)
     tx = make_optimizer(config.optimizer, config.num_steps)
     streamed = config.data.packing == "stream"
     layout = lay_out_state(

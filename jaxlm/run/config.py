@@ -8,7 +8,7 @@ from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.masking import MaskingConfig
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
-from jaxlm.models.families import CARRIES_STATE, ModelConfig
+from jaxlm.models.families import CARRIES_STATE, ModelConfig, check_context
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.sharding.mesh import MeshConfig
 from jaxlm.text.tokenizer import TokenizerConfig
@@ -107,6 +107,8 @@ class PretrainConfig:
                 f"data.seq_len={self.data.seq_len} is more than model.max_seq_len={self.model.max_seq_len}: "
                 "raise model.max_seq_len or lower data.seq_len"
             )
+        self.mesh.check_positions(self.data.seq_len, "data.seq_len")
+        check_context(self.mesh, self.model)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} is outside (0, 1): use None to keep no average")
         if self.loss_chunk is not None and self.loss_chunk < 1:

@@ -129,7 +129,7 @@ class Tuning:
         assert config.num_steps is not None
         self.data, self.mesh, self.num_steps = data, mesh, config.num_steps
         self.config: FinetuneConfig = config
-        model = make_model(for_platform(config.model, mesh.devices.flat[0].platform))
+        model = make_model(for_platform(config.model, mesh.devices.flat[0].platform), config.mesh.activations)
         self.task = make_task_model(model, head_config(config.model, config.task))
         self.tx = make_optimizer(config.optimizer, config.num_steps)
         self.layout: StateLayout = lay_out_state(self.task, self.tx, mesh, seed=config.seed, ema=False)
@@ -172,10 +172,10 @@ class Tuning:
             schedule=config.optimizer.schedule_fn(self.num_steps),
             grad_accum_steps=config.grad_accum_steps,
         )
-        sharding = batch_sharding(self.mesh)
+        mesh, rows = self.mesh, config.global_batch_size
         batch = {
-            name: jax.ShapeDtypeStruct((config.global_batch_size, *array.shape[1:]), array.dtype, sharding=sharding)
-            for name, array in self.data.train.items()
+            name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=batch_sharding(mesh, x.ndim))
+            for name, x in self.data.train.items()
         }
         return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
 

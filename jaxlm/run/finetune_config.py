@@ -108,6 +108,11 @@ class FinetuneConfig:
             )
         if self.base is None and (self.base_step is not None or self.from_scratch):
             raise ValueError("base_step and from_scratch speak of a base, and base is None: name a run directory")
+        if self.mesh.context > 1:
+            raise ValueError(
+                f"mesh.context={self.mesh.context} splits long rows, and labelled texts are short: use mesh.context=1, "
+                "and mesh.data or mesh.fsdp instead"
+            )
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is outside [0, 1)")
 

@@ -24,6 +24,7 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
         model_ways=sizes["model"],
         expert_ways=sizes["expert"],
     )
+    kept, logits = kept // sizes["context"], logits // sizes["context"]  # of every row a part
     if config.loss_chunk is not None:
         logits = logits * min(config.loss_chunk, config.data.seq_len) // config.data.seq_len
     return estimate_memory(

@@ -51,7 +51,7 @@ def lay_out_state(
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     specs = state_specs(shapes, shapes.params, param_specs(model.rules, shapes.params, dict(mesh.shape)))
-    specs = specs.replace(carry=jax.tree.map(lambda _: batch_spec(), shapes.carry))
+    specs = specs.replace(carry=jax.tree.map(lambda _: batch_spec(ndim=1), shapes.carry))
     shardings = named_shardings(mesh, specs)
     abstract = jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
 
@@ -62,9 +62,9 @@ def lay_out_state(
     return StateLayout(abstract, specs, init)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the data, fsdp and expert axes."""
-    return NamedSharding(mesh, batch_spec())
+def batch_sharding(mesh: Mesh, ndim: int = 2) -> NamedSharding:
+    """Rows over the data, fsdp and expert axes, and the positions of each, where there are, over context."""
+    return NamedSharding(mesh, batch_spec(ndim))
 
 
 def abstract_batch(keys: tuple[str, ...], rows: int, seq_len: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

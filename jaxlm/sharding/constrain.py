@@ -5,6 +5,7 @@ import math
 import jax
 from jax.sharding import PartitionSpec
 
+from jaxlm.core.axes import free_axes
 from jaxlm.core.types import Array
 
 
@@ -25,7 +26,5 @@ def constrain(x: Array, spec: PartitionSpec) -> Array:
     Axes that do not divide their dimension (one prompt on eight devices, two key heads on a model axis of four) are
     dropped: a hint must never make a model fail.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, fitting_spec(spec, x.shape, dict(mesh.shape)))
+    axis_sizes = free_axes()
+    return jax.lax.with_sharding_constraint(x, fitting_spec(spec, x.shape, axis_sizes)) if axis_sizes else x

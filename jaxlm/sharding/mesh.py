@@ -5,15 +5,17 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
+from jaxlm.core.axes import ContextAttention
 from jaxlm.core.errors import UserError
-from jaxlm.core.types import BATCH_AXES
+from jaxlm.core.types import BATCH_AXES, CONTEXT_AXIS
+from jaxlm.sharding.activations import ActivationLayout
 
 AXES = ("data", "stage", "fsdp", "expert", "context", "model")
 """From the outermost, whose neighbours may be far apart, to the innermost, which talks most."""
@@ -32,15 +34,42 @@ class MeshConfig:
     expert: int = 1
     """Splits the batch, and the experts of a mixture; all else is copied over it."""
     context: int = 1
-    """Splits the positions of each row; attention passes keys and values round."""
+    """Splits the positions of each row, and parameters and optimiser state with them, as fsdp does."""
     model: int = 1
     """Splits heads, MLP and vocabulary (Megatron)."""
+    context_attention: ContextAttention = "auto"
+    """How attention crosses context: all_to_all (whole rows of fewer heads), ring (keys and values go round); auto =
+    all_to_all where heads divide over model * context."""
+    sequence_parallel: bool = False
+    """Between products the hidden states are split by position over model too: less memory, the same traffic."""
 
     def __post_init__(self) -> None:
         for axis in AXES:
             size = getattr(self, axis)
             if size is not None and size < 1:
                 raise ValueError(f"mesh.{axis}={size} must be at least 1")
+        choices = get_args(ContextAttention)
+        if self.context_attention not in choices:
+            raise ValueError(
+                f"mesh.context_attention={self.context_attention!r} is unknown: choose {', '.join(choices)}"
+            )
+
+    @property
+    def activations(self) -> ActivationLayout:
+        """What the model must know of the mesh when it is made."""
+        return ActivationLayout(self.context_attention, self.sequence_parallel)
+
+    def check_positions(self, seq_len: int, name: str) -> None:
+        """Raises ValueError where rows of ``seq_len`` positions (``name`` in the config) do not divide over the axes
+        that split them."""
+        axes = ("context", "model") if self.sequence_parallel else ("context",)
+        ways = math.prod(getattr(self, axis) for axis in axes)
+        if seq_len % ways:
+            asked = " * ".join(f"mesh.{axis}={getattr(self, axis)}" for axis in axes)
+            why = " with mesh.sequence_parallel" if self.sequence_parallel else ""
+            raise ValueError(
+                f"{name}={seq_len} does not divide over {asked}{why}: make it a multiple of {ways}, or change the mesh"
+            )
 
     def axis_sizes(self, num_devices: int) -> dict[str, int]:
         """Axis -> size, in the order of ``AXES``. Raises UserError where they do not multiply to the devices."""
@@ -81,9 +110,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     return Mesh(arranged, AXES, axis_types=axis_types)
 
 
-def batch_spec() -> PartitionSpec:
-    """How a batch lies: rows over data, fsdp and expert."""
-    return PartitionSpec(BATCH_AXES)
+def batch_spec(ndim: int = 2) -> PartitionSpec:
+    """How an array of a batch lies: rows over data, fsdp and expert, the positions of each (where there are) over
+    context."""
+    return PartitionSpec(*(BATCH_AXES, CONTEXT_AXIS)[:ndim])
 
 
 def batch_ways(mesh: Mesh) -> int:

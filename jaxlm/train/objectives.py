@@ -4,7 +4,8 @@ import functools
 
 import jax.numpy as jnp
 
-from jaxlm.core.types import Array, Batch, Params, PyTree, Term, Terms
+from jaxlm.core.axes import free_axes
+from jaxlm.core.types import CONTEXT_AXIS, Array, Batch, Params, PyTree, Term, Terms
 from jaxlm.losses.tokens import chunked_token_nll, masked_sum, token_nll, z_loss
 from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
@@ -46,7 +47,11 @@ def causal_objective(
             dropout_key=key,
         )
         nll_bt, log_z_bt = chunked_token_nll(
-            functools.partial(model.logits, params), hidden.hidden_btd, batch["targets"], loss_chunk
+            functools.partial(model.logits, params),
+            hidden.hidden_btd,
+            batch["targets"],
+            loss_chunk,
+            ways=free_axes().get(CONTEXT_AXIS, 1),
         )
         loss_mask = batch["loss_mask"]
         count = jnp.sum(loss_mask)

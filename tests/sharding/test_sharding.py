@@ -1,4 +1,4 @@
-"""The mesh changes nothing but rounding: rules, layouts, and loss and gradients on eight simulated devices."""
+"""How parameters and optimiser states lie on a mesh: rules, refusals, layouts. What is computed on it: test_axes.py."""
 
 import dataclasses
 import math
@@ -7,17 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.models.decoder import RULES, DecoderConfig, MlaConfig, MoeConfig, make_decoder
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
-from jaxlm.run.setup import batch_sharding, lay_out_state
+from jaxlm.run.setup import lay_out_state
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.rules import check_divides, match_rules, param_specs
-from jaxlm.train.objectives import causal_objective
 
 CONFIG = DecoderConfig(
     vocab_size=37,
@@ -31,20 +29,12 @@ CONFIG = DecoderConfig(
     init_std=None,
 )
 MLA = MlaConfig(kv_lora_rank=16, q_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6)
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 1, 8)]
-
 
 FORMS = {
     "mixtral": {"moe": MoeConfig(num_experts=8, top_k=2)},
     "shared expert": {"moe": MoeConfig(num_experts=4, top_k=2, renormalize=False, shared_dim=16), "mlp": "gelu"},
     "latent": {"mla": MLA, "qk_norm": False, "num_kv_heads": None},
 }
-EXPERT_CASES = [
-    ("mixtral", (1, 1, 8, 1)),
-    ("mixtral", (1, 2, 2, 2)),
-    ("shared expert", (2, 1, 4, 1)),
-    ("latent", (1, 2, 2, 2)),
-]
 
 
 def mesh_of(sizes):
@@ -52,58 +42,6 @@ def mesh_of(sizes):
     data, fsdp, *expert, model = sizes
     config = MeshConfig(data=data, fsdp=fsdp, expert=expert[0] if expert else 1, model=model)
     return make_mesh(config, jax.devices()[: math.prod(sizes)])
-
-
-def batch(packed):
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, 37, (8, 17)).astype(np.int32)
-    out = {
-        "tokens": tokens[:, :-1],
-        "targets": tokens[:, 1:],
-        "loss_mask": rng.integers(0, 2, (8, 16)).astype(np.float32),
-    }
-    if packed:
-        out["segment_ids"] = np.repeat(np.array([[1] * 6 + [2] * 10], np.int32), 8, 0)
-        out["positions"] = np.repeat(np.array([[*range(6), *range(10)]], np.int32), 8, 0)
-    return out
-
-
-def loss_and_grads(model, params, rows):
-    objective = causal_objective(model)
-
-    def loss_fn(p):
-        terms, _ = objective.terms(p, None, None, rows, jax.random.key(0))
-        counts = objective.counts(rows)
-        return sum(term.weight * term.total / counts[name] for name, term in terms.items())
-
-    return jax.jit(jax.value_and_grad(loss_fn))(params)
-
-
-@pytest.mark.parametrize("sizes", MESHES)
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_mesh_gives_the_loss_and_gradients_of_one_device(sizes, packed):
-    assert_same_on(sizes, dataclasses.replace(CONFIG, tie_embeddings=packed, scan_layers=packed), packed)
-
-
-@pytest.mark.parametrize(("form", "sizes"), EXPERT_CASES)
-def test_experts_and_latents_do_so_on_an_expert_axis(form, sizes):
-    assert_same_on(sizes, dataclasses.replace(CONFIG, **FORMS[form]), packed=form == "mixtral")
-
-
-def assert_same_on(sizes, config, packed):
-    """Loss with all its terms, and each gradient tensor, to 1e-5."""
-    model = make_decoder(config)
-    params = jax.jit(model.init)(jax.random.key(0))
-    loss, grads = loss_and_grads(model, params, batch(packed))
-    mesh = mesh_of(sizes)
-    specs = match_rules(RULES, params)
-    sharded = jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(mesh, s)), params, specs)
-    with jax.set_mesh(mesh):
-        other, other_grads = loss_and_grads(model, sharded, jax.device_put(batch(packed), batch_sharding(mesh)))
-    np.testing.assert_allclose(other, loss, rtol=1e-5)
-    for path, x in flatten_with_paths(grads).items():
-        difference = np.linalg.norm(np.asarray(flatten_with_paths(other_grads)[path]) - x)
-        assert difference <= 1e-5 * np.linalg.norm(x), path
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon"])
