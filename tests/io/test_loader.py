@@ -212,6 +212,13 @@ for name, array in batch.items():
     assert array.shape == (8, 32)
     for shard in array.addressable_shards:
         assert np.array_equal(shard.data, whole[name][shard.index])
+across = NamedSharding(mesh, P("fsdp", "data"))  # each row over both hosts: each reads it, and keeps its positions
+with train_batches(split, plan, DataState(5), across, pad_id=0, read_threads=0) as batches:
+    batch_id, batch = next(batches)
+for name, array in batch.items():
+    for shard in array.addressable_shards:
+        assert shard.data.shape == (4, 16)
+        assert np.array_equal(shard.data, whole[name][shard.index])
 print("same rows", flush=True)
 """
     port = str(free_port())

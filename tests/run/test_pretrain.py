@@ -268,6 +268,8 @@ def refused(process, *words):
         (("--model.num-layer", "2"), ("num_layer", "num_layers")),
         (("--num-steps", "many"), ("num_steps", "many")),
         (("--mesh.fsdp", "3"), ("mesh", "3")),
+        (("--mesh.context", "3"), ("data.seq_len=32", "mesh.context=3", "multiple of 3")),
+        (("--mesh.context-attention", "rings"), ("rings", "ring, all_to_all")),
         (("--global-batch-size", "7"), ("global_batch_size=7", "grad_accum_steps=2")),
         (("--data.seq-len", "128"), ("seq_len=128", "max_seq_len=64")),
         (("--model.vocab-size", "100"), ("vocab_size=100", "281")),
