@@ -59,8 +59,8 @@ class _Queries(NamedTuple):
     q_bkgth: Array
     positions_bt: Array
     segment_ids_bt: Array | None
-    index: Array
-    """Place of its first query in the row."""
+    place: Array
+    """Of its first query in the row."""
 
 
 class _Found(NamedTuple):
@@ -89,7 +89,7 @@ def ring_attention(
     num_kv_heads = k_btkh.shape[2]
     q_bkgth = q_btnh.reshape(b, t, num_kv_heads, n // num_kv_heads, h).transpose(0, 2, 3, 1, 4)
     k_bksh, v_bksh = k_btkh.swapaxes(1, 2), v_btkh.swapaxes(1, 2)
-    out_bkgth = _ring(q_bkgth, k_bksh, v_bksh, positions_bt, segment_ids_bt, options)
+    out_bkgth: Any = _ring(q_bkgth, k_bksh, v_bksh, positions_bt, segment_ids_bt, options)
     return out_bkgth.transpose(0, 3, 1, 2, 4).reshape(b, t, n, v_btkh.shape[-1])
 
 
@@ -127,10 +127,10 @@ def _cut_keys(keys: _Keys, block: Array) -> tuple[_Keys, Array]:
     return cut, block * t + jnp.arange(0, t, _chunk(t), dtype=jnp.int32)
 
 
-def _meet(queries: _Queries, index: Array, options: RingOptions) -> Array:
-    """Whether any query of a chunk may see any key of the chunk that begins at ``index``."""
+def _meet(queries: _Queries, place: Array, options: RingOptions) -> Array:
+    """Whether any query of a chunk may see any key of the chunk that begins at ``place``."""
     chunk = queries.q_bkgth.shape[3]
-    after, meet = queries.index - index, jnp.asarray(True)
+    after, meet = queries.place - place, jnp.asarray(True)
     if options.causal:
         meet &= after > -chunk
     if options.window is not None:
@@ -174,9 +174,9 @@ def _look(found: _Found, queries: _Queries, keys: _Keys, block: Array, options: 
         found, chunk = xs
 
         def of_keys(found: _Found, ys: tuple[_Keys, Array]) -> tuple[_Found, None]:
-            keys, index = ys
+            keys, place = ys
             see = functools.partial(_merge, queries=chunk, keys=keys, options=options)
-            return jax.lax.cond(_meet(chunk, index, options), see, lambda found: found, found), None
+            return jax.lax.cond(_meet(chunk, place, options), see, lambda found: found, found), None
 
         return jax.lax.scan(of_keys, found, (cut, places))[0]
 
@@ -286,12 +286,12 @@ def _look_back(
         grad_q, chunk, given = xs
 
         def of_keys(grad_q: Array, ys: tuple[_Keys, Array, KeyGrads]) -> tuple[Array, KeyGrads]:
-            keys, index, key_grads = ys
+            keys, place, key_grads = ys
 
             def add(sums: tuple[Array, KeyGrads]) -> tuple[Array, KeyGrads]:
                 return jax.tree.map(jnp.add, sums, _gradients(chunk, given, keys, options))
 
-            return jax.lax.cond(_meet(chunk, index, options), add, lambda sums: sums, (grad_q, key_grads))
+            return jax.lax.cond(_meet(chunk, place, options), add, lambda sums: sums, (grad_q, key_grads))
 
         grad_q, key_grads = jax.lax.scan(of_keys, grad_q, (cut, places, key_grads))
         return key_grads, grad_q
@@ -323,9 +323,8 @@ def _ring_bwd(
     grad_q, key_grads, held = carry
     grad_q, key_grads = look(grad_q, key_grads, keys=held, block=(me - last) % options.ways)
     grad_k, grad_v = _pass_on(key_grads, options, by=-last)  # home, to whom the keys belong
-    dtypes = q_bkgth.dtype, keys.k_bksh.dtype, keys.v_bksh.dtype
-    grads = tuple(x.astype(dtype) for x, dtype in zip((_join(grad_q, 3), grad_k, grad_v), dtypes, strict=True))
-    return *grads, None, None
+    dtype = q_bkgth.dtype  # that of keys and values too
+    return _join(grad_q, 3).astype(dtype), grad_k.astype(dtype), grad_v.astype(dtype), None, None
 
 
 _ring.defvjp(_ring_fwd, _ring_bwd)
