@@ -162,6 +162,7 @@ def test_what_does_not_fit_ends_with_a_table_and_advice(repo, small):
         pytest.param(
             ["palm_540b", "--topology", "v4:12x16x16", "--slices", "2"], 30.75, marks=pytest.mark.slow, id="palm"
         ),
+        pytest.param(["llama3_8b_long", "--topology", "v5p:4x4x8"], 95.74, marks=pytest.mark.slow, id="context"),
         pytest.param(["mixtral_8x7b", "--topology", "v5p:4x8x8"], 95.74, marks=pytest.mark.slow, id="mixtral"),
     ],
 )

@@ -54,6 +54,9 @@ CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
     "data 2 x fsdp 2 x model 2, free head": (UNTIED, MeshConfig(data=2, fsdp=2, model=2), 1),
     "expert 8": (EXPERTS, MeshConfig(expert=8), 1),
     "fsdp 2 x expert 4": (EXPERTS, MeshConfig(fsdp=2, expert=4), 1),
+    "context 8, all to all": (DENSE, MeshConfig(context=8), 1),
+    "fsdp 2 x context 4, ring": (DENSE, MeshConfig(fsdp=2, context=4, context_attention="ring"), 1),
+    "fsdp 2 x model 4, sequence-parallel": (DENSE, MeshConfig(fsdp=2, model=4, sequence_parallel=True), 1),
 }
 """Name -> (model, mesh of 8 devices, microbatches)."""
 
@@ -61,7 +64,7 @@ CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
 def collectives_of(config: DecoderConfig, axes: MeshConfig, grad_accum_steps: int, **replaced: Any) -> list[Collective]:
     """Of the train step, compiled for eight CPU devices; ``replaced``: parts of the model."""
     mesh = make_mesh(axes, jax.devices())
-    model = make_decoder(config)._replace(**replaced)
+    model = make_decoder(config, axes.activations)._replace(**replaced)
     optimizer = OptimizerConfig(warmup_steps=1)
     tx = make_optimizer(optimizer, 10)
     layout = lay_out_state(model, tx, mesh, seed=0, ema=False)
