@@ -47,7 +47,7 @@ def make_decoder(config: DecoderConfig, layout: ActivationLayout = DEFAULT_LAYOU
     def embed_tokens(params: Params, tokens_bt: Array, positions: Array, key: Array | None) -> Array:
         x_btd = look_up(params["embed"]["table"], tokens_bt, compute_dtype)
         if config.embed_scale:  # rounded to the compute dtype, as Gemma was trained
-            x_btd = x_btd * jnp.asarray(math.sqrt(config.model_dim), compute_dtype)
+            x_btd = x_btd * jnp.asarray(math.sqrt(config.base_dim or config.model_dim), compute_dtype)
         if config.position == "learned":
             rows = params["embed"]["positions"].astype(compute_dtype)
             x_btd = x_btd + jnp.take(rows, positions, axis=0, mode="clip")
@@ -177,6 +177,8 @@ def make_decoder(config: DecoderConfig, layout: ActivationLayout = DEFAULT_LAYOU
     def logits(params: Params, hidden_btd: Array) -> Array:
         """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""
         tied = config.tie_embeddings
+        if config.width is not None:
+            hidden_btd = hidden_btd * jnp.asarray(1.0 / config.width, hidden_btd.dtype)
         weights = params["embed"]["table"] if tied else params["head"]["kernel"]
         out = score_symbols(hidden_btd, weights, tied=tied, vocab_size=config.vocab_size, dtype=compute_dtype)
         if config.logit_softcap is not None:

@@ -79,6 +79,11 @@ class DecoderConfig:
     init_std: float | None = 0.02
     """Deviation of the weights at the start, output projections divided by sqrt(2 num_layers) (GPT-2); None =
     1/sqrt(fan in)."""
+    base_dim: int | None = None
+    """muP: the model_dim at which rates were chosen; they then serve this model too (`docs/mup.md`). None = the
+    standard parametrisation."""
+    base_head_dim: int | None = None
+    """Width of a head at the base; None = that of this model, heads growing in number."""
     param_dtype: DType = "float32"
     compute_dtype: DType = "float32"
     scan_layers: bool = True
@@ -91,7 +96,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         shapes.check_choices(self)
         positive = ["vocab_size", "vocab_multiple", "max_seq_len", "num_layers", "model_dim", "num_heads"]
-        shapes.check_positive(self, [*positive, "num_kv_heads", "head_dim", "mlp_dim"])
+        shapes.check_positive(self, [*positive, "num_kv_heads", "head_dim", "mlp_dim", "base_dim", "base_head_dim"])
         if self.mla is None and self.head_dim is None and self.model_dim % self.num_heads:
             raise ValueError(
                 f"model.model_dim={self.model_dim} is not a multiple of num_heads={self.num_heads}: "
@@ -122,6 +127,11 @@ class DecoderConfig:
                 "model.zero_init_head=True would zero the embeddings with tie_embeddings=True: turn one of them off"
             )
 
+        if self.base_head_dim is not None and (self.base_dim is None or self.mla is not None):
+            raise ValueError(
+                f"model.base_head_dim={self.base_head_dim} is for muP with heads of one width: set base_dim and no "
+                "mla, or leave it None"
+            )
         if self.norm_offset and not self.norm_scale:
             raise ValueError("model.norm_offset=True has no gains to offset with norm_scale=False: change one of them")
         if self.moe is not None and self.bias:
@@ -166,8 +176,16 @@ class DecoderConfig:
 
     @property
     def attn_scale(self) -> float:
-        """What scores are multiplied with."""
-        return 1.0 / math.sqrt(self.qk_width if self.query_pre_attn_scalar is None else self.query_pre_attn_scalar)
+        """What scores are multiplied with. Under muP it falls with the width of a head, not with its square root: keys
+        and queries that have learned something are no longer independent."""
+        base = self.qk_width if self.base_head_dim is None else self.base_head_dim
+        scalar = base if self.query_pre_attn_scalar is None else self.query_pre_attn_scalar
+        return 1.0 / math.sqrt(scalar) * (base / self.qk_width)
+
+    @property
+    def width(self) -> float | None:
+        """``model_dim`` over that of the base of muP; None in the standard parametrisation."""
+        return None if self.base_dim is None else self.model_dim / self.base_dim
 
     @property
     def cache_shapes(self) -> dict[str, tuple[int, ...]]:

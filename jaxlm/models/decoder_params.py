@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import as_dtype
+from jaxlm.core.tree import map_with_paths
 from jaxlm.core.types import STATE_AXES, Array, Params
 from jaxlm.models.api import Rules
 from jaxlm.models.decoder_block import DecoderBlock, block_norm
@@ -14,6 +15,7 @@ from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.models.stack import BLOCK_RULES, layer_keys
 from jaxlm.nn.linear import normal_init
 from jaxlm.nn.rope import rope_tables
+from jaxlm.optim.width import start_multiplier
 
 RULES: Rules = (
     (r"^embed/table$", P("model", STATE_AXES)),
@@ -37,6 +39,17 @@ RULES: Rules = (
 
 def init_params(config: DecoderConfig, key: Array) -> Params:
     """Fresh parameters; a layer's depend on the key and its number alone."""
+    params = _init_standard(config, key)
+    width, fixed_std = config.width, config.init_std is not None
+    if width is None:
+        return params
+    return map_with_paths(
+        lambda path, leaf: leaf * jnp.asarray(start_multiplier(path, width, fixed_std=fixed_std), leaf.dtype), params
+    )
+
+
+def _init_standard(config: DecoderConfig, key: Array) -> Params:
+    """Parameters as they start in the standard parametrisation."""
     compute_dtype, param_dtype = as_dtype(config.compute_dtype), as_dtype(config.param_dtype)
     group, groups = len(config.window_pattern), config.num_groups
     embed_key, position_key, head_key, layers_key = jax.random.split(key, 4)

@@ -46,6 +46,11 @@ def check_context(mesh: MeshConfig, config: ModelConfig) -> None:
         )
 
 
+def width_of(config: ModelConfig) -> float | None:
+    """Width over that of muP's base; None in the standard parametrisation, the only one of other families."""
+    return config.width if isinstance(config, DecoderConfig) else None
+
+
 def for_platform(config: ModelConfig, platform: str) -> ModelConfig:
     """The config with what depends on the platform ("cpu", "gpu", "tpu") chosen: attention's implementation.
 

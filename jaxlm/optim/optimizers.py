@@ -1,33 +1,17 @@
 """AdamW, Lion, Adafactor and Muon as optax chains: clip, precondition, decay, scale by the schedule."""
 
 import dataclasses
-import re
 from typing import Any, Literal
 
 import optax
 import optax.contrib
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.tree import map_with_paths
 from jaxlm.core.types import PyTree
+from jaxlm.optim.groups import param_group
 from jaxlm.optim.schedules import ScheduleName, make_schedule, relaxed_promotion
-
-Group = Literal["embedding", "matrix", "vector"]
-
-GROUPS: tuple[tuple[str, Group], ...] = (
-    (r"(^|/)embed/", "embedding"),
-    (r"(^|/)head/kernel$", "embedding"),
-    (r"/kernel$", "matrix"),
-    (r"(^|/)(scale|bias)$", "vector"),
-)
-"""What a parameter is, by its path: first match wins, no match is an error. Decay and Muon are decided by it."""
-
-
-def param_group(path: str) -> Group:
-    """``'layers/layer_0/attn/q/kernel'`` -> ``'matrix'``. Raises ValueError for a path that no rule matches."""
-    for pattern, group in GROUPS:
-        if re.search(pattern, path):
-            return group
-    raise ValueError(f"parameter '{path}' matches no rule of optim.optimizers.GROUPS: add one")
+from jaxlm.optim.width import scale_by_width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +70,9 @@ class OptimizerConfig:
         )
 
 
+Scaling = tuple[optax.GradientTransformation, ...]
+
+
 def decay_mask(params: PyTree, *, decay_embeddings: bool) -> PyTree:
     """True where weight decay applies: matrices, and embeddings on request; never norms and biases."""
     decayed = ("matrix", "embedding") if decay_embeddings else ("matrix",)
@@ -103,26 +90,42 @@ def muon_dimension_numbers(params: PyTree) -> PyTree:
     return map_with_paths(numbers, params)
 
 
-def _adamw(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
-    return optax.adamw(
-        config.schedule_fn(num_steps), config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=mask
+def _adamw(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scaling) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        *scaling,
+        optax.add_decayed_weights(config.weight_decay, mask),
+        optax.scale_by_learning_rate(config.schedule_fn(num_steps)),
     )
 
 
-def _lion(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
-    return optax.lion(config.schedule_fn(num_steps), config.b1, config.b2, weight_decay=config.weight_decay, mask=mask)
+def _lion(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scaling) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.scale_by_lion(config.b1, config.b2),
+        *scaling,
+        optax.add_decayed_weights(config.weight_decay, mask),
+        optax.scale_by_learning_rate(config.schedule_fn(num_steps)),
+    )
 
 
-def _adafactor(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
+def _adafactor(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scaling) -> optax.GradientTransformation:
     # optax.adafactor decays after the rate is applied; here the decay is multiplied by the rate as in the other three.
     return optax.chain(
         optax.adafactor(learning_rate=None, multiply_by_parameter_scale=False),
+        *scaling,
         optax.add_decayed_weights(-config.weight_decay, mask=mask),  # adafactor's output already points downhill
         optax.scale_by_schedule(config.schedule_fn(num_steps)),
     )
 
 
-def _muon(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientTransformation:
+def _muon(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scaling) -> optax.GradientTransformation:
+    del mask
+    if scaling and config.muon_consistent_rms is not None:
+        raise UserError(
+            f"optimizer.muon_consistent_rms={config.muon_consistent_rms} gives a matrix the same step at every width, "
+            "which model.base_dim is to avoid: leave it None"
+        )
+    # No scaling: a step of Muon's has the norm sqrt(fan_out / fan_in) as an operator, as muP asks of a hidden matrix.
     embedding_lr = config.peak_lr if config.embedding_lr is None else config.embedding_lr
     return optax.contrib.muon(
         config.schedule_fn(num_steps),
@@ -141,8 +144,12 @@ def _muon(config: OptimizerConfig, num_steps: int, mask: Any) -> optax.GradientT
 _OPTIMIZERS = {"adamw": _adamw, "lion": _lion, "adafactor": _adafactor, "muon": _muon}
 
 
-def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, num_steps: int, *, width: float | None = None
+) -> optax.GradientTransformation:
     """The whole chain for a run of ``num_steps``: clipping, the optimiser, its decay mask and its schedule.
+
+    ``width``: of a model under muP, over that of its base (`optim.width`); None = one rate for all parameters.
 
     AdamW: Loshchilov & Hutter 2019. Lion: Chen et al. 2023. Adafactor: Shazeer & Stern 2018. Muon: Jordan et al. 2024.
     """
@@ -150,7 +157,8 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
     def mask(params: PyTree) -> PyTree:
         return decay_mask(params, decay_embeddings=config.decay_embeddings)
 
-    optimizer = _OPTIMIZERS[config.name](config, num_steps, mask)
+    scaling = () if width is None else (scale_by_width(width),)
+    optimizer = _OPTIMIZERS[config.name](config, num_steps, mask, scaling)
     if config.clip_norm is not None:
         optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     return optax.GradientTransformation(relaxed_promotion(optimizer.init), relaxed_promotion(optimizer.update))

@@ -19,7 +19,7 @@ from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.loader import BatchReader, eval_batches, train_batches
 from jaxlm.io.token_dataset import TokenSplit
 from jaxlm.models.api import Model
-from jaxlm.models.families import MASKED, for_platform, make_model
+from jaxlm.models.families import MASKED, for_platform, make_model, width_of
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.config import PretrainConfig
@@ -89,7 +89,7 @@ class Assembly:
             **_masked(config, data.tokenizer, evaluation=True),
         )
         self._check_masks()
-        self.tx = make_optimizer(config.optimizer, config.num_steps)
+        self.tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
         self.layout: StateLayout = lay_out_state(
             self.model,
             self.tx,

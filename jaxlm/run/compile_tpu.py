@@ -18,7 +18,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, purpose_key
 from jaxlm.core.tree import count_params
 from jaxlm.data.batches import planned_batch_keys
-from jaxlm.models.families import MASKED, for_platform, make_model
+from jaxlm.models.families import MASKED, for_platform, make_model, width_of
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.compiled import advise, figures_table, mesh_notes, parse_out_of_memory, recompute_flops, roofline
 from jaxlm.plan.families import train_flops_per_token
@@ -108,7 +108,7 @@ def compile_for(config: PretrainConfig, topology: Topology, *, hlo_path: str | N
     mesh = make_mesh(config.mesh, described_devices(topology))
     check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
     model = make_model(config.model, config.mesh.activations)
-    tx = make_optimizer(config.optimizer, config.num_steps)
+    tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
     streamed = config.data.packing == "stream"
     layout = lay_out_state(
         model,

@@ -22,7 +22,7 @@ from jaxlm.io.agree import check_same, first_then_others, on_every_process, on_f
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir
-from jaxlm.models.families import for_platform, make_model
+from jaxlm.models.families import for_platform, make_model, width_of
 from jaxlm.models.heads import make_task_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
@@ -131,7 +131,7 @@ class Tuning:
         self.config: FinetuneConfig = config
         model = make_model(for_platform(config.model, mesh.devices.flat[0].platform), config.mesh.activations)
         self.task = make_task_model(model, head_config(config.model, config.task))
-        self.tx = make_optimizer(config.optimizer, config.num_steps)
+        self.tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
         self.layout: StateLayout = lay_out_state(self.task, self.tx, mesh, seed=config.seed, ema=False)
         self.plan = ExamplePlan(data.train, config.global_batch_size, config.seed)
         ways = batch_ways(mesh)

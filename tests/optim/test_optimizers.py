@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxlm.optim.optimizers import OptimizerConfig, decay_mask, make_optimizer, param_group
+from jaxlm.optim.groups import param_group
+from jaxlm.optim.optimizers import OptimizerConfig, decay_mask, make_optimizer
 
 
 def tree(seed=0, scale=1.0):
