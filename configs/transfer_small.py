@@ -3,8 +3,8 @@
     python -m experiments.transfer transfer_small
 
 The decoder is the default one but for two layers, a context of 64 and weights that start at 1/sqrt(fan in): tied
-embeddings, QK-norm, SwiGLU, four heads that grow wider. ``--parametrisations standard --run.model.init-std 0.02`` is the
-default start.
+embeddings, QK-norm, SwiGLU, four heads that grow wider. The default start, one deviation for all widths, is
+``--parametrisations standard --run.model.init-std 0.02`` in a run directory of its own.
 """
 
 from jaxlm.data.batches import DataConfig

@@ -43,9 +43,11 @@ MAY_CHANGE = (
     "standard_log2_lrs",
     "mup_log2_lrs",
     "run.name",
+    "run.corpus.paths",
     "run.checkpoint",
 )
-"""What the grid covers may grow: a run is known by what it is."""
+"""The grid may grow: a run is known by what it is. Where the text lies is no matter: the data set's key says what is in
+it."""
 _LOOKS = 10
 """How often a run is looked at to see whether it has diverged."""
 
