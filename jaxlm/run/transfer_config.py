@@ -18,11 +18,13 @@ class TransferConfig:
     name: str = "transfer"
     """A title for the report."""
     run: PretrainConfig = field(default_factory=PretrainConfig)
-    """What is trained; width, rate and seed are set by the grid. Its decoder stays in the standard parametrisation."""
+    """What is trained; width, rate and seed are set by the grid. Its decoder is the standard parametrisation."""
     parametrisations: tuple[Parametrisation, ...] = ("standard", "mup")
     widths: tuple[int, ...] = (64, 128, 256, 512)
     base_dim: int = 64
-    """The base of muP: there both parametrisations are one model."""
+    """The base of muP."""
+    mup_init_std: float | None = None
+    """Deviation of the weights at the base of muP; None = 1/sqrt(fan in)."""
     standard_log2_lrs: tuple[int, int] = (-13, -7)
     """The lowest and the highest peak rate of the grid as powers of 2; every power between them is tried."""
     mup_log2_lrs: tuple[int, int] = (-11, -5)
@@ -59,11 +61,14 @@ class TransferConfig:
         """The pretraining at a width; its rate is 1, to be multiplied with that of the grid."""
         model, optimizer = self.run.model, self.run.optimizer
         assert isinstance(model, DecoderConfig)
-        base = self.base_dim if parametrisation == "mup" else None
+        if parametrisation == "mup":
+            model = at_width(dataclasses.replace(model, init_std=self.mup_init_std), width, base_dim=self.base_dim)
+        else:
+            model = at_width(model, width)
         embedding = None if optimizer.embedding_lr is None else optimizer.embedding_lr / optimizer.peak_lr
         return dataclasses.replace(
             self.run,
             seed=seed,
-            model=at_width(model, width, base_dim=base),
+            model=model,
             optimizer=dataclasses.replace(optimizer, peak_lr=1.0, embedding_lr=embedding),
         )
