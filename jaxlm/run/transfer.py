@@ -4,7 +4,6 @@ Every run is a few hundred steps of the one train step, its rate an argument of 
 written down at once, and not computed again. The figures: `docs/mup.md`.
 """
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -14,21 +13,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxlm.core.keys import Purpose, purpose_key
-from jaxlm.core.types import Array, Batch, Params, PyTree
-from jaxlm.data.batches import DataState, batch_keys
+from jaxlm.core.types import Array, Batch
 from jaxlm.io.agree import say
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.transfer_report import transfer_table, write_transfer_report
-from jaxlm.run.assembly import Assembly, step_of
-from jaxlm.run.config import PretrainConfig
+from jaxlm.run.assembly import Assembly
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
-from jaxlm.run.prepare import PreparedData, prepare_data, resolve_model
+from jaxlm.run.prepare import PreparedData, prepare_data
 from jaxlm.run.processes import require_single_process
-from jaxlm.run.setup import abstract_batch, lower_train_step, mesh_of
+from jaxlm.run.rated import assemble_at, compile_rated_step, first_batches
+from jaxlm.run.setup import mesh_of
 from jaxlm.run.training import print_figures
 from jaxlm.run.transfer_config import Parametrisation, TransferConfig
 from jaxlm.scaling.transfer import best_rate, drift_steps
@@ -119,9 +116,9 @@ class _Grid:
             missing = [r for r in rates if _name(parametrisation, width, r, seed) not in self.losses]
             if not missing:
                 continue
-            run = self._assemble(*cell)
+            run = assemble_at(self.config, *cell, self.data, self.mesh)
             if seed not in batches:
-                batches = {seed: _read(run, self.config.run.num_steps)}
+                batches = {seed: first_batches(run, self.config.run.num_steps)}
             step = self._program(parametrisation, width, run)
             start = jax.device_get(run.fresh_state())
             for rate in missing:
@@ -133,15 +130,10 @@ class _Grid:
                 seconds = time.perf_counter() - clock
                 say(f"{parametrisation:8} width {width:4} rate {rate:.3e} seed {seed}: {shown} ({seconds:.1f} s)")
 
-    def _assemble(self, parametrisation: Parametrisation, width: int, seed: int) -> Assembly:
-        run: PretrainConfig = self.config.run_at(parametrisation, width, seed)
-        model = resolve_model(run.model, self.data.tokenizer)
-        return Assembly(dataclasses.replace(run, model=model), self.data, self.mesh)
-
     def _program(self, parametrisation: str, width: int, run: Assembly) -> Callable[..., Any]:
         """The compiled step of a width: its seeds and rates share it."""
         if (parametrisation, width) not in self._programs:
-            self._programs[parametrisation, width] = _compile(run)
+            self._programs[parametrisation, width] = compile_rated_step(run)
         return self._programs[parametrisation, width]
 
     def _train_one(
@@ -195,31 +187,3 @@ class _Grid:
             "tokens_per_step": config.run.tokens_per_step,
             "by": by,
         }
-
-
-def _read(run: Assembly, count: int) -> list[Batch]:
-    """The first batches of a run, on its devices."""
-    with run.batches(DataState()) as reader:
-        return [next(reader)[1] for _ in range(count)]
-
-
-def _compile(run: Assembly) -> Callable[..., Any]:
-    """``step(state, rate, batch, key) -> (state, loss)``, compiled: the run's own step, whose rate is 1, with every
-    update multiplied by ``rate``. Optimisers are linear in their rate, decay included."""
-
-    def scaled(rate: Array) -> optax.GradientTransformation:
-        def update(grads: Params, state: PyTree, params: Params | None = None) -> tuple[Params, PyTree]:
-            updates, state = run.tx.update(grads, state, params)
-            return jax.tree.map(lambda update: rate * update, updates), state
-
-        return optax.GradientTransformation(run.tx.init, update)
-
-    def step(state: TrainState, rate: Array, batch: Batch, key: Array) -> tuple[TrainState, Any]:
-        train_step = step_of(run.config, run.model, scaled(rate), streamed=False)
-        state, metrics = train_step(state, None, batch, key)
-        return state, metrics["loss"]
-
-    config = run.config
-    batch = abstract_batch(batch_keys(run.plan.rows), config.global_batch_size, config.data.seq_len, run.mesh)
-    key = purpose_key(config.seed, Purpose.DROPOUT)
-    return lower_train_step(step, run.layout, batch, run.mesh, key=key, frozen=jnp.float32(1.0)).compile()
