@@ -42,13 +42,13 @@ class CoordinatesOptions(CommandOptions):
 
     lr: float = 2.0**-8
     """The rate of all widths."""
-    steps: int = 10
+    steps: int = 20
     """Training steps before the last look."""
 
 
 def main(argv: list[str]) -> int:
     """``CONFIG [--lr R] [--steps N] [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the verdict,
-    JSON."""
+    as JSON."""
     require_single_process("jaxlm coordinates")
     config, options = load_config(TransferConfig, argv, CoordinatesOptions, prog="jaxlm coordinates")
     run_dir = options.run_dir or Path("runs") / config.name
