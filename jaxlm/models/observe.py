@@ -119,6 +119,7 @@ def observe(config: ModelConfig, params: Params, batch: Batch) -> dict[str, Arra
     not finite. Of the model, scalars: ``embed_rms``, ``hidden_max``, ``logit_max``, ``log_z_mean``, ``log_z_max`` (of
     the logits' log-normaliser; it drifts before bf16 training breaks).
     """
+    assert isinstance(config, DecoderConfig | EncoderConfig)
     found = record(config, params, batch)
     segment_ids = batch.get("segment_ids")
     counted_bt = jnp.ones(batch["tokens"].shape, bool) if segment_ids is None else segment_ids != 0

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxlm.core.keys import Purpose, purpose_key
-from jaxlm.core.types import Array, Batch, Params, PyTree
+from jaxlm.core.types import Array, Batch, PyTree
 from jaxlm.data.batches import DataState, batch_keys
 from jaxlm.run.assembly import Assembly, step_of
 from jaxlm.run.prepare import PreparedData, resolve_model
@@ -38,7 +38,7 @@ def compile_rated_step(run: Assembly) -> Callable[..., Any]:
     update multiplied by ``rate``. Optimisers are linear in their rate, decay included."""
 
     def scaled(rate: Array) -> optax.GradientTransformation:
-        def update(grads: Params, state: PyTree, params: Params | None = None) -> tuple[Params, PyTree]:
+        def update(grads: PyTree, state: PyTree, params: Any = None, **_: Any) -> tuple[Any, Any]:
             updates, state = run.tx.update(grads, state, params)
             return jax.tree.map(lambda update: rate * update, updates), state
 

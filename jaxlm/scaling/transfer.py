@@ -9,7 +9,7 @@ import numpy as np
 class Best(NamedTuple):
     """The best rate at one width."""
 
-    index: int
+    place: int
     """Where it stands in the grid."""
     rate: float
     loss: float
@@ -41,7 +41,7 @@ def best_rate(rates: Sequence[float], losses_rs: np.ndarray) -> Best:
 
 def drift_steps(best: Mapping[int, Best]) -> int:
     """Grid steps between the highest and the lowest best rate over all widths."""
-    places = [one.index for one in best.values()]
+    places = [one.place for one in best.values()]
     return max(places) - min(places)
 
 

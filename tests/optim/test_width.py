@@ -1,6 +1,7 @@
 """muP's tables: rates and starts by what a parameter is, decay left alone."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.optim.width import rate_multiplier, start_multiplier
 
 BASE = OptimizerConfig(peak_lr=0.1, schedule="constant", weight_decay=0.0, clip_norm=None, eps=0.0)
-PARAMS = {
+PARAMS: Any = {
     "embed": {"table": jnp.ones((10, 4))},
     "layers": {"layer_0": {"mlp": {"up": {"kernel": jnp.ones((3, 4, 6))}}, "mlp_norm": {"scale": jnp.ones((3, 4))}}},
     "head": {"kernel": jnp.ones((4, 10))},
@@ -43,7 +44,8 @@ def test_a_model_four_times_as_wide(path, rate, fixed, fan_in):
 def updates_of(config, width):
     tx = make_optimizer(config, 10, width=width)
     grads = jax.tree.map(lambda p: jnp.full_like(p, 0.3), PARAMS)
-    return tx.update(grads, tx.init(PARAMS), PARAMS)[0]
+    updates: Any = tx.update(grads, tx.init(PARAMS), PARAMS)[0]
+    return updates
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "adafactor"])
