@@ -17,6 +17,7 @@ from packaging.version import Version
 REPO = Path(__file__).resolve().parent.parent
 
 LARGEST_FILE = 1_000_000
+SOURCES = (".py", ".cc", ".h")
 
 # Written so that this file does not hold what it looks for.
 REGISTRY_HOSTS = re.compile(
@@ -193,6 +194,7 @@ def test_wheel_ships_the_package_alone(tmp_path, project):
         assert not [name for name in names if "__pycache__" in name]
         assert "jaxlm = jaxlm.run.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
         assert any(name.endswith("/LICENSE") for name in names)
-        shipped = {name for name in names if name.startswith("jaxlm/") and name.endswith(".py")}
-    sources = {path.relative_to(REPO).as_posix() for path in (REPO / "jaxlm").rglob("*.py")}
+        shipped = {name for name in names if name.startswith("jaxlm/") and name.endswith(SOURCES)}
+    sources = {path.relative_to(REPO).as_posix() for end in SOURCES for path in (REPO / "jaxlm").rglob(f"*{end}")}
+    assert "jaxlm/run/kernels/recurrent.cc" in sources
     assert shipped == sources

@@ -8,7 +8,7 @@ from jaxlm.models.api import Model
 from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
 from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import EncoderConfig, resolve_encoder_attention
-from jaxlm.models.recurrent import RecurrentConfig, make_recurrent
+from jaxlm.models.recurrent import RecurrentConfig, make_recurrent, resolve_unroll
 from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 from jaxlm.sharding.mesh import MeshConfig
 
@@ -51,20 +51,33 @@ def width_of(config: ModelConfig) -> float | None:
     return config.width if isinstance(config, DecoderConfig) else None
 
 
-def for_platform(config: ModelConfig, platform: str) -> ModelConfig:
-    """The config with what depends on the platform ("cpu", "gpu", "tpu") chosen: attention's implementation.
+def _no_kernel() -> str | None:
+    return "no kernel was asked for"
+
+
+def for_platform(
+    config: ModelConfig, platform: str, *, recurrent_kernel_missing: Callable[[], str | None] = _no_kernel
+) -> ModelConfig:
+    """The config with what depends on the platform ("cpu", "gpu", "tpu") chosen: attention's implementation, and that
+    of a recurrent layer's loop (``recurrent_kernel_missing``: see ``nn.recurrent.choose_unroll``).
 
     Raises UserError where the config asks for what the platform cannot do.
     """
     if isinstance(config, EncoderConfig):
         return resolve_encoder_attention(config, platform)
-    return resolve_attention(config, platform) if isinstance(config, DecoderConfig) else config
+    if isinstance(config, RecurrentConfig):
+        return resolve_unroll(config, platform, recurrent_kernel_missing)
+    return resolve_attention(config, platform)
 
 
-def for_inference(config: ModelConfig, platform: str) -> ModelConfig:
+def for_inference(
+    config: ModelConfig, platform: str, *, recurrent_kernel_missing: Callable[[], str | None] = _no_kernel
+) -> ModelConfig:
     """The config as it runs best here, however it was trained: scanned layers decode faster."""
     if isinstance(config, DecoderConfig):
         config = dataclasses.replace(config, attention="auto", scan_layers=True)
     if isinstance(config, EncoderConfig):
         config = dataclasses.replace(config, attention="auto")
-    return for_platform(config, platform)
+    if isinstance(config, RecurrentConfig):
+        config = dataclasses.replace(config, implementation="auto")
+    return for_platform(config, platform, recurrent_kernel_missing=recurrent_kernel_missing)

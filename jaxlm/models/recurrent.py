@@ -6,6 +6,7 @@ words of the embedding, and single weights of U.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,7 +20,17 @@ from jaxlm.models.api import HiddenOutput, Model, Rules
 from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.linear import matmul, normal_init
-from jaxlm.nn.recurrent import CELLS, CellName, State, gate_width, init_state, unroll
+from jaxlm.nn.recurrent import (
+    CELLS,
+    IMPLEMENTATIONS,
+    CellName,
+    Implementation,
+    State,
+    choose_unroll,
+    gate_width,
+    init_state,
+    unroll,
+)
 from jaxlm.sharding.activations import HIDDEN_SPEC
 from jaxlm.sharding.constrain import constrain
 
@@ -69,10 +80,17 @@ class RecurrentConfig:
     param_dtype: DType = "float32"
     compute_dtype: DType = "float32"
     """Of the products; states and gates are f32."""
+    implementation: Implementation = "auto"
+    """Of the loop over time: scan (XLA's), kernel (ours, for CPUs, products in f32; built by a C++ compiler), or auto:
+    the kernel where it can be had. The two differ by rounding."""
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
             raise ValueError(f"model.cell={self.cell!r} is unknown: choose {', '.join(CELLS)}")
+        if self.implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"model.implementation={self.implementation!r} is unknown: choose {', '.join(IMPLEMENTATIONS)}"
+            )
         shapes.check_positive(self, ("vocab_size", "vocab_multiple", "num_layers", "model_dim", "hidden_dim"))
         for name in ("embed_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -94,6 +112,15 @@ class RecurrentConfig:
     @property
     def max_seq_len(self) -> None:
         """A recurrent model reads texts of any length."""
+
+
+def resolve_unroll(config: RecurrentConfig, platform: str, kernel_missing: Callable[[], str | None]) -> RecurrentConfig:
+    """``implementation='auto'`` -> what suits ``platform``; called once, by ``run/``. Raises UserError where the config
+    asks for what cannot be had there. ``kernel_missing``: see ``choose_unroll``."""
+    implementation = choose_unroll(
+        config.implementation, platform, dtype=as_dtype(config.compute_dtype), kernel_missing=kernel_missing
+    )
+    return dataclasses.replace(config, implementation=implementation)
 
 
 class RecurrentState(NamedTuple):
@@ -184,8 +211,16 @@ def make_recurrent(config: RecurrentConfig) -> Model:
             if dropout_key is not None and config.weight_dropout:
                 kernel_dg = dropout(kernel_dg, config.weight_dropout, jax.random.fold_in(dropout_key, 2 * i + 4))
             x_tbg = matmul(x_tbd, layer["input"]["kernel"].astype(compute_dtype), out_dtype=jnp.float32)
-            x_tbg = x_tbg + layer["input"]["bias"].astype(jnp.float32)
-            x_tbd, layer_state = unroll(config.cell, x_tbg, kernel_dg, bias_g, layer_state, reset_tb)
+            x_tbd, layer_state = unroll(
+                config.cell,
+                x_tbg,
+                kernel_dg,
+                bias_g,
+                layer_state,
+                reset_tb,
+                x_bias_g=layer["input"]["bias"],
+                implementation=config.implementation,
+            )
             states.append(layer_state)
             rate = config.output_dropout if i == len(widths) - 1 else config.hidden_dropout
             x_tbd = locked(x_tbd.astype(compute_dtype), rate, dropout_key, 2 * i + 5)

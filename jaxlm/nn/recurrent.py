@@ -2,7 +2,7 @@
 
 h_t = cell(x_t W + b, h_{t-1} U, state_{t-1}). Left to itself, the gradient of a scan adds to dU at every step: a
 product of b rows, and all of dU read and written. Here the backward scan hands out the gradients of the gates alone,
-and dU is one product over all b * t rows after it.
+and dU is one product over all b * t rows after it. On CPUs the scans can be custom calls (``recurrent_kernel``).
 """
 
 import functools
@@ -13,10 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array
+from jaxlm.nn.recurrent_kernel import kernel_unroll
 
 CellName = Literal["rnn", "lstm", "gru"]
 CELLS: tuple[CellName, ...] = get_args(CellName)
+
+Implementation = Literal["auto", "scan", "kernel"]
+"""Of the loop over time: XLA's, or ours for CPUs. ``auto`` left unresolved means ``scan``."""
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 State = dict[str, Array]
 """What a layer remembers: ``h`` [b, d], and for the LSTM its cell ``c`` [b, d]; f32."""
@@ -122,6 +128,29 @@ def init_state(cell: CellName, batch_size: int, width: int) -> State:
     return {name: jnp.zeros((batch_size, width), jnp.float32) for name in _CELLS[cell].state}
 
 
+def choose_unroll(
+    implementation: Implementation, platform: str, *, dtype: jnp.dtype, kernel_missing: Callable[[], str | None]
+) -> Implementation:
+    """``auto`` -> what is fastest on ``platform`` ("cpu", "gpu", "tpu") for products in ``dtype``; another is checked.
+
+    ``kernel_missing()``: None where our kernel is ready, else why it is not; asked only where it would serve. Raises
+    UserError where the chosen one cannot run there.
+    """
+    if implementation == "scan":
+        return "scan"
+    fits = platform == "cpu" and dtype == jnp.float32
+    if implementation == "auto":
+        return "kernel" if fits and kernel_missing() is None else "scan"
+    if not fits:
+        raise UserError(
+            f"model.implementation=kernel is for CPUs and model.compute_dtype=float32, this is {platform} and {dtype}: "
+            "use auto or scan"
+        )
+    if reason := kernel_missing():
+        raise UserError(f"model.implementation=kernel cannot be had here, {reason}: use auto or scan")
+    return "kernel"
+
+
 def unroll(
     cell: CellName,
     x_tbg: Array,
@@ -129,6 +158,9 @@ def unroll(
     bias_g: Array | None,
     state: State,
     reset_tb: Array | None = None,
+    *,
+    x_bias_g: Array | None = None,
+    implementation: Implementation = "scan",
 ) -> tuple[Array, State]:
     """``h`` at every step, f32 [t, b, d], and the state after the last. Time comes first, as the steps are taken.
 
@@ -137,15 +169,27 @@ def unroll(
     PyTorch): n = tanh(x_n + s(r) (h U_n + b_n)), h = (1 - s(z)) n + s(z) h.
 
     Args:
-      x_tbg: the input's part of the gates, ``x W + b``; g is ``gate_width(cell)`` * d.
+      x_tbg: the input's part of the gates, ``x W``; g is ``gate_width(cell)`` * d.
       kernel_dg: U.
-      bias_g: added to ``h U``; of the GRU's three parts only n's is another than one in ``x W + b``.
+      bias_g: added to ``h U``; of the GRU's three parts only n's is another than one in ``x_bias_g``.
       reset_tb: bool; True = the state is zeroed before this step (a new text begins).
+      x_bias_g: added to ``x W``.
+      implementation: ``kernel`` needs ``kernel_dg`` in f32 and the kernel registered (``jaxlm.run.cpu_kernels``). It
+        serves rows of several steps; a single one, as in generation, is XLA's in any case.
     """
-    keep = None if reset_tb is None else ~reset_tb[..., None]
-    bias = jnp.zeros(kernel_dg.shape[1], jnp.float32) if bias_g is None else bias_g.astype(jnp.float32)
-    # custom_vjp hides its type
-    unrolled: Any = _unroll(cell, x_tbg.astype(jnp.float32), kernel_dg, bias, state, keep)
+    x_tbg = x_tbg.astype(jnp.float32)
+    no_bias = jnp.zeros(kernel_dg.shape[1], jnp.float32)
+    bias = no_bias if bias_g is None else bias_g.astype(jnp.float32)
+    x_bias = None if x_bias_g is None else x_bias_g.astype(jnp.float32)
+    unrolled: Any  # custom_vjp hides its type
+    if implementation == "kernel" and x_tbg.shape[0] > 1:
+        if kernel_dg.dtype != jnp.float32:
+            raise ValueError(f"the kernel of the recurrent layers multiplies float32, not {kernel_dg.dtype}: use scan")
+        keep_tb = None if reset_tb is None else ~reset_tb
+        unrolled = kernel_unroll(cell, x_tbg, no_bias if x_bias is None else x_bias, kernel_dg, bias, state, keep_tb)
+        return unrolled
+    keep_tb1 = None if reset_tb is None else ~reset_tb[..., None]
+    unrolled = _unroll(cell, x_tbg if x_bias is None else x_tbg + x_bias, kernel_dg, bias, state, keep_tb1)
     return unrolled
 
 

@@ -23,6 +23,7 @@ from jaxlm.models.families import MASKED, for_platform, make_model, width_of
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.config import PretrainConfig
+from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.run.loop import Figures
 from jaxlm.run.prepare import PreparedData
 from jaxlm.run.samples import Sample, make_sampler
@@ -73,7 +74,9 @@ class Assembly:
 
     def __init__(self, config: PretrainConfig, data: PreparedData, mesh: Mesh):
         self.config, self.data, self.mesh = config, data, mesh
-        model_config = for_platform(config.model, mesh.devices.flat[0].platform)
+        model_config = for_platform(
+            config.model, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing
+        )
         self.model: Model = make_model(model_config, config.mesh.activations)
         self.train_split, self.validation_split = data.dataset.splits["train"], data.dataset.splits["validation"]
         self.plan = plan_batches(config, self.train_split, data.tokenizer)

@@ -16,6 +16,7 @@ from jaxlm.evals.perplexity import target_logprobs
 from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, prefill
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.families import ModelConfig, for_inference, make_model
+from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.text.tokenizer import Tokenizer
 
 _CHUNK = 16
@@ -36,7 +37,7 @@ class Programs(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def programs(config: ModelConfig) -> Programs:
     """The programs of a config, kept: opening another checkpoint of a run compiles nothing again."""
-    model = make_model(for_inference(config, jax.default_backend()))
+    model = make_model(for_inference(config, jax.default_backend(), recurrent_kernel_missing=recurrent_kernel_missing))
 
     def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
         return target_logprobs(model, params, {"tokens": tokens_bt, "targets": targets_bt})[0]

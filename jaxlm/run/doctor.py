@@ -197,6 +197,8 @@ def _devices(report: Report) -> None:
             report.fatal.append((f"a {dtype} matmul is wrong by {error:.3g}", "check the driver and XLA_FLAGS"))
     if jax.default_backend() == "gpu":
         facts["cuDNN attention"] = _cudnn_attention(report)
+    if jax.default_backend() == "cpu":
+        facts["recurrent kernel"] = _recurrent_kernel(report)
 
 
 def _cudnn_attention(report: Report) -> str:
@@ -213,6 +215,18 @@ def _cudnn_attention(report: Report) -> str:
         )
         return "fails"
     return "works"
+
+
+def _recurrent_kernel(report: Report) -> str:
+    from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+
+    reason = recurrent_kernel_missing()
+    if reason is None:
+        return "built"
+    report.warnings.append(
+        (f"recurrent models run at about half the speed, {reason}", "install a C++17 compiler, or set CXX to one")
+    )
+    return "missing"
 
 
 def _check_unused_accelerators(report: Report, backend: str) -> None:

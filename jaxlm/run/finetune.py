@@ -28,6 +28,7 @@ from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.config import MAY_CHANGE
 from jaxlm.run.config_files import load_config
+from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.finetune_config import FinetuneConfig
 from jaxlm.run.finetune_data import Labelled, head_config, prepare_examples
@@ -129,7 +130,10 @@ class Tuning:
         assert config.num_steps is not None
         self.data, self.mesh, self.num_steps = data, mesh, config.num_steps
         self.config: FinetuneConfig = config
-        model = make_model(for_platform(config.model, mesh.devices.flat[0].platform), config.mesh.activations)
+        model_config = for_platform(
+            config.model, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing
+        )
+        model = make_model(model_config, config.mesh.activations)
         self.task = make_task_model(model, head_config(config.model, config.task))
         self.tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
         self.layout: StateLayout = lay_out_state(self.task, self.tx, mesh, seed=config.seed, ema=False)

@@ -22,6 +22,7 @@ def test_this_machine_is_usable(capsys):
         "devices",
         "cores",
         "matmul bfloat16",
+        "recurrent kernel",
         "jaxlm can run here",
     ):
         assert part in text

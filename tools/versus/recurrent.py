@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlm.nn.recurrent import IMPLEMENTATIONS
 from tools.versus.turns import alternate, ratio, serve, spread
 
 BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -50,23 +51,31 @@ for line in sys.stdin:
 """
 
 
-def unroll_ours(cell: str, directory: str) -> None:
+def unroll_ours(cell: str, directory: str, asked: str) -> None:
     """Our side: compiles, writes what it got, then works as each line of standard input says."""
     import jax
     import jax.numpy as jnp
 
-    from jaxlm.nn.recurrent import init_state, unroll
+    from jaxlm.nn.recurrent import choose_unroll, init_state, unroll
+    from jaxlm.run.cpu_kernels import recurrent_kernel_missing
     from jaxlm.run.devices import keep_freed_memory
 
     keep_freed_memory()
+    implementation = choose_unroll(
+        asked,  # pyright: ignore[reportArgumentType]
+        jax.default_backend(),
+        dtype=jnp.dtype("float32"),
+        kernel_missing=recurrent_kernel_missing,
+    )
     given = {name: jnp.asarray(value) for name, value in np.load(f"{directory}/given.npz").items()}
     bias = given["n"] if cell == "gru" else None
     steps, rows, _ = given["x"].shape
     width = given["u"].shape[0]
 
     def scored(x_tbd: jax.Array, w: jax.Array, u: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x_tbg = (x_tbd.reshape(steps * rows, -1) @ w + b).reshape(steps, rows, -1)
-        y_tbd, _ = unroll(cell, x_tbg, u, bias, init_state(cell, rows, width))  # pyright: ignore[reportArgumentType]
+        x_tbg = (x_tbd.reshape(steps * rows, -1) @ w).reshape(steps, rows, -1)
+        state = init_state(cell, rows, width)  # pyright: ignore[reportArgumentType]
+        y_tbd, _ = unroll(cell, x_tbg, u, bias, state, x_bias_g=b, implementation=implementation)  # pyright: ignore
         return jnp.sum(y_tbd * given["out"]), y_tbd
 
     args = tuple(given[name] for name in ("x", "w", "u", "b"))
@@ -74,7 +83,8 @@ def unroll_ours(cell: str, directory: str) -> None:
     compiled = jax.jit(jax.value_and_grad(scored, argnums=(0, 1, 2, 3), has_aux=True)).lower(*args).compile()
     (_, y), grads = compiled(*args)
     names = dict(zip(("x", "w", "u", "b"), map(np.asarray, grads), strict=True))
-    np.savez(f"{directory}/jaxlm.npz", y=np.asarray(y), x=names["x"], w=names["w"], u=names["u"], b=names["b"])
+    names |= {"y": np.asarray(y), "implementation": np.asarray(implementation)}
+    np.savez(f"{directory}/jaxlm.npz", **names)
     print(time.perf_counter() - start, flush=True)
     serve(sys.stdin, lambda: jax.block_until_ready(compiled(*args)))
 
@@ -110,6 +120,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has torch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
     parser.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=["lstm", "gru"])
+    parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="auto", help="of our loop over time")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--steps", type=int, default=64, help="steps of the unrolled layer")
@@ -119,7 +130,8 @@ def main(argv: list[str]) -> int:
     for cell in args.cells:
         with tempfile.TemporaryDirectory() as directory:
             give(Path(directory), cell, width=args.width, rows=args.rows, steps=args.steps)
-            ours = f"from tools.versus.recurrent import unroll_ours; unroll_ours({cell!r}, {directory!r})"
+            call = f"unroll_ours({cell!r}, {directory!r}, {args.implementation!r})"
+            ours = f"from tools.versus.recurrent import unroll_ours; {call}"
             commands = {
                 "torch": [args.peer_python, "-c", PEER, cell, directory, str(args.threads)],
                 "jaxlm": [sys.executable, "-c", ours],
@@ -127,5 +139,7 @@ def main(argv: list[str]) -> int:
             sides = alternate(commands, turns=args.turns, count=args.repeats)
             figures = {name: spread(side["turns"]) for name, side in sides.items()}
             speed = ratio(sides["jaxlm"]["turns"], sides["torch"]["turns"])
-            print(json.dumps({"cell": cell, **figures, "speed_ratio": speed, "apart": differences(Path(directory))}))
+            used = str(np.load(f"{directory}/jaxlm.npz")["implementation"])
+            apart = differences(Path(directory))
+            print(json.dumps({"cell": cell, "implementation": used, **figures, "speed_ratio": speed, "apart": apart}))
     return 0

@@ -218,6 +218,11 @@ def write_config(config: Any) -> tuple[Family, dict[str, Any]]:
     Where ours lacks gains or biases that the family has, they are to be written as ones and zeros. Raises UserError,
     naming what stands in the way in the nearest family, where there is none.
     """
+    if config.family == "encoder" and config.num_token_types == 0:
+        raise UserError(
+            "model.num_token_types=0: BERT's form has a table of token types, and transformers opens none of 0 rows: "
+            "train the encoder with model.num_token_types=1 or more to export it"
+        )
     nearest: tuple[int, str] = (1 << 30, "")
     for family in FAMILIES:
         with_experts = "moe.top_k" in {field for field, _ in family.fields.values()}

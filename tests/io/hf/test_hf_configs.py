@@ -8,8 +8,11 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.io.hf.configs import find_family, read_config, write_config
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, RopeConfig
+from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.recurrent import RecurrentConfig
 from tests.io.hf.directories import CONFIGS
+
+BERT_FORM = EncoderConfig(vocab_size=9, num_token_types=0)
 
 
 def read(hf):
@@ -155,6 +158,7 @@ def test_models_of_ours():
         (DecoderConfig(vocab_size=9, logit_softcap=30.0), "logit_softcap: 30.0 -> None"),
         (DecoderConfig(vocab_size=9, mla=MlaConfig(), qk_norm=False), "mla"),
         (RecurrentConfig(vocab_size=9), "computes this recurrent"),
+        (BERT_FORM, "num_token_types=0: BERT's form has a table"),
     ],
 )
 def test_what_has_no_form_there(config, match):

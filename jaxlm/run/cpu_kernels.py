@@ -1,0 +1,115 @@
+"""Our kernels for CPUs: their C++ source is built once a machine, kept in the cache, and made known to XLA.
+
+Needs a C++17 compiler ($CXX, c++, g++ or clang++). Without one, and after any failure, XLA's own programs serve.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+
+from jaxlm.io.agree import num_processes
+from jaxlm.nn.recurrent import CELLS
+from jaxlm.nn.recurrent_kernel import target
+from jaxlm.run.devices import cache_root
+
+SOURCES = Path(__file__).parent / "kernels"
+BUILD_SECONDS = 120
+"""A compiler that takes longer is given up."""
+
+# Contraction: products are added to sums unrounded, in every loop alike, so that a row's result does not depend on
+# which of them it goes through.
+_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared")
+
+
+def recurrent_kernel_missing() -> str | None:
+    """Builds, loads and registers the recurrent layers' kernel: None where it is ready, else why it is not.
+
+    A failure is said once, on stderr. Several processes run one program, where each would decide for itself: none uses
+    it.
+    """
+    return "several processes run one program" if num_processes() > 1 else _recurrent_kernel_missing()
+
+
+@functools.cache
+def _recurrent_kernel_missing() -> str | None:
+    try:
+        library = _load(SOURCES / "recurrent.cc")
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        print(f"recurrent layers run as XLA's loops, at about half the speed: {reason}", file=sys.stderr, flush=True)
+        return reason
+    for cell in CELLS:
+        for direction in ("forward", "backward"):
+            handler = jax.ffi.pycapsule(getattr(library, f"{cell}_{direction}"))
+            jax.ffi.register_ffi_target(target(cell, direction), handler, platform="cpu")
+    return None
+
+
+def _load(source: Path) -> ctypes.CDLL:
+    """The library of a source file, built where the cache has none. Raises OSError or SubprocessError."""
+    compiler = _compiler()
+    command = [*compiler, *_FLAGS, _machine_flag(), f"-I{jax.ffi.include_dir()}"]
+    library = cache_root() / "kernels" / f"{source.stem}-{_identity(command)}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        # Built beside it and renamed: processes that start together each build one, and none loads a half.
+        with tempfile.TemporaryDirectory(dir=library.parent) as directory:
+            built = Path(directory) / library.name
+            run = subprocess.run(
+                [*command, str(source), "-o", str(built)],
+                capture_output=True,
+                text=True,
+                timeout=BUILD_SECONDS,
+                check=False,
+            )
+            if run.returncode:
+                first = next((line for line in run.stderr.splitlines() if "error" in line), f"code {run.returncode}")
+                raise OSError(f"{compiler[0]} cannot build {source.name}: {first}")
+            built.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+def _compiler() -> list[str]:
+    """Raises OSError where there is none."""
+    asked = shlex.split(os.environ.get("CXX", ""))
+    for command in [asked] if asked else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    raise OSError(f"no C++ compiler ({asked[0] if asked else 'c++, g++ or clang++'}) is installed")
+
+
+def _machine_flag() -> str:
+    return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+
+
+def _identity(command: list[str]) -> str:
+    """Of a build: its sources, its command with the compiler's version, and the processor that it is for."""
+    version = subprocess.run([command[0], "--version"], capture_output=True, timeout=BUILD_SECONDS, check=True).stdout
+    parts = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.suffix in (".cc", ".h")]
+    headers = sorted(Path(jax.ffi.include_dir()).rglob("*.h"))
+    parts += [path.read_bytes() for path in headers]
+    parts += [" ".join(command).encode(), version, _processor().encode()]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:24]
+
+
+def _processor() -> str:
+    """What tells processors apart that run other instructions: homes are shared between machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {platform.node()}"
+    kept = ("model name", "flags", "Features", "CPU part", "CPU implementer")
+    return "\n".join(sorted({line for line in lines if line.startswith(kept)}))
