@@ -44,14 +44,15 @@ def recurrent_kernel_missing() -> str | None:
 def _recurrent_kernel_missing() -> str | None:
     try:
         library = _load(SOURCES / "recurrent.cc")
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        for cell in CELLS:
+            for direction in ("forward", "backward"):
+                handler = jax.ffi.pycapsule(getattr(library, f"{cell}_{direction}"))
+                jax.ffi.register_ffi_target(target(cell, direction), handler, platform="cpu")
+    # RuntimeError: an XLA that speaks another FFI
+    except (OSError, subprocess.SubprocessError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         print(f"recurrent layers run as XLA's loops, at about half the speed: {reason}", file=sys.stderr, flush=True)
         return reason
-    for cell in CELLS:
-        for direction in ("forward", "backward"):
-            handler = jax.ffi.pycapsule(getattr(library, f"{cell}_{direction}"))
-            jax.ffi.register_ffi_target(target(cell, direction), handler, platform="cpu")
     return None
 
 
@@ -59,7 +60,7 @@ def _load(source: Path) -> ctypes.CDLL:
     """The library of a source file, built where the cache has none. Raises OSError or SubprocessError."""
     compiler = _compiler()
     command = [*compiler, *_FLAGS, _machine_flag(), f"-I{jax.ffi.include_dir()}"]
-    library = cache_root() / "kernels" / f"{source.stem}-{_identity(command)}.so"
+    library = cache_root() / "kernels" / f"{source.stem}-{_identity(source, command)}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         # Built beside it and renamed: processes that start together each build one, and none loads a half.
@@ -92,12 +93,11 @@ def _machine_flag() -> str:
     return "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 
 
-def _identity(command: list[str]) -> str:
-    """Of a build: its sources, its command with the compiler's version, and the processor that it is for."""
+def _identity(source: Path, command: list[str]) -> str:
+    """Of a build: source and headers, the command with its compiler's version, and the processor that it is for."""
     version = subprocess.run([command[0], "--version"], capture_output=True, timeout=BUILD_SECONDS, check=True).stdout
-    parts = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.suffix in (".cc", ".h")]
-    headers = sorted(Path(jax.ffi.include_dir()).rglob("*.h"))
-    parts += [path.read_bytes() for path in headers]
+    headers = (*source.parent.glob("*.h"), *Path(jax.ffi.include_dir()).rglob("*.h"))
+    parts = [path.read_bytes() for path in (source, *sorted(headers))]
     parts += [" ".join(command).encode(), version, _processor().encode()]
     digest = hashlib.sha256()
     for part in parts:

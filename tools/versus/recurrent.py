@@ -83,8 +83,16 @@ def unroll_ours(cell: str, directory: str, asked: str) -> None:
     compiled = jax.jit(jax.value_and_grad(scored, argnums=(0, 1, 2, 3), has_aux=True)).lower(*args).compile()
     (_, y), grads = compiled(*args)
     names = dict(zip(("x", "w", "u", "b"), map(np.asarray, grads), strict=True))
-    names |= {"y": np.asarray(y), "implementation": np.asarray(implementation)}
-    np.savez(f"{directory}/jaxlm.npz", **names)
+    used = np.asarray(implementation)
+    np.savez(
+        f"{directory}/jaxlm.npz",
+        y=np.asarray(y),
+        x=names["x"],
+        w=names["w"],
+        u=names["u"],
+        b=names["b"],
+        implementation=used,
+    )
     print(time.perf_counter() - start, flush=True)
     serve(sys.stdin, lambda: jax.block_until_ready(compiled(*args)))
 
