@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -206,12 +207,16 @@ def bench_loop(repeats: int) -> list[Row]:
     """What the training loop adds to its steps: the same step bare, and under the loop with its data, logs, progress
     and a checkpoint every 500 steps, in turns of 500. ``repeats`` / 4 turns, at least 3."""
     from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
+    from jaxlm.io.goodput import Goodput
     from jaxlm.io.loader import train_batches
     from jaxlm.io.metrics import MetricsWriter
     from jaxlm.io.progress import Progress
+    from jaxlm.run.cadence import Cadence
     from jaxlm.run.incidents import Incidents
-    from jaxlm.run.loop import Cadence, Job, run_loop
+    from jaxlm.run.loop import Job, run_loop
+    from jaxlm.run.position import Position
     from jaxlm.run.signals import StopRequest
+    from jaxlm.train.spikes import SpikeConfig, SpikeMonitor
 
     rows, turn = [], 500
     turns = max(3, repeats // 4)
@@ -228,6 +233,7 @@ def bench_loop(repeats: int) -> list[Row]:
             batches = stack.enter_context(train_batches(source, plan, DataState(), sharding, pad_id=0))
             checkpointer = stack.enter_context(Checkpointer(f"{directory}/checkpoints", CheckpointConfig()))
             writer = stack.enter_context(MetricsWriter(directory))
+            goodput = stack.enter_context(Goodput(Path(directory) / "goodput.jsonl"))
             progress = stack.enter_context(Progress(turns * 3 * turn, 0))
             stop = stack.enter_context(StopRequest())
             _, batch = next(batches)
@@ -241,22 +247,22 @@ def bench_loop(repeats: int) -> list[Row]:
                 first = int(state.step)
                 job = Job(
                     num_steps=first + turn,
-                    step_fn=lambda state, batch, step=compiled, key=key: step(state, None, batch, key),
-                    batches=batches,
-                    data_state=batches.state,
+                    compile_step=lambda *_, step=compiled, key=key: lambda s, b: step(s, None, b, key),
+                    open_batches=lambda _, batches=batches: contextlib.nullcontext(batches),
                     evaluate=lambda _: {},
                     sample=lambda *_: None,
                     cadence=Cadence(50, None, turn),
-                    tokens_per_step=batch_size * seq_len,
-                    flops_per_step=1.0,
+                    tokens_per_row=seq_len,
+                    flops_per_row=1.0,
                     peak_flops=None,
                     checkpointer=checkpointer,
                     writer=writer,
                     progress=progress,
-                    incidents=Incidents([], skipped=0, changed=lambda *_: None),
+                    incidents=Incidents(monitor=SpikeMonitor(SpikeConfig(response="note"))),
+                    goodput=goodput,
                 )
                 start = time.perf_counter()
-                state = run_loop(job, state, stop).state
+                state = run_loop(job, Position(state, batches.state), stop).state
                 looped.append((time.perf_counter() - start) / turn)
         overhead = statistics.median(with_loop / alone for with_loop, alone in zip(looped, bare, strict=True)) - 1
         figures = {"step_ms": 1e3 * statistics.median(bare), "overhead": overhead}

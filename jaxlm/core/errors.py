@@ -2,6 +2,9 @@
 
 import errno
 
+STOPPED_CODE = 3
+"""The exit code of a run that its own incidents stopped: to start it again unchanged is of little use."""
+
 
 class UserError(Exception):
     """Bad input. The message is one line that names the thing, its value and the mend.

@@ -16,6 +16,7 @@ from jaxlm.core.keys import Purpose
 from jaxlm.data.lanes import LaneRows, lay_in_lanes
 from jaxlm.data.packing import EMPTY_ROW, PackedRows, Rows, WindowRows, concatenate, one_a_row, pack_best_fit
 from jaxlm.data.permutation import mix_key, permute
+from jaxlm.data.ramp import BatchRamp
 from jaxlm.data.rows import TokenSource, make_rows
 
 Packing = Literal["best_fit", "concat", "none", "stream"]
@@ -119,8 +120,9 @@ class BatchPlan:
     """The endless stream of rows, epoch after epoch, cut into batches of ``global_batch_size``.
 
     With R rows an epoch, place s of the stream is row ``permute(s mod R, R, key(seed, SHUFFLE, s div R))`` of epoch
-    s div R, and batch i takes the places [i B, (i+1) B). A batch may lie across epochs, and may hold a row more than
-    once if it is larger than an epoch. After ``num_epochs`` the last batch is filled with EMPTY_ROW.
+    s div R, and batch i takes the places [i B, (i+1) B), or the next B(i) where batches grow. A batch may lie across
+    epochs, and may hold a row more than once if it is larger than an epoch. After ``num_epochs`` the last batch is
+    filled with EMPTY_ROW.
     """
 
     rows: Rows
@@ -130,25 +132,35 @@ class BatchPlan:
     num_epochs: int | None = None
     transform: Transform | None = None
     """What `make_batch` does to rows at last."""
+    changes: tuple[tuple[int, int], ...] = ()
+    """(batch id, rows): from this batch on batches have so many rows (`data.ramp`)."""
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1:
             raise ValueError(f"global_batch_size={self.global_batch_size} must be at least 1")
+        if self.changes and self.rows.streamed:
+            raise ValueError("batches of a stream are its lanes, and cannot grow: use batch_ramp=()")
+
+    @property
+    def ramp(self) -> BatchRamp:
+        """How many rows each batch has."""
+        return BatchRamp(self.global_batch_size, self.changes)
 
     @property
     def num_batches(self) -> int | None:
         """Batches until the data ends, the last one filled up; None = they do not end."""
         if self.num_epochs is None:
             return None
-        return -(-self.num_epochs * self.rows.num_rows // self.global_batch_size)
+        return self.ramp.num_batches(self.num_epochs * self.rows.num_rows)
 
     @property
     def batches_per_epoch(self) -> float:
+        """Of the first size."""
         return self.rows.num_rows / self.global_batch_size
 
     def span(self, batch_id: int) -> tuple[int, int]:
-        """The places [first, end) of a batch in the stream of rows. A ramp of batch sizes would change this alone."""
-        return batch_id * self.global_batch_size, (batch_id + 1) * self.global_batch_size
+        """The places [first, end) of a batch in the stream of rows."""
+        return self.ramp.first_place(batch_id), self.ramp.first_place(batch_id + 1)
 
     def row_ids(self, batch_id: int) -> np.ndarray:
         """The rows of a batch, int64 [B]: epoch * R + row, or EMPTY_ROW. O(B) in time and memory.
@@ -184,6 +196,7 @@ def train_plan(
     name: str = "train",
     transform: Transform | None = None,
     shift: int = 1,
+    ramp: tuple[tuple[int, int], ...] = (),
 ) -> BatchPlan:
     """The batches of a training run over one split. ``name`` names the corpus in errors; ``transform`` and ``shift`` 0
     are for masked models.
@@ -200,7 +213,7 @@ def train_plan(
     offset_seed = seed if config.shuffle else None
     rows = pack_rows(split, config, batch_size=global_batch_size, offset_seed=offset_seed, shift=shift)
     shuffle = config.shuffle and not rows.streamed
-    return BatchPlan(rows, global_batch_size, seed, shuffle, config.num_epochs, transform)
+    return BatchPlan(rows, global_batch_size, seed, shuffle, config.num_epochs, transform, ramp)
 
 
 def eval_plan(

@@ -9,9 +9,10 @@ import numpy as np
 import jaxlm
 from jaxlm.core.errors import UserError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """1: state as a pytree named by its fields; meta = {format_version, jaxlm_version, step, meta: the caller's own}.
-2: the caller's meta has ``incidents`` beside ``data``, and every step carries checksums."""
+2: the caller's meta has ``incidents`` beside ``data``, and every step carries checksums.
+3: it has ``spikes`` too, the figures of the last steps by which spikes are told."""
 
 UNSEALED_VERSION = 1
 """The last version whose steps carry no checksums."""
@@ -30,6 +31,7 @@ class Migration(NamedTuple):
 
 MIGRATIONS: dict[int, Migration] = {
     1: Migration(meta=lambda meta: {"incidents": []} | meta),
+    2: Migration(meta=lambda meta: {"spikes": {}} | meta),
 }
 """Version -> the step to version + 1."""
 

@@ -45,12 +45,6 @@ def is_old(path: epath.Path) -> bool:
     return version is not None and version <= UNSEALED_VERSION
 
 
-def out_of_policy(steps: list[int], keep_last: int, keep_every: int | None) -> list[int]:
-    """The steps that may go: neither a multiple of ``keep_every`` nor among the newest ``keep_last`` of the others."""
-    temporary = [step for step in sorted(steps) if keep_every is None or step % keep_every]
-    return temporary[:-keep_last]
-
-
 def mark_unfinished(directory: epath.Path, step: int) -> None:
     """Says that what lies under a step's name may go, until it is sealed: a save of it, or its removal, has begun."""
     _mark(directory, step).touch()

@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -23,6 +22,7 @@ from jaxlm.core.types import Params, PyTree
 from jaxlm.io import checkpoint_steps as files
 from jaxlm.io.agree import all_agree, num_processes, on_first_process, process_id
 from jaxlm.io.checkpoint_format import pack_meta
+from jaxlm.io.checkpoint_policy import CheckpointConfig, out_of_policy
 from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree, refusing
 from jaxlm.io.checkpoint_sealing import Sealing, quiet_abandoned_writes
 from jaxlm.io.checkpoint_steps import META, STATE
@@ -30,33 +30,6 @@ from jaxlm.io.checksums import find_damage, is_sealed
 
 T = TypeVar("T")
 TOPIC = "checkpoints"
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """When to save and what to keep."""
-
-    save_every: int | None = 500
-    """Steps between saves; None = by the clock or at the end only. The last step is always saved."""
-    save_minutes: float | None = None
-    """Minutes between temporary saves, at whatever step the run is at. None = by steps only."""
-    keep_last: int = 3
-    """How many of the newest temporary steps (all that are not permanent) stay."""
-    keep_every: int | None = None
-    """Steps that are multiples of this are permanent: they stay for good. None = none."""
-
-    def __post_init__(self):
-        for name in ("save_every", "keep_last", "keep_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"checkpoint.{name}={value} must be at least 1")
-        if self.save_minutes is not None and not self.save_minutes > 0:
-            raise ValueError(f"checkpoint.save_minutes={self.save_minutes} must be more than 0")
-        if self.keep_every is not None and (self.save_every is None or self.keep_every % self.save_every):
-            raise ValueError(
-                f"checkpoint.keep_every={self.keep_every} is not a multiple of save_every={self.save_every}, "
-                "so those steps would not be saved"
-            )
 
 
 class Restored(NamedTuple):
@@ -75,7 +48,7 @@ class Checkpointer:
 
     Args:
       directory: local path or ``gs://`` address, shared by all processes; made when missing, unless read-only.
-      config: what to keep. The caller decides when to save.
+      config: what to keep; None = the defaults. The caller decides when to save.
       read_only: opens another process's checkpoints: nothing is made, cleaned, renamed or deleted.
       say: hears, a line each, of what was damaged and what was used instead. None = standard error.
     """
@@ -83,14 +56,14 @@ class Checkpointer:
     def __init__(
         self,
         directory: str | Path,
-        config: CheckpointConfig = CheckpointConfig(),
+        config: CheckpointConfig | None = None,
         *,
         read_only: bool = False,
         say: Callable[[str], None] | None = None,
     ):
         path = epath.Path(directory)
         self.directory = path if "://" in str(directory) else epath.Path(Path(directory).absolute())
-        self._config, self._read_only, self._say = config, read_only, say or _to_stderr
+        self._config, self._read_only, self._say = config or CheckpointConfig(), read_only, say or _to_stderr
         self._faults: dict[int, list[str]] = {}
         """What verifying a step found, here; in the first process only."""
         self._sealing: Sealing | None = None
@@ -199,6 +172,17 @@ class Checkpointer:
         self._faults.pop(step, None)
         all_agree(TOPIC, True)
 
+    def forget_after(self, step: int) -> None:
+        """Removes the steps after ``step``, newest first, permanent ones too: the run takes another way from there."""
+        self.wait()
+        if self._writes:
+            for later in reversed(self.steps()):
+                if later > step:
+                    files.discard(self.directory, later)
+                    self._faults.pop(later, None)
+        all_agree(TOPIC, True)
+        self._purge()
+
     def steps(self) -> list[int]:
         """The committed steps, ascending, read from the directory: a save under way is not among them."""
         with refusing(self.directory):
@@ -268,7 +252,7 @@ class Checkpointer:
 
     def _retire(self, saved: int) -> None:
         """Deletes what is out of policy. Only ever called when step `saved` is sealed."""
-        for step in files.out_of_policy(self.steps(), self._config.keep_last, self._config.keep_every):
+        for step in out_of_policy(self.steps(), self._config.keep_last, self._config.keep_every):
             if step != saved:  # older than others where an older step was resumed from
                 files.discard(self.directory, step)
                 self._faults.pop(step, None)

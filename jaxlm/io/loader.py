@@ -95,6 +95,8 @@ def train_batches(
       UserError: the batch does not divide over the devices.
     """
     check_batch_size(plan.global_batch_size, sharding)
+    for _, rows in plan.changes:
+        check_batch_size(rows, sharding, name="rows of batch_ramp")
     return BatchReader(split, plan, state, sharding, pad_id=pad_id, read_threads=read_threads, prefetch=prefetch)
 
 
@@ -174,8 +176,7 @@ class _BatchSource:
         self.skipped = tuple(sorted(set(skipped)))
         # Skipped batch number i has id - i ids before it that are kept.
         self._kept_before = [batch_id - i for i, batch_id in enumerate(self.skipped)]
-        self._shape = (plan.global_batch_size, plan.rows.seq_len)
-        self._local_rows = local_rows(sharding, self._shape)
+        self._local_rows = {rows: local_rows(sharding, (rows, plan.rows.seq_len)) for rows in set(plan.ramp.sizes)}
 
     def __len__(self) -> int:
         if self._plan.num_batches is None:
@@ -188,15 +189,18 @@ class _BatchSource:
 
     def __getitem__(self, index: int) -> tuple[int, Batch]:
         batch_id = index + bisect.bisect_right(self._kept_before, index)
-        row_ids = self._plan.row_ids(batch_id)[self._local_rows]
-        local = make_batch(self._split, self._plan, row_ids, pad_id=self._pad_id)
-        return batch_id, {name: self._to_global(array) for name, array in local.items()}
+        row_ids = self._plan.row_ids(batch_id)
+        held = self._local_rows[len(row_ids)]
+        local = make_batch(self._split, self._plan, row_ids[held], pad_id=self._pad_id)
+        return batch_id, {name: self._to_global(array, held, len(row_ids)) for name, array in local.items()}
 
-    def _to_global(self, local: np.ndarray) -> jax.Array:
+    def _to_global(self, local: np.ndarray, held: np.ndarray, num_rows: int) -> jax.Array:
+        """The array of all rows, of which this host holds those numbered ``held``."""
+
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             assert index is not None
-            start, stop, _ = index[0].indices(self._shape[0])
-            first = int(np.searchsorted(self._local_rows, start))
+            start, stop, _ = index[0].indices(num_rows)
+            first = int(np.searchsorted(held, start))
             return local[first : first + stop - start, index[1]]
 
-        return jax.make_array_from_callback(self._shape, self._sharding, part)
+        return jax.make_array_from_callback((num_rows, self._plan.rows.seq_len), self._sharding, part)

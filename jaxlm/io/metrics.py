@@ -34,8 +34,13 @@ class MetricsWriter:
         evaluates_again: bool = False,
         tensorboard: bool = True,
     ):
-        run = RunDir(run_dir)
-        run.path.mkdir(parents=True, exist_ok=True)
+        self._run = RunDir(run_dir)
+        self._with_tensorboard = tensorboard
+        self._run.path.mkdir(parents=True, exist_ok=True)
+        self._open(resume_step, evaluates_again=evaluates_again)
+
+    def _open(self, resume_step: int | None, *, evaluates_again: bool) -> None:
+        run = self._run
 
         def stays(entry: Mapping[str, Any]) -> bool:
             # Of the figures of one step those of the evaluation have a line of their own.
@@ -46,14 +51,19 @@ class MetricsWriter:
             if resume_step is not None:
                 keep_lines(path, stays)
             else:
-                _end_last_line(path)
+                end_last_line(path)
         self.last: dict[str, float | None] = {}
         """The last value of each figure that was there before."""
         for line in read_lines(run.metrics_path):
             self.last |= {name: value for name, value in line.items() if name not in ("step", "time")}
         self._metrics = open(run.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
         self._samples = open(run.samples_path, "a", encoding="utf-8")  # noqa: SIM115
-        self._tensorboard = _EventFile(run.tensorboard_path, resume_step) if tensorboard else None
+        self._tensorboard = _EventFile(run.tensorboard_path, resume_step) if self._with_tensorboard else None
+
+    def go_back(self, step: int) -> None:
+        """Drops what was written past ``step``: the run goes on from there, and those steps come again."""
+        self.close()
+        self._open(step, evaluates_again=False)
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """One line: ``{"step": 10, "time": 1700000000.0, "train/loss": 2.3, ...}``.
@@ -62,14 +72,14 @@ class MetricsWriter:
         """
         values = {key: value for key, value in values.items() if value is not None}
         line = {"step": step, "time": round(time.time(), 3)} | {key: _finite(value) for key, value in values.items()}
-        _append(self._metrics, line)
+        append_line(self._metrics, line)
         if self._tensorboard is not None:
             self._tensorboard.write_scalars(step, values)
 
     def write_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         """Texts written by the model, each with ``prompt`` and ``completion`` (and other JSON entries)."""
         for sample in samples:
-            _append(self._samples, {"step": step, **sample})
+            append_line(self._samples, {"step": step, **sample})
         if self._tensorboard is not None and samples:
             text = "\n\n---\n\n".join(f"**{s.get('prompt', '')}**{s.get('completion', '')}" for s in samples)
             self._tensorboard.write_text(step, "samples", text)
@@ -141,6 +151,9 @@ class SilentWriter(MetricsWriter):
     def write_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
         pass
 
+    def go_back(self, step: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -166,7 +179,8 @@ def keep_lines(path: Path, stays: Callable[[dict[str, Any]], bool]) -> None:
         write_text(path, "".join(_line(entry) for entry in kept))
 
 
-def _append(file: Any, entry: Mapping[str, Any]) -> None:
+def append_line(file: Any, entry: Mapping[str, Any]) -> None:
+    """Writes an object as a line of its own."""
     # One write and one flush a line: a reader sees whole lines, and a killed process loses none that was logged.
     file.write(_line(entry))
     file.flush()
@@ -176,7 +190,7 @@ def _line(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _end_last_line(path: Path) -> None:
+def end_last_line(path: Path) -> None:
     """Ends a line that a crash cut short, so that the next one starts at its own."""
     if path.exists() and path.stat().st_size:
         with open(path, "rb+") as file:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from jaxlm.io.generations_report import generations_section
+from jaxlm.io.goodput import Account, read_events
 from jaxlm.io.metrics import read_lines
-from jaxlm.io.page import cards, completion, escape, pictures, render_page, table
+from jaxlm.io.page import cards, completion, escape, grid_table, pictures, render_page, table
 from jaxlm.io.plots import Curve, draw_curves
-from jaxlm.io.progress import format_count
+from jaxlm.io.progress import format_count, format_seconds
 from jaxlm.io.run_dir import RunDir, write_text
 from jaxlm.io.small_large_report import small_large_section
+from jaxlm.train.responses import describe_response
 
 _LOSSES = (("train/loss", "train"), ("eval/loss", "validation"))
 _NAMES = {
@@ -22,10 +24,12 @@ _NAMES = {
     "train/loss": "loss (training), nats a token",
     "perf/tokens_per_second": "tokens a second",
     "perf/mfu": "MFU",
+    "perf/goodput": "goodput",
     "num_params": "parameters",
     "step": "step",
 }
 _MOST_SAMPLES = 12
+_MOST_ROWS = 200
 
 
 def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None) -> Path:
@@ -50,6 +54,8 @@ def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None)
         f"<p class=quiet>{escape(about)}</p>",
         _headline(figures),
         pictures(draw_run(lines)),
+        *_incidents(run.incidents_path),
+        *_time(run.goodput_path),
         _samples(list(read_lines(run.samples_path))),
         *_comparisons(run.path),
         "<h2>Final figures</h2>",
@@ -124,6 +130,78 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
     return f"<h2>Samples <small>step {last}, the prompt in bold</small></h2>{''.join(shown)}"
 
 
+def _incidents(path: Path) -> list[str]:
+    """What went wrong and what was done: of many incidents the last ones."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        rows = [
+            (str(one["step"]), _WHAT.get(one["kind"], str(one["kind"])), *_what_was_seen(one))
+            for one in found[-_MOST_ROWS:]
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError):  # edited, or another version's
+        return [f"<p class=quiet>{escape(path.name)} cannot be read here</p>"]
+    if not rows:
+        return []
+    counted = f"{len(found)}" + (f", the last {len(rows)} shown" if len(rows) < len(found) else "")
+    return [
+        f"<h2>Incidents <small>{counted}</small></h2>",
+        grid_table(("step", "what", "batches", "loss", "usual", "done"), rows),
+    ]
+
+
+_WHAT: dict[str, str] = {
+    "not_finite": "not finite",
+    "outlier": "stood out",
+    "spike": "spike",
+    "spike_not_finite": "not finite, repeatedly",
+    "stopped": "run stopped",
+}
+
+
+def _what_was_seen(incident: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """(batches, largest loss, usual loss, what was done)."""
+    if incident["kind"] == "stopped":
+        return "", "", "", incident["diagnosis"]
+    batches = incident.get("batch_ids", [incident.get("batch_id")])
+    shown = str(batches[0]) if len(batches) == 1 else f"{batches[0]} to {batches[-1]}"
+    losses = [loss for loss in incident.get("losses", [incident.get("loss")]) if loss is not None]
+    usual = (incident.get("statistics") or {}).get("loss_median")
+    return (
+        shown,
+        f"{max(losses):.4g}" if losses else "not finite",
+        "" if usual is None else f"{usual:.4g}",
+        describe_response(incident),
+    )
+
+
+def _time(path: Path) -> list[str]:
+    """Where the time of all processes of the run went."""
+    account = Account(read_events(path))
+    if not account.total:
+        return []
+    rows = [
+        (_CAUSES[cause], format_seconds(seconds), f"{seconds / account.total:.1%}")
+        for cause, seconds in account.seconds.items()
+        if seconds and cause in _CAUSES
+    ]
+    starts = f"{account.starts} start{'s' if account.starts != 1 else ''}"
+    between = f"; {format_seconds(account.between)} between them" if account.between >= 1 else ""
+    about = f"{format_seconds(account.total)} in {starts}{between}"
+    return [f"<h2>Time <small>{about}</small></h2>", grid_table(("cause", "time", "share"), rows)]
+
+
+_CAUSES = {
+    "step": "steps that count (goodput)",
+    "data_wait": "waiting for data",
+    "compile": "compiling",
+    "checkpoint": "saving",
+    "evaluation": "evaluating and sampling",
+    "rollback": "rollbacks: steps undone, restoring",
+    "restart": "restarts: steps lost, starting again",
+    "start_up": "first start",
+}
+
+
 def _comparisons(run_dir: Path) -> list[str]:
     """The sections of other commands' results inside the run directory."""
     body: list[str] = []
@@ -168,7 +246,7 @@ def _show(key: str, value: Any) -> str:
         return "none"
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
-    if key.endswith("mfu"):
+    if key.endswith(("mfu", "goodput", "data_wait")):
         return f"{value:.1%}"
     if isinstance(value, int):
         return f"{value:,}"

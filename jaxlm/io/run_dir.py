@@ -32,6 +32,7 @@ class RunDir:
         self.samples_path = self.path / "samples.jsonl"
         self.incidents_path = self.path / "incidents.json"
         self.supervisor_path = self.path / "supervisor.jsonl"
+        self.goodput_path = self.path / "goodput.jsonl"
         self.checkpoints_path = self.path / "checkpoints"
         self.tensorboard_path = self.path / "tensorboard"
         self.tokenizer_path = self.path / "tokenizer"
@@ -40,6 +41,12 @@ class RunDir:
         self.done_path = self.path / "done.json"
         self._lock_path = self.path / "lock"
         self._lock_fd: int | None = None
+        self._since = time.monotonic()
+
+    @property
+    def seconds_open(self) -> float:
+        """Since this object was made: a command makes it first of all."""
+        return time.monotonic() - self._since
 
     def lock(self) -> None:
         """Makes the directory and takes it for this process, until `unlock` or the end of the process however it comes.

@@ -58,6 +58,15 @@ class OptimizerConfig:
         if self.weight_decay < 0:
             raise ValueError(f"optimizer.weight_decay={self.weight_decay} is negative: give 0 or more")
 
+    def adjusted(self, *, rate_factor: float = 1.0, b2: float | None = None) -> "OptimizerConfig":
+        """The same with all rates times a factor, and another ``b2``; the state of the optimiser fits both."""
+        if rate_factor == 1.0 and b2 is None:
+            return self
+        embedding_lr = None if self.embedding_lr is None else self.embedding_lr * rate_factor
+        return dataclasses.replace(
+            self, peak_lr=self.peak_lr * rate_factor, embedding_lr=embedding_lr, b2=self.b2 if b2 is None else b2
+        )
+
     def schedule_fn(self, num_steps: int, peak_lr: float | None = None) -> optax.Schedule:
         """The rate at each optimiser step of a run of ``num_steps``."""
         return make_schedule(
@@ -140,6 +149,9 @@ def _muon(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scaling) 
         consistent_rms=config.muon_consistent_rms,
     )
 
+
+USES_B2 = ("adamw", "lion")
+"""The optimisers that ``b2`` means something to."""
 
 _OPTIMIZERS = {"adamw": _adamw, "lion": _lion, "adafactor": _adafactor, "muon": _muon}
 

@@ -1,5 +1,6 @@
 """What a resolved config and its data make: model, plans, optimiser, the layout of the state, the compiled step."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,11 +21,12 @@ from jaxlm.io.loader import BatchReader, eval_batches, train_batches
 from jaxlm.io.token_dataset import TokenSplit
 from jaxlm.models.api import Model
 from jaxlm.models.families import MASKED, for_platform, make_model, width_of
-from jaxlm.optim.optimizers import make_optimizer
+from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
-from jaxlm.run.loop import Figures
+from jaxlm.run.interval import Figures
+from jaxlm.run.loop import StepFn
 from jaxlm.run.prepare import PreparedData
 from jaxlm.run.samples import Sample, make_sampler
 from jaxlm.run.setup import (
@@ -38,6 +40,7 @@ from jaxlm.run.setup import (
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.train.objectives import causal_objective
+from jaxlm.train.responses import Adjustment
 from jaxlm.train.state import TrainState
 from jaxlm.train.step import TrainStep, make_train_step
 
@@ -45,7 +48,7 @@ from jaxlm.train.step import TrainStep, make_train_step
 def plan_batches(config: PretrainConfig, split: TokenSplit, tokenizer: Tokenizer) -> BatchPlan:
     """What a run trains on: documents in rows, and for an encoder what is hidden in them."""
     size, masked = config.global_batch_size, _masked(config, tokenizer)
-    return train_plan(split, config.data, global_batch_size=size, seed=config.seed, **masked)
+    return train_plan(split, config.data, global_batch_size=size, seed=config.seed, ramp=config.batch_ramp, **masked)
 
 
 def _masked(config: PretrainConfig, tokenizer: Tokenizer, *, evaluation: bool = False) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class Assembly:
             **_masked(config, data.tokenizer, evaluation=True),
         )
         self._check_masks()
-        self.tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
+        self.tx = self._optimizer(config.optimizer)
         self.layout: StateLayout = lay_out_state(
             self.model,
             self.tx,
@@ -102,7 +105,10 @@ class Assembly:
             carry=self._carry(config.global_batch_size),
         )
         self.num_params = count_params(self.layout.abstract.params)
-        self.flops_per_step = config.tokens_per_step * train_flops_per_token(config.model, config.data.seq_len)
+        self.flops_per_row = config.data.seq_len * train_flops_per_token(config.model, config.data.seq_len)
+
+    def _optimizer(self, optimizer: OptimizerConfig) -> optax.GradientTransformation:
+        return make_optimizer(optimizer, self.config.num_steps, width=width_of(self.config.model))
 
     def _check_masks(self) -> None:
         """An evaluation of masked text needs one masked token at least: not at the end of a long run."""
@@ -140,25 +146,31 @@ class Assembly:
         return total_peak_flops(self.mesh)
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.config.tokens_per_step
+    def tokens_per_row(self) -> int:
+        return self.config.data.seq_len
 
     def describe(self) -> str:
         """One line: parameters, mesh, steps, FLOPs."""
         config = self.config
         axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-        epochs = config.num_steps / self.plan.batches_per_epoch
+        epochs = config.num_rows / self.plan.rows.num_rows
+        largest = max(self.plan.ramp.sizes) * config.data.seq_len
+        up_to = f" to {largest:,}" if largest != config.tokens_per_step else ""
         return (
             f"model: {self.num_params:,} parameters; mesh {axes} on {self.mesh.devices.flat[0].device_kind}; "
-            f"{config.num_steps} steps of {config.tokens_per_step:,} tokens ({epochs:.2f} epochs), "
-            f"{config.num_steps * self.flops_per_step:.2e} FLOPs"
+            f"{config.num_steps} steps of {config.tokens_per_step:,}{up_to} tokens ({epochs:.2f} epochs), "
+            f"{config.num_rows * self.flops_per_row:.2e} FLOPs"
         )
 
-    def compile_step(self) -> Callable[..., Any]:
-        """The train step of this run, compiled for its mesh."""
-        config = self.config
-        step = step_of(config, self.model, self.tx, streamed=self.plan.rows.streamed)
-        batch = abstract_batch(batch_keys(self.plan.rows), config.global_batch_size, config.data.seq_len, self.mesh)
+    def compile_step(self, rows: int, adjustment: Adjustment) -> StepFn:
+        """The train step for batches of so many rows, compiled for the mesh."""
+        optimizer = self.config.optimizer.adjusted(rate_factor=adjustment.rate_factor, b2=adjustment.b2)
+        microbatches = rows // self.config.microbatch_size
+        config = dataclasses.replace(
+            self.config, optimizer=optimizer, global_batch_size=rows, grad_accum_steps=microbatches, batch_ramp=()
+        )
+        step = step_of(config, self.model, self._optimizer(optimizer), streamed=self.plan.rows.streamed)
+        batch = abstract_batch(batch_keys(self.plan.rows), rows, config.data.seq_len, self.mesh)
         return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
 
     def fresh_state(self) -> TrainState:

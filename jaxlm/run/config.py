@@ -6,12 +6,14 @@ from dataclasses import field
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.masking import MaskingConfig
+from jaxlm.data.ramp import BatchRamp, check_ramp
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.families import CARRIES_STATE, ModelConfig, check_context
-from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.optim.optimizers import USES_B2, OptimizerConfig
 from jaxlm.sharding.mesh import MeshConfig
 from jaxlm.text.tokenizer import TokenizerConfig
+from jaxlm.train.spikes import SpikeConfig
 
 MAY_CHANGE = (
     "name",
@@ -19,13 +21,16 @@ MAY_CHANGE = (
     "eval_every",
     "eval_batch_size",
     "checkpoint",
+    "spikes",
     "sample",
     "mesh",
     "data.read_threads",
     "data.prefetch",
 )
 """What may differ when a run directory is started again: it changes what is reported and where it runs, not what is
-computed (a mesh changes rounding). Everything else alters the trajectory, so it needs another run directory."""
+computed (a mesh changes rounding). ``spikes`` does once there is one: what was done is in the list of incidents, and a
+run that was stopped by them goes on under other values. Everything else alters the trajectory, so it needs another run
+directory."""
 
 
 def may_change(config: "PretrainConfig") -> tuple[str, ...]:
@@ -69,12 +74,17 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    spikes: SpikeConfig = field(default_factory=SpikeConfig)
+    """What counts as a spike of loss or gradient, and what is done then."""
     sample: SampleConfig = field(default_factory=SampleConfig)
     num_steps: int = 1000
     global_batch_size: int = 16
     """Rows of data.seq_len tokens in one optimiser step, over all devices and microbatches."""
     grad_accum_steps: int = 1
     """Microbatches that one step is computed in: less memory, the same result."""
+    batch_ramp: tuple[tuple[int, int], ...] = ()
+    """(batch, rows) pairs: from this batch on a step has so many rows in place of global_batch_size. Microbatches stay
+    as large: there are more of them. The schedule of the learning rate goes by steps as ever."""
     z_loss_coef: float = 0.0
     loss_chunk: int | None = None
     """Positions of each row whose logits exist at once, worked out again in the backward pass: the same loss and
@@ -97,6 +107,11 @@ class PretrainConfig:
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"grad_accum_steps={self.grad_accum_steps}: change one of them"
             )
+        check_ramp(self.batch_ramp, microbatch_size=self.microbatch_size)
+        if self.batch_ramp and self.data.packing == "stream":
+            raise ValueError(
+                "batch_ramp and data.packing='stream' do not go together: the rows of a batch are its lanes"
+            )
         if self.data.packing == "stream" and self.model.family not in CARRIES_STATE:
             raise ValueError(
                 "data.packing='stream' is for models that carry a state from batch to batch, and a "
@@ -115,6 +130,10 @@ class PretrainConfig:
             raise ValueError(f"loss_chunk={self.loss_chunk} must be at least 1: use None for all positions at once")
         if self.z_loss_coef < 0:
             raise ValueError(f"z_loss_coef={self.z_loss_coef} is negative: give 0 or more")
+        if self.spikes.b2 is not None and self.optimizer.name not in USES_B2:
+            raise ValueError(
+                f"spikes.b2={self.spikes.b2} means nothing to optimizer.name={self.optimizer.name!r}: use None"
+            )
         if self.optimizer.warmup_steps >= self.num_steps:
             raise ValueError(
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} leaves nothing of num_steps={self.num_steps}: "
@@ -128,5 +147,10 @@ class PretrainConfig:
 
     @property
     def tokens_per_step(self) -> int:
-        """Token slots in one optimiser step, padding included."""
+        """Token slots in one optimiser step, padding included; the first one's where batches grow."""
         return self.global_batch_size * self.data.seq_len
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in all steps together."""
+        return BatchRamp(self.global_batch_size, self.batch_ramp).first_place(self.num_steps)

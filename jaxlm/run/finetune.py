@@ -32,7 +32,8 @@ from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.finetune_config import FinetuneConfig
 from jaxlm.run.finetune_data import Labelled, head_config, prepare_examples
-from jaxlm.run.loop import Figures
+from jaxlm.run.interval import Figures
+from jaxlm.run.loop import StepFn
 from jaxlm.run.prepare import keep_tokenizer
 from jaxlm.run.processes import start_processes
 from jaxlm.run.setup import (
@@ -45,6 +46,7 @@ from jaxlm.run.setup import (
 from jaxlm.run.training import Sample, conclude, exit_code, one_run, print_figures, train
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.train.objectives import task_objective
+from jaxlm.train.responses import Adjustment
 from jaxlm.train.state import TrainState
 from jaxlm.train.step import make_train_step
 
@@ -98,7 +100,8 @@ def finetune(
         free = may_change if begun.saved else (*may_change, "base_step")  # nothing has come of that step yet
         on_first_process("config", lambda: _write_config(directory, run, free))
         outcome, _ = train(run, directory, profile_steps)
-        facts = {"num_params": run.num_params, "train_flops": run.flops_per_step * run.num_steps}
+        flops = run.flops_per_row * run.config.global_batch_size * run.num_steps
+        facts = {"num_params": run.num_params, "train_flops": flops}
         return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
 
 
@@ -135,7 +138,8 @@ class Tuning:
         )
         model = make_model(model_config, config.mesh.activations)
         self.task = make_task_model(model, head_config(config.model, config.task))
-        self.tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
+        self.width = width_of(config.model)
+        self.tx = make_optimizer(config.optimizer, config.num_steps, width=self.width)
         self.layout: StateLayout = lay_out_state(self.task, self.tx, mesh, seed=config.seed, ema=False)
         self.plan = ExamplePlan(data.train, config.global_batch_size, config.seed)
         ways = batch_ways(mesh)
@@ -145,11 +149,11 @@ class Tuning:
         # Without the products of the model's own head, over the vocabulary.
         head = 6.0 * config.model.padded_vocab_size * config.model.model_dim
         per_token = train_flops_per_token(config.model, data.train["tokens"].shape[1]) - head
-        self.flops_per_step = per_token * self.tokens_per_step
+        self.flops_per_row = per_token * self.tokens_per_row
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.data.train["tokens"].shape[1] * self.config.global_batch_size
+    def tokens_per_row(self) -> int:
+        return self.data.train["tokens"].shape[1]
 
     @property
     def peak_flops(self) -> float | None:
@@ -167,16 +171,17 @@ class Tuning:
             f"{config.global_batch_size} examples ({epochs:.1f} epochs)"
         )
 
-    def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-        """The train step of this run, compiled for its mesh."""
+    def compile_step(self, rows: int, adjustment: Adjustment) -> StepFn:
+        """The train step for batches of so many examples, compiled for the mesh."""
         config = self.config
+        optimizer = config.optimizer.adjusted(rate_factor=adjustment.rate_factor, b2=adjustment.b2)
         step = make_train_step(
             task_objective(self.task),
-            self.tx,
-            schedule=config.optimizer.schedule_fn(self.num_steps),
+            make_optimizer(optimizer, self.num_steps, width=self.width),
+            schedule=optimizer.schedule_fn(self.num_steps),
             grad_accum_steps=config.grad_accum_steps,
         )
-        mesh, rows = self.mesh, config.global_batch_size
+        mesh = self.mesh
         batch = {
             name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=batch_sharding(mesh, x.ndim))
             for name, x in self.data.train.items()

@@ -7,9 +7,10 @@ from typing import get_args
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.families import ModelConfig
 from jaxlm.models.heads import Pooling, TaskKind
-from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.optim.optimizers import USES_B2, OptimizerConfig
 from jaxlm.sharding.mesh import MeshConfig
 from jaxlm.text.tokenizer import TokenizerConfig
+from jaxlm.train.spikes import SpikeConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,8 @@ class FinetuneConfig:
     )
     mesh: MeshConfig = field(default_factory=MeshConfig)
     checkpoint: CheckpointConfig = field(default_factory=lambda: CheckpointConfig(keep_last=1))
+    spikes: SpikeConfig = field(default_factory=lambda: SpikeConfig(response="note"))
+    """What counts as a spike of loss or gradient. The losses of a few examples jump by nature: nothing is done."""
     num_epochs: int = 3
     """Passes over the training file, where num_steps is None."""
     num_steps: int | None = None
@@ -105,6 +108,10 @@ class FinetuneConfig:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"grad_accum_steps={self.grad_accum_steps}: change one of them"
+            )
+        if self.spikes.b2 is not None and self.optimizer.name not in USES_B2:
+            raise ValueError(
+                f"spikes.b2={self.spikes.b2} means nothing to optimizer.name={self.optimizer.name!r}: use None"
             )
         if self.base is None and (self.base_step is not None or self.from_scratch):
             raise ValueError("base_step and from_scratch speak of a base, and base is None: name a run directory")

@@ -1,62 +1,62 @@
-"""The loop that every training run shares: step, log, evaluate, sample, save, stop."""
+"""The loop that every training run shares: step, log, evaluate, sample, save, go back, stop."""
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import jax
-import numpy as np
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array, Batch
 from jaxlm.data.batches import DataState
-from jaxlm.io.agree import num_processes, on_first_process
+from jaxlm.io.agree import first_stderr
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.goodput import Goodput
 from jaxlm.io.metrics import MetricsWriter
-from jaxlm.io.progress import Progress
+from jaxlm.io.progress import Progress, notice
+from jaxlm.run.cadence import Cadence, SaveTimer
 from jaxlm.run.incidents import Incidents
+from jaxlm.run.interval import Figures, Interval
+from jaxlm.run.position import GoBack, Position
+from jaxlm.run.profiler import Profiler
 from jaxlm.run.signals import StopRequest
+from jaxlm.train.responses import Adjustment, adjustment_at
+from jaxlm.train.spikes import Spike
 from jaxlm.train.state import TrainState
 
-Figures = dict[str, float | None]
-
-
-@dataclasses.dataclass
-class Cadence:
-    """How often, in steps, the loop does what is not a step. None = never before the end."""
-
-    log_every: int
-    eval_every: int | None
-    save_every: int | None
-    save_minutes: float | None = None
-    """Minutes since the last save after which there is another one, wherever the run stands. One process looks at the
-    clock at every step; of several the first looks at every log step, and tells the others."""
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+STOPPED = "incidents"
+"""``stopped_by`` of a run that its own incidents ended."""
 
 
 @dataclasses.dataclass
 class Job:
-    """What one run gives the loop. Everything that touches the device is compiled already."""
+    """What one run gives the loop."""
 
     num_steps: int
-    step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-    batches: Iterator[tuple[int, Batch]]
-    data_state: DataState
-    """Where the first of ``batches`` stands in the data."""
+    compile_step: Callable[[int, Adjustment], StepFn]
+    """The step for batches of so many rows, compiled: asked for once for each number and adjustment, when first
+    needed."""
+    open_batches: Callable[[DataState], AbstractContextManager[Iterator[tuple[int, Batch]]]]
     evaluate: Callable[[TrainState], Figures]
     sample: Callable[[TrainState, int], None]
     """Writes samples of a state at a step."""
     cadence: Cadence
-    tokens_per_step: int
-    flops_per_step: float
+    tokens_per_row: int
+    flops_per_row: float
+    """Of one row in one step, forward and backward."""
     peak_flops: float | None
     """Dense bf16 peak of all devices together, FLOP/s; None where unknown (CPUs): no MFU is given then."""
     checkpointer: Checkpointer
     writer: MetricsWriter
     progress: Progress
     incidents: Incidents
-    saved_step: int | None = None
-    """The step that the state was restored from."""
+    go_back: GoBack | None = None
+    """Where to go on after a spike; None where the incidents ask for no rollback."""
+    goodput: Goodput = dataclasses.field(default_factory=Goodput)
     figures: Figures = dataclasses.field(default_factory=dict)
     """What was last logged before it: stands until the run logs anew."""
     profile_dir: Path | None = None
@@ -65,189 +65,235 @@ class Job:
 
 @dataclasses.dataclass
 class Outcome:
-    """How a run ended: the last state, the last figures, and the signal that stopped it, if one did."""
+    """How a run ended: the last state, the last figures, and what stopped it, if anything did: a signal, or its own
+    incidents, which have a diagnosis."""
 
     state: TrainState
     step: int
     figures: Figures
     stopped_by: str | None
+    diagnosis: str | None = None
 
 
-class _Interval:
-    """Metrics since the last log step. They stay on the device until then: a fetch waits for the step to end."""
+def run_loop(job: Job, start: Position, stop: StopRequest) -> Outcome:
+    """Train from ``start`` to ``job.num_steps`` or until ``stop`` is asked for; saves at the end either way.
 
-    def __init__(self, incidents: Incidents) -> None:
-        self._incidents = incidents
-        self._on_device: list[tuple[int, int, dict[str, Array]]] = []
-        self._fetched: list[dict[str, np.ndarray]] = []
-        self.start = time.perf_counter()
-
-    def add(self, step: int, batch_id: int, metrics: dict[str, Array]) -> None:
-        """The metrics of the step that is now number ``step``, still being computed."""
-        self._on_device.append((step, batch_id, metrics))
-
-    def look(self) -> None:
-        """Waits for the steps so far, and adds what went wrong in them to the incidents."""
-        values = jax.device_get([metrics for _, _, metrics in self._on_device])
-        steps = zip(self._on_device, values, strict=True)
-        found = [self._incidents.look(step, batch_id, value) for (step, batch_id, _), value in steps]
-        self._on_device.clear()
-        self._fetched += values
-        self._incidents.add([incident for incident in found if incident is not None])
-
-    def fetch(self) -> tuple[Figures, int, float]:
-        """(the last value of each metric, but the mean of losses and terms; steps; seconds) since the last fetch."""
-        self.look()
-        seconds = time.perf_counter() - self.start
-        values, steps = self._fetched, len(self._fetched)
-        last: Figures = {name: float(value) for name, value in values[-1].items()} if values else {}
-        for name in last:
-            if name == "loss" or name.startswith("term/"):
-                last[name] = float(np.mean([value[name] for value in values]))
-        self._fetched = []
-        self.start = time.perf_counter()
-        return last, steps, seconds
-
-
-class _Profiler:
-    """A trace of some steps, seen from the first step that this process runs, for TensorBoard and Perfetto."""
-
-    def __init__(self, job: Job, first_step: int) -> None:
-        self.directory = job.profile_dir
-        self.active = False
-        self.start, self.stop = job.profile_steps or (0, 0)
-        self.start, self.stop = self.start + first_step, self.stop + first_step
-
-    def before(self, step: int) -> None:
-        if self.directory and step == self.start and self.stop > self.start:
-            jax.profiler.start_trace(str(self.directory))
-            self.active = True
-
-    def after(self, step: int, state: TrainState, progress: Progress) -> None:
-        if self.active and step + 1 >= self.stop:
-            jax.block_until_ready(state.step)
-            self.close()
-            progress.note(f"profile of steps {self.start} to {step} written to {self.directory}")
-
-    def close(self) -> None:
-        if self.active:
-            jax.profiler.stop_trace()
-            self.active = False
-
-
-class _SaveTimer:
-    """When the clock asks for a save: ``save_minutes`` after the last."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self._seconds = None if minutes is None else 60 * minutes
-        self._alone = num_processes() == 1
-        self.restart()
-
-    def restart(self) -> None:
-        self._last = time.monotonic()
-
-    def is_due(self, *, at_log_step: bool) -> bool:
-        """The same in all processes, whose clocks and delays differ: the first decides."""
-        if self._seconds is None or not (self._alone or at_log_step):
-            return False
-        return on_first_process("save by the clock", self._is_over)
-
-    def _is_over(self) -> bool:
-        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
-
-
-def run_loop(job: Job, state: TrainState, stop: StopRequest) -> Outcome:
-    """Train from ``state`` to ``job.num_steps`` or until ``stop`` is asked for; saves at the end either way.
-
-    The host waits for the device at log, evaluation and save steps only. ``perf/`` figures leave out the time of
-    evaluations, samples and saves. Several processes take the same steps, and evaluate, save and stop at the same ones.
+    The host waits for the device at log, evaluation and save steps only: spikes are seen there. ``perf/`` figures leave
+    out the time of evaluations, samples, saves and compilation. Several processes take the same steps, and evaluate,
+    save, go back and stop at the same ones.
     """
-    step, data_state = int(state.step), job.data_state
-    figures: Figures = {**job.figures, "train/skipped": float(state.skipped)}
-    interval = _Interval(job.incidents)
-    trained_seconds, trained_steps = 0.0, 0
-    saved_step = job.saved_step
-    timer = _SaveTimer(job.cadence.save_minutes)
-    profiler = _Profiler(job, step)
+    with contextlib.ExitStack() as stack:
+        return _Loop(job, start, stack).run(stop)
 
-    def due(every: int | None) -> bool:
-        return every is not None and step % every == 0
 
-    def log() -> None:
-        nonlocal trained_seconds, trained_steps
-        values, steps, seconds = interval.fetch()
-        if not steps:
-            return
-        trained_seconds += seconds
-        trained_steps += steps
-        figures.update({f"train/{name}": value for name, value in values.items()})
-        figures.update(_speed(job, seconds / steps))
-        job.writer.write(step, known(figures_of("train/", "perf/")))
-        job.progress.update(step, figures)
+class _Loop:
+    """One run through the loop; its fields are where it stands."""
 
-    def figures_of(*prefixes: str) -> Figures:
-        return {name: value for name, value in figures.items() if name.startswith(prefixes)}
+    def __init__(self, job: Job, start: Position, stack: contextlib.ExitStack) -> None:
+        self.job, self.state, self.step = job, start.state, start.step
+        self.data_state, self.saved_step = start.data_state, start.saved_step
+        self.evaluated_step: int | None = None
+        self.figures: Figures = {**job.figures, "train/skipped": float(start.state.skipped)}
+        self.trained_seconds, self.trained_rows, self.trained_steps = 0.0, 0, 0
+        self.timer = SaveTimer(job.cadence.save_minutes)
+        self.profiler = stack.enter_context(contextlib.closing(Profiler(job.profile_dir, job.profile_steps, self.step)))
+        self.readers = stack.enter_context(contextlib.ExitStack())
+        self.batches = self.readers.enter_context(job.open_batches(self.data_state))
+        self.programs: dict[tuple[int, Adjustment], StepFn] = {}
+        job.goodput.write("start", self.step)
+        self.interval = Interval(job.incidents)
 
-    def known(values: Figures) -> dict[str, float]:
-        return {name: value for name, value in values.items() if value is not None}
-
-    def evaluate() -> None:
-        figures.update(job.evaluate(state))
-        job.writer.write(step, known(figures_of("eval/")))
-        job.progress.note(
-            f"step {step}: " + "  ".join(f"{name} {value:.4f}" for name, value in known(figures_of("eval/")).items())
-        )
-        job.sample(state, step)
-
-    def save() -> None:
-        nonlocal saved_step
-        if saved_step != step:
-            interval.look()
-            meta = {"data": data_state.to_json(), "incidents": list(job.incidents.entries)}
-            job.checkpointer.save(step, state, meta)
-            saved_step = step
-        timer.restart()
-
-    evaluated_step: int | None = None
-    with contextlib.closing(profiler):
-        while not (stopped := stop.requested(step)) and step < job.num_steps:
-            profiler.before(step)
-            batch_id, batch = next(job.batches)
-            state, metrics = job.step_fn(state, batch)
-            data_state = data_state.after(batch_id)
-            profiler.after(step, state, job.progress)
-            step += 1
-            interval.add(step, batch_id, metrics)
-            job.progress.advance(step)
-            logs = due(job.cadence.log_every) or step == job.num_steps
+    def run(self, stop: StopRequest) -> Outcome:
+        job, taken, first_step = self.job, 0, self.step
+        diagnosis: str | None = None
+        # Steps may come again, and several processes agree on a count that never falls.
+        while not (stopped := stop.requested(first_step + taken)) and self.step < job.num_steps:
+            self.take_step()
+            taken += 1
+            logs = self.due(job.cadence.log_every) or self.step == job.num_steps
+            evaluates = self.due(job.cadence.eval_every) and self.step < job.num_steps
+            saves = self.due(job.cadence.save_every) or self.timer.is_due(at_log_step=logs)
+            if (logs or evaluates or saves) and (spike := self.interval.look()) is not None:
+                diagnosis = self.go_back(spike)
+                if diagnosis is not None:
+                    break
+                continue
             if logs:
-                log()
-            evaluates = due(job.cadence.eval_every) and step < job.num_steps
-            saves = due(job.cadence.save_every) or timer.is_due(at_log_step=logs)
-            if evaluates or saves:
-                jax.block_until_ready(state.step)  # steps still in flight belong to the interval, what follows does not
-                aside = time.perf_counter()
-                if evaluates:
-                    evaluate()
-                    evaluated_step = step
-                if saves:
-                    save()
-                interval.start += time.perf_counter() - aside
-    log()
-    save()
-    if not stopped and evaluated_step != step:
-        evaluate()
-    if trained_steps:
-        figures.update(_speed(job, trained_seconds / trained_steps))
-    figures.setdefault("perf/mfu", None)  # what is unknown is not in the log that figures were taken from
-    job.checkpointer.wait()
-    return Outcome(state, step, figures, stop.agreed_name() if stopped else None)
+                self.log()
+            if evaluates:
+                self.evaluate()
+            if saves:
+                self.save()
+        if diagnosis is None:
+            self.end(evaluates=not stopped)
+        figures = self.figures | job.goodput.figures()
+        figures.setdefault("perf/mfu", None)  # what is unknown is not in the log that figures were taken from
+        job.checkpointer.wait()
+        stopped_by = STOPPED if diagnosis is not None else stop.agreed_name() if stopped else None
+        return Outcome(self.state, self.step, figures, stopped_by, diagnosis)
+
+    def take_step(self) -> None:
+        job = self.job
+        self.profiler.before(self.step)
+        batch_id, batch, waited = self.next_batch()
+        rows = num_rows(batch)
+        step_fn = self.program(rows, adjustment_at(self.step + 1, job.incidents.responses))
+        self.state, metrics = step_fn(self.state, batch)
+        self.data_state = self.data_state.after(batch_id)
+        self.profiler.after(self.step, self.state, job.progress)
+        self.step += 1
+        self.interval.add(self.step, batch_id, metrics, rows=rows, waited=waited)
+        job.progress.advance(self.step)
+
+    def next_batch(self) -> tuple[int, Batch, float]:
+        """(batch id, batch, seconds that the host waited for it)."""
+        start = time.perf_counter()
+        try:
+            batch_id, batch = next(self.batches)
+        except StopIteration:
+            raise UserError(
+                f"the data ends at step {self.step} of {self.job.num_steps}, since {len(self.data_state.skipped)} "
+                "batches were left out after spikes: raise data.num_epochs, or set it to None to repeat"
+            ) from None
+        return batch_id, batch, time.perf_counter() - start
+
+    def program(self, rows: int, adjustment: Adjustment) -> StepFn:
+        """The compiled step for this batch."""
+        found = self.programs.get((rows, adjustment))
+        if found is None:
+            with (
+                self.aside("compile"),
+                notice(f"compiling the train step{_differs(adjustment)}; it follows", first_stderr()),
+            ):
+                found = self.programs[rows, adjustment] = self.job.compile_step(rows, adjustment)
+        return found
+
+    def due(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    @contextlib.contextmanager
+    def aside(self, cause: str) -> Iterator[None]:
+        """What is no step: steps still in flight belong to the interval, what follows does not."""
+        jax.block_until_ready(self.state.step)
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self.interval.start += seconds
+        self.job.goodput.spend(cause, seconds)
+
+    def close_interval(self) -> None:
+        """Counts the time of the steps since the last one, and begins another."""
+        steps, rows, seconds, waited = (
+            len(self.interval),
+            self.interval.rows,
+            self.interval.seconds,
+            self.interval.waited,
+        )
+        self.interval.restart()
+        if steps:
+            self.trained_seconds += seconds
+            self.trained_steps += steps
+            self.trained_rows += rows
+            self.job.goodput.spend("step", max(0.0, seconds - waited))
+            self.job.goodput.spend("data_wait", min(waited, seconds))
+        self.job.goodput.write("spent", self.step)
+
+    def log(self) -> None:
+        """The figures of the interval, which has been looked at."""
+        job, interval = self.job, self.interval
+        if not len(interval):
+            return
+        self.figures.update({f"train/{name}": value for name, value in interval.figures().items()})
+        steps, rows, seconds = len(interval), interval.rows, interval.seconds
+        self.figures["train/batch_size"] = rows / steps
+        self.figures["perf/data_wait"] = interval.waited / max(seconds, 1e-9)
+        self.figures.update(_speed(job, steps, rows, seconds))
+        self.close_interval()
+        self.figures["perf/goodput"] = job.goodput.account.goodput
+        job.writer.write(self.step, known(self.figures_of("train/", "perf/")))
+        job.progress.update(self.step, self.figures)
+
+    def figures_of(self, *prefixes: str) -> Figures:
+        return {name: value for name, value in self.figures.items() if name.startswith(prefixes)}
+
+    def evaluate(self) -> None:
+        job = self.job
+        with self.aside("evaluation"):
+            self.figures.update(job.evaluate(self.state))
+            shown = known(self.figures_of("eval/"))
+            job.writer.write(self.step, shown)
+            job.progress.note(f"step {self.step}: " + "  ".join(f"{name} {shown[name]:.4f}" for name in shown))
+            job.sample(self.state, self.step)
+        self.evaluated_step = self.step
+
+    def save(self) -> None:
+        """Saves the state, whose steps have been looked at."""
+        job = self.job
+        with self.aside("checkpoint"):
+            if self.saved_step != self.step:
+                meta = {"data": self.data_state.to_json(), **job.incidents.to_meta()}
+                job.checkpointer.save(self.step, self.state, meta)
+                self.saved_step = self.step
+        self.timer.restart()
+
+    def go_back(self, spike: Spike) -> str | None:
+        """Undoes the steps since the last checkpoint before a spike; returns the diagnosis where that is useless."""
+        job = self.job
+        assert job.go_back is not None
+        self.close_interval()
+        self.readers.close()
+        start = time.perf_counter()
+        position, _, diagnosis = job.go_back(spike, self.state)
+        self.state, self.data_state, self.saved_step = position.state, position.data_state, position.saved_step
+        self.step = position.step
+        if self.evaluated_step is not None and self.evaluated_step > self.step:
+            self.evaluated_step = None
+        job.writer.go_back(self.step)
+        if diagnosis is None:
+            self.batches = self.readers.enter_context(job.open_batches(self.data_state))
+        job.goodput.spend("rollback", time.perf_counter() - start)
+        job.goodput.write("rollback", self.step)
+        self.timer.restart()
+        self.interval.restart()
+        return diagnosis
+
+    def end(self, *, evaluates: bool) -> None:
+        """The last log, save and evaluation. A state inside a spike is not saved: the next start meets it again."""
+        job = self.job
+        if (spike := self.interval.look()) is not None:
+            job.progress.note(f"a spike began at step {spike.onset}: not saved, the next start goes back before it")
+            self.close_interval()
+            self.step = self.saved_step or 0
+            return
+        self.log()
+        self.save()
+        if evaluates and self.evaluated_step != self.step:
+            self.evaluate()
+        if self.trained_steps:
+            self.figures.update(_speed(job, self.trained_steps, self.trained_rows, self.trained_seconds))
+        self.close_interval()
 
 
-def _speed(job: Job, step_seconds: float) -> Figures:
-    mfu = None if job.peak_flops is None else job.flops_per_step / step_seconds / job.peak_flops
+def known(values: Figures) -> dict[str, float]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def num_rows(batch: Batch) -> int:
+    """Rows of a global batch."""
+    return next(iter(batch.values())).shape[0] if batch else 0
+
+
+def _differs(adjustment: Adjustment) -> str:
+    """What to say of a step that is not that of the config."""
+    rate = "" if adjustment.rate_factor == 1 else f" (rate x {adjustment.rate_factor:g})"
+    return rate if adjustment.b2 is None else f"{rate} (b2 {adjustment.b2:g})"
+
+
+def _speed(job: Job, steps: int, rows: int, seconds: float) -> Figures:
+    mfu = None if job.peak_flops is None else rows * job.flops_per_row / seconds / job.peak_flops
     return {
-        "perf/tokens_per_second": job.tokens_per_step / step_seconds,
-        "perf/step_seconds": step_seconds,
+        "perf/tokens_per_second": rows * job.tokens_per_row / seconds,
+        "perf/step_seconds": seconds / steps,
         "perf/mfu": mfu,
     }

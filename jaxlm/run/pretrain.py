@@ -27,7 +27,8 @@ from jaxlm.run.assembly import Assembly, plan_batches
 from jaxlm.run.config import PretrainConfig, may_change
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
-from jaxlm.run.loop import Figures, Outcome
+from jaxlm.run.interval import Figures
+from jaxlm.run.loop import Outcome
 from jaxlm.run.memory import check_memory, estimate_run_memory
 from jaxlm.run.prepare import PreparedData, keep_tokenizer, prepare_data, resolve_model
 from jaxlm.run.processes import start_processes

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import STOPPED_CODE, UserError
 from jaxlm.io.checkpoint_steps import committed_steps
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.processes import detect_processes
@@ -38,7 +38,8 @@ def kind_of_end(code: int, *, asked: bool, accepted: bool) -> End:
 
     A SIGTERM that came through the supervisor (``asked``) was meant for the run; one that the process alone was sent is
     a preemption: it saved, and may go on. A refusal is final, unless the same command was ``accepted`` before: then
-    something around it is not back yet (another host's process still holds the run).
+    something around it is not back yet (another host's process still holds the run). A run that its own incidents
+    stopped would meet them again.
     """
     if code == 0:
         return "done"
@@ -47,6 +48,8 @@ def kind_of_end(code: int, *, asked: bool, accepted: bool) -> End:
     if code in (128 + signal.SIGTERM, -signal.SIGTERM):
         return "preempted"
     if code in (128 + signal.SIGINT, -signal.SIGINT):
+        return "stopped"
+    if code == STOPPED_CODE:
         return "stopped"
     if code == 2 and not accepted:
         return "refused"

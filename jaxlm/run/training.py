@@ -6,25 +6,31 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from jax.sharding import Mesh
 
-from jaxlm.core.errors import UserError, full_disk_error, is_full_disk
-from jaxlm.core.types import Array, Batch, Params
+from jaxlm.core.errors import STOPPED_CODE, UserError, full_disk_error, is_full_disk
+from jaxlm.core.types import Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.io.agree import check_same, first_stderr, is_first, on_every_process, one_fate, say
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
+from jaxlm.io.goodput import Goodput
 from jaxlm.io.metrics import MetricsWriter, SilentWriter
-from jaxlm.io.progress import Progress, notice
+from jaxlm.io.progress import Progress
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
-from jaxlm.run.incidents import Incident, Incidents, describe
-from jaxlm.run.loop import Cadence, Figures, Job, Outcome, run_loop
+from jaxlm.run.cadence import Cadence
+from jaxlm.run.incidents import Incidents, describe
+from jaxlm.run.interval import Figures
+from jaxlm.run.loop import STOPPED, Job, Outcome, StepFn, run_loop
+from jaxlm.run.position import Position, Return, go_back, start_position
 from jaxlm.run.processes import start_processes
 from jaxlm.run.setup import StateLayout, mesh_of
 from jaxlm.run.signals import StopRequest
+from jaxlm.train.responses import Adjustment, Incident
+from jaxlm.train.spikes import Spike, SpikeMonitor
 from jaxlm.train.state import TrainState
 
 Sample = dict[str, Any]
@@ -37,11 +43,12 @@ class AssembledRun(Protocol):
 
     @property
     def config(self) -> Any:
-        """With ``num_steps``, ``log_every``, ``eval_every`` and ``checkpoint``."""
+        """With ``num_steps``, ``log_every``, ``eval_every``, ``checkpoint`` and ``spikes``."""
         ...
 
     layout: StateLayout
-    flops_per_step: float
+    flops_per_row: float
+    """Of one row in one step, forward and backward."""
 
     @property
     def peak_flops(self) -> float | None:
@@ -49,11 +56,14 @@ class AssembledRun(Protocol):
         ...
 
     @property
-    def tokens_per_step(self) -> int:
-        """Token slots in one optimiser step, padding included."""
+    def tokens_per_row(self) -> int:
+        """Token slots in one row of a batch, padding included."""
         ...
 
-    def compile_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]: ...
+    def compile_step(self, rows: int, adjustment: Adjustment) -> StepFn:
+        """The step for batches of so many rows, with the optimiser so adjusted."""
+        ...
+
     def fresh_state(self) -> TrainState:
         """The state at step 0."""
         ...
@@ -119,18 +129,14 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         checkpointer = stack.enter_context(Checkpointer(directory.checkpoints_path, config.checkpoint))
-        start = _start(run, checkpointer)
-        first_step = int(start.state.step)
-        with notice("compiling the train step; the first step follows", first_stderr()):
-            step_fn = run.compile_step()
-        batches = stack.enter_context(run.batches(start.data_state))
-        ended = first_step == config.num_steps  # and saved; its last evaluation may have been cut short
+        start = start_position(run, checkpointer, directory.incidents_path)
+        ended = start.step == config.num_steps  # and saved; its last evaluation may have been cut short
         writer = stack.enter_context(
-            MetricsWriter(directory.path, resume_step=first_step, evaluates_again=ended)
+            MetricsWriter(directory.path, resume_step=start.step, evaluates_again=ended)
             if is_first()
             else SilentWriter()
         )
-        progress = stack.enter_context(Progress(config.num_steps, first_step, stream=first_stderr()))
+        progress = stack.enter_context(Progress(config.num_steps, start.step, stream=first_stderr()))
         evaluate, sample = run.evaluator(), run.sampler()
         samples: list[Sample] = []
 
@@ -149,12 +155,29 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
             for incident in new:
                 progress.note(describe(incident))
 
-        write_incidents(start.incidents, [])  # a killed run may have noted some past its last save
+        def restart(position: Position, new: list[Incident]) -> None:
+            """Incidents as of a position, of which the last are ``new``."""
+            known = position.incidents[: len(position.incidents) - len(new)]
+            skipped = int(position.state.skipped)
+            incidents.go_to(known, skipped=skipped, monitor=SpikeMonitor(config.spikes, position.memory))
+            incidents.add(new)
+
+        def after_spike(spike: Spike, state: TrainState) -> Return:
+            found = go_back(run, checkpointer, spike, state, incidents, config.spikes)
+            restart(found.position, [found.incident])
+            if found.diagnosis is not None:
+                incidents.add([{"step": spike.bad[-1].step, "kind": "stopped", "diagnosis": found.diagnosis}])
+            return found
+
+        incidents = Incidents(changed=write_incidents)
+        restart(start, [])
+        write_incidents(incidents.entries, [])  # a killed run may have noted some past its last save
+        goodput = stack.enter_context(Goodput(directory.goodput_path if is_first() else None))
+        goodput.spend("start_up", directory.seconds_open)
         job = Job(
             num_steps=config.num_steps,
-            step_fn=step_fn,
-            batches=batches,
-            data_state=start.data_state,
+            compile_step=run.compile_step,
+            open_batches=run.batches,
             evaluate=lambda state: evaluate(judged(state)),
             sample=write_samples,
             cadence=Cadence(
@@ -163,48 +186,32 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
                 config.checkpoint.save_every,
                 config.checkpoint.save_minutes,
             ),
-            tokens_per_step=run.tokens_per_step,
-            flops_per_step=run.flops_per_step,
+            tokens_per_row=run.tokens_per_row,
+            flops_per_row=run.flops_per_row,
             peak_flops=run.peak_flops,
             checkpointer=checkpointer,
             writer=writer,
             progress=progress,
-            incidents=Incidents(start.incidents, skipped=int(start.state.skipped), changed=write_incidents),
-            saved_step=start.saved_step,
+            incidents=incidents,
+            go_back=after_spike,
+            goodput=goodput,
             figures=writer.last,
             profile_dir=directory.profile_path,
             profile_steps=profile_steps if is_first() else None,
         )
         stack.enter_context(one_fate())  # so far in: the checkpointer would wait for processes that are gone
         stack.enter_context(_space_for(directory))
-        return run_loop(job, start.state, stop), samples
-
-
-class _Start(NamedTuple):
-    """What training goes on from."""
-
-    state: TrainState
-    data_state: DataState
-    incidents: list[Incident]
-    saved_step: int | None
-
-
-def _start(run: AssembledRun, checkpointer: Checkpointer) -> _Start:
-    """The newest checkpoint, or a fresh state."""
-    restored = checkpointer.resume(run.layout.abstract)
-    if restored is None:
-        with notice("initialising", first_stderr()):
-            return _Start(run.fresh_state(), DataState(), [], None)
-    say(f"resuming from step {restored.step}")
-    data_state, incidents = DataState.from_json(restored.meta["data"]), list(restored.meta["incidents"])
-    return _Start(restored.state, data_state, incidents, restored.step)
+        return run_loop(job, start, stop), samples
 
 
 def conclude(directory: RunDir, outcome: Outcome, facts: dict[str, Any], judged: Figures) -> dict[str, Any]:
     """The final figures, and what the run directory holds of a finished run: its mark and its report."""
     figures: dict[str, Any] = {"step": outcome.step, **facts, "run_dir": str(directory.path)}
     figures |= outcome.figures | judged
-    if outcome.stopped_by is not None:
+    if outcome.diagnosis is not None:
+        say(f"stopped at step {outcome.step}, to which the run went back: {outcome.diagnosis}")
+        figures |= {"stopped_by": outcome.stopped_by, "diagnosis": outcome.diagnosis}
+    elif outcome.stopped_by is not None:
         say(f"stopped by {outcome.stopped_by} at step {outcome.step}, saved: the same command goes on from here")
         figures["stopped_by"] = outcome.stopped_by
     figures = {name: None if value != value or value in _INFINITE else value for name, value in figures.items()}
@@ -228,6 +235,8 @@ def print_figures(figures: dict[str, Any]) -> None:
 
 
 def exit_code(figures: dict[str, Any]) -> int:
-    """0, or 128 and the number of the signal that stopped the run."""
+    """0, STOPPED_CODE, or 128 and the number of the signal that stopped the run."""
     stopped_by = figures.get("stopped_by")
+    if stopped_by == STOPPED:
+        return STOPPED_CODE
     return 0 if stopped_by is None else 128 + signal.Signals[stopped_by]

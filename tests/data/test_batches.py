@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jaxlm.core.errors import UserError
 from jaxlm.data.batches import BatchPlan, DataConfig, DataState, eval_batches, eval_plan, next_batch_id, train_plan
 from jaxlm.data.packing import EMPTY_ROW, concatenate
+from jaxlm.data.ramp import check_ramp
 from jaxlm.data.rows import ArraySource
 
 Packing = Literal["best_fit", "concat", "none"]
@@ -55,6 +56,40 @@ def test_a_batch_depends_on_seed_and_id_alone(split: ArraySource) -> None:
     # The stream of rows is the same however it is cut: two half batches are one whole.
     halves = np.concatenate([plan(1, 6).row_ids(14), plan(1, 6).row_ids(15)])
     assert np.array_equal(plan(1).row_ids(7), halves)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    base=st.integers(1, 9),
+    changes=st.dictionaries(st.integers(1, 20), st.integers(1, 30), max_size=3),
+    num_rows=st.integers(1, 40),
+    epochs=st.integers(1, 4),
+)
+def test_batches_that_grow_are_the_same_stream_cut_otherwise(base, changes, num_rows, epochs) -> None:
+    rows, ramp = concatenate(num_rows * 8 + 1, 8), tuple(sorted(changes.items()))
+    plan, ones = BatchPlan(rows, base, 3, True, epochs, changes=ramp), BatchPlan(rows, 1, 3, True, epochs)
+    batches = [plan.row_ids(i) for i in range(plan.num_batches or 0)]
+    sizes = [max((at, size) for at, size in ((0, base), *ramp) if at <= i)[1] for i in range(len(batches))]
+    assert [len(ids) for ids in batches] == sizes
+    stream = np.concatenate(batches)
+    count = ones.num_batches or 0
+    assert len(stream) - sizes[-1] < count <= len(stream)
+    assert np.array_equal(stream[:count], np.concatenate([ones.row_ids(i) for i in range(count)]))
+    assert (stream[count:] == EMPTY_ROW).all()
+
+
+@pytest.mark.parametrize(
+    ("ramp", "words"),
+    [
+        (((0, 8),), "batch 0 after batch 0"),
+        (((5, 8), (5, 16)), "batch 5 after batch 5"),
+        (((5, 6),), "6 rows from batch 5 on, no multiple of the microbatch of 4"),
+        (((5, 0),), "0 rows"),
+    ],
+)
+def test_ramps_that_cannot_be_are_refused(ramp: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_ramp(ramp, microbatch_size=4)
 
 
 def test_seeking_far_asks_for_that_batch_alone() -> None:

@@ -201,7 +201,7 @@ def test_version_1_is_restored_and_said_to_carry_no_checksums(tmp_path):
         found = checkpointer.resume(abstract(state, (1, 8)))
         assert found is not None
         assert_same(state, found.state)
-        assert (found.step, found.meta) == (10, {"data": {"cursor": 10}, "incidents": []})
+        assert (found.step, found.meta) == (10, {"data": {"cursor": 10}, "incidents": [], "spikes": {}})
         assert_same(checkpointer.restore_params()[0], make_state().params)
         assert len(said) == 1
         assert "checkpoint 10" in said[0]

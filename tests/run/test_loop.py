@@ -1,5 +1,6 @@
 """The loop alone, on steps that compute nothing: what it saves, what it looks at, and what it costs."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from jaxlm.data.batches import DataState
 from jaxlm.io.metrics import SilentWriter
 from jaxlm.io.progress import Progress
-from jaxlm.run import loop
+from jaxlm.run import cadence as cadences
+from jaxlm.run.cadence import Cadence
 from jaxlm.run.incidents import Incidents, describe
-from jaxlm.run.loop import Cadence, Job, run_loop
+from jaxlm.run.interval import Interval
+from jaxlm.run.loop import Job, run_loop
+from jaxlm.run.position import Position
 from jaxlm.run.signals import StopRequest
 from jaxlm.train.state import TrainState
 
@@ -54,18 +58,17 @@ def saves(job) -> dict[int, Any]:
     return job.checkpointer.metas
 
 
-def make_job(tmp_path, step_fn, cadence, *, num_steps=12, first=0, incidents=None):
+def make_job(tmp_path, step_fn, cadence, *, num_steps=12, incidents=None):
     fakes: dict[str, Any] = {"checkpointer": Saves()}
     return Job(
         num_steps=num_steps,
-        step_fn=step_fn,
-        batches=iter((100 + i, {}) for i in range(first, num_steps)),
-        data_state=DataState(100 + first),
+        compile_step=lambda rows, adjustment: step_fn,
+        open_batches=lambda data: contextlib.nullcontext(iter((i, {}) for i in range(data.cursor, 100 + num_steps))),
         evaluate=lambda state: {"eval/loss": 2.0},
         sample=lambda state, step: None,
         cadence=cadence,
-        tokens_per_step=1,
-        flops_per_step=1.0,
+        tokens_per_row=1,
+        flops_per_row=1.0,
         peak_flops=None,
         writer=SilentWriter(),
         progress=Progress(num_steps, stream=open(tmp_path / "progress", "w")),
@@ -77,7 +80,7 @@ def make_job(tmp_path, step_fn, cadence, *, num_steps=12, first=0, incidents=Non
 def run(job, state):
     try:
         with StopRequest() as stop:
-            return run_loop(job, state, stop)
+            return run_loop(job, Position(state, DataState(100 + state.step)), stop)
     finally:
         job.progress._stream.close()
 
@@ -104,7 +107,6 @@ def test_a_resumed_run_goes_on_with_the_list(tmp_path):
         tmp_path,
         steps_that_fail_at(3, 7, 8, 11),
         Cadence(6, None, 4),
-        first=4,
         incidents=Incidents(saves(job)[4]["incidents"], skipped=1),
     )
     run(again, state_at(4, skipped=1))
@@ -122,7 +124,7 @@ def test_the_mean_loss_of_an_interval_survives_a_save_inside_it(tmp_path):
 
 def test_the_clock_asks_for_saves(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(cadences.time, "monotonic", lambda: now[0])
 
     def step_fn(state, batch):
         now[0] += 25.0
@@ -139,15 +141,15 @@ def test_the_loop_itself_costs_next_to_nothing(tmp_path, monkeypatch):
     metrics["skipped"] = jnp.int32(0)
     num_steps = 2000
     job = make_job(tmp_path, lambda state, batch: (state, metrics), Cadence(10**6, None, None), num_steps=num_steps)
-    fetch, fetching = loop._Interval.fetch, [0.0]
+    look, fetching = Interval.look, [0.0]
 
     def timed(interval):
         start = time.perf_counter()
-        found = fetch(interval)
+        found = look(interval)
         fetching[0] += time.perf_counter() - start
         return found
 
-    monkeypatch.setattr(loop._Interval, "fetch", timed)
+    monkeypatch.setattr(Interval, "look", timed)
     start = time.perf_counter()
     run(job, state)
     each = (time.perf_counter() - start - fetching[0]) / num_steps

@@ -219,6 +219,8 @@ def test_dropped_updates_are_written_down(command, tmp_path):
         "6",
         "--checkpoint.save-every",
         "3",
+        "--spikes.response",
+        "note",
     )
     code, out, err = finish(command(*argv))
     assert code == 0, err
@@ -228,11 +230,30 @@ def test_dropped_updates_are_written_down(command, tmp_path):
 
     figures = json.loads(out.splitlines()[-1], parse_constant=no_nan)
     incidents = json.loads((tmp_path / "run" / "incidents.json").read_text())
-    assert figures["train/skipped"] == len(incidents) > 0
-    assert f"step {incidents[0]['step']}: loss or gradient not finite" in err
+    dropped = [incident for incident in incidents if incident["kind"] == "not_finite"]
+    assert figures["train/skipped"] == len(dropped) > 0
+    assert f"step {dropped[0]['step']}: loss or gradient not finite" in err
     _, meta = parameters(tmp_path / "run")
     assert meta["incidents"] == incidents
-    assert all(incident["batch_id"] == incident["step"] - 1 for incident in incidents)
+    assert all(incident["batch_id"] == incident["step"] - 1 for incident in dropped)
+
+
+def test_a_hopeless_run_stops_with_a_diagnosis_and_can_be_started_again(command, tmp_path):
+    argv = ("--optimizer.name", "adamw", "--num-steps", "8", "--checkpoint.save-every", "3", "--spikes.max-rollbacks")
+    rate = ("--optimizer.peak-lr", "1e25")
+    for times in (1, 2):
+        code, out, err = finish(command(*argv, "1", *rate))
+        assert code == 3, err
+        figures = json.loads(out.splitlines()[-1])
+        assert (figures["stopped_by"], figures["step"]) == ("incidents", 0)
+        assert "lower optimizer.peak_lr" in figures["diagnosis"]
+        assert figures["diagnosis"] in err
+        kinds = [one["kind"] for one in json.loads((tmp_path / "run" / "incidents.json").read_text())]
+        assert kinds.count("stopped") == times
+        assert not (tmp_path / "run" / "done.json").exists()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Incidents" in page
+    assert "<h2>Time" in page
 
 
 def test_dry_run_trains_nothing(command, tmp_path):

@@ -175,6 +175,7 @@ def test_a_run_that_stands_still_is_ended(config_file, tmp_path):
         (-15, False, False, "preempted"),
         (130, False, True, "stopped"),
         (2, False, False, "refused"),
+        (3, False, True, "stopped"),
         (2, False, True, "crashed"),
         (134, False, True, "crashed"),
         (-9, False, False, "crashed"),
