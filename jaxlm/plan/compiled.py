@@ -57,7 +57,8 @@ def parse_out_of_memory(message: str) -> OutOfMemory | None:
     buffers.sort(key=lambda buffer: -buffer.num_bytes)
     if used is None:
         return OutOfMemory(None, None, tuple(buffers), "unknown")
-    what = "temporaries" if "temporaries" in used[0] else "all"
+    # It says temporaries and counts arguments and results too: an array of 20 GiB plus one "requires" 48.
+    what = "early sum" if "temporaries" in used[0] else "all"
     return OutOfMemory(_bytes(used[1], used[2]), _bytes(used[3], used[4]), tuple(buffers), what)
 
 

@@ -65,6 +65,17 @@ def _largest(text: str) -> int:
     return max((shape_bytes(f"{kind}[{dims}]") for kind, dims in _SHAPE.findall(text)), default=0)
 
 
+def _start_bytes(kind: str, result: str) -> int:
+    """Bytes of the whole arrays of an asynchronous collective, from what its start gives: ``(in, out)``, or where
+    several are sent as one ``((in, in), (out, out))``; of an all-reduce what goes out alone."""
+    if kind == "all-reduce":
+        return shape_bytes(result)
+    if not result.startswith("(("):
+        return _largest(result)
+    taken, _, given = result.partition("), (")
+    return shape_bytes(taken if kind == "reduce-scatter" else given)
+
+
 def _mesh_groups(axes: str, chosen: str) -> np.ndarray:
     """Groups named by axes of a mesh: ``'a'=4,'b'=2`` and ``'a'``, or ``'a':(2)2``, the inner half of it."""
     sizes = {name: int(size) for name, size, _, _ in _AXIS.findall(axes)}
@@ -186,8 +197,7 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
             groups = _groups(rest)
             permute = kind == "collective-permute"
             group = num_devices if groups is None else groups.shape[1]
-            # What an asynchronous one gives is a tuple of what goes in and what comes out.
-            size = _largest(result) if opcode.endswith("-start") else shape_bytes(result)
+            size = _start_bytes(kind, result) if opcode.endswith("-start") else shape_bytes(result)
             if kind == "reduce-scatter":
                 size *= 1 if opcode.endswith("-start") else group
             if kind == "all-reduce" and "reduce-scatter" in name:

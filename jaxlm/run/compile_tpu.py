@@ -8,6 +8,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -95,8 +96,16 @@ def described_devices(topology: Topology) -> list[Any]:
     return list(found.devices)
 
 
-def compile_for(config: PretrainConfig, topology: Topology, *, hlo_path: str | None = None) -> dict[str, Any]:
-    """Compiles the step of ``config`` for ``topology``; the figures as a JSON object.
+def compile_for(
+    config: PretrainConfig,
+    topology: Topology,
+    *,
+    hlo_path: str | None = None,
+    platform: str = "tpu",
+    describe: Callable[[Topology], list[Any]] = described_devices,
+) -> dict[str, Any]:
+    """Compiles the step of ``config`` for ``topology``; the figures as a JSON object. ``describe``: the topology as
+    devices of ``platform`` that can be compiled for.
 
     Raises UserError, before anything is compiled, where mesh, batch or model do not divide.
     """
@@ -104,8 +113,8 @@ def compile_for(config: PretrainConfig, topology: Topology, *, hlo_path: str | N
     if config.model.vocab_size is None:
         raise UserError("model.vocab_size=None is the tokenizer's, and there is none here: give --model.vocab-size")
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there is left alone
-    config = dataclasses.replace(config, model=for_platform(config.model, "tpu"))
-    mesh = make_mesh(config.mesh, described_devices(topology))
+    config = dataclasses.replace(config, model=for_platform(config.model, platform))
+    mesh = make_mesh(config.mesh, describe(topology))
     check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
     model = make_model(config.model, config.mesh.activations)
     tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
@@ -212,7 +221,7 @@ def _found(
     flops = figures["flops_per_chip"]
     return {
         "bytes_per_device": memory,
-        "fits": True,  # the compiler's own verdict: it refuses what does not
+        "fits": memory["peak"] <= topology.chip.hbm_bytes,  # libtpu refuses what does not; the compiler for GPUs says
         "collectives": summarise(collectives),
         "largest_collectives": [c._asdict() | {"wire_bytes": round(c.wire_bytes)} for c in collectives[:8]],
         "roofline": roofline(
@@ -236,6 +245,7 @@ def _refused(message: str, config: PretrainConfig, topology: Topology, estimate:
     advice = advise(found.buffers, config.model, seq_len=config.data.seq_len, loss_chunk=config.loss_chunk)
     done = "set model.remat_policy=full; " if getattr(config.model, "remat_policy", "") == "full" else "\n"
     advice = [*advice, *(f"{term.name}: {term.lower.replace(done, '')}" for term in estimate.terms[:3])]
+    advice.append(f"python -m tools.plan run CONFIG --topology {topology.name} names meshes and microbatches that fit")
     terms = [{"num_bytes": term.num_bytes, "shape": f"{term.name} (estimate)"} for term in estimate.terms]
     return {
         "fits": False,

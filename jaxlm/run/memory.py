@@ -17,21 +17,21 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
     """Bytes on one device for a run of ``config`` (its model resolved) on ``mesh``."""
     sizes = dict(mesh.shape)
     rows = math.ceil(config.microbatch_size / batch_ways(mesh))
-    kept, logits = step_bytes(
+    step = step_bytes(
         config.model,
         rows=rows,
         seq_len=config.data.seq_len,
         model_ways=sizes["model"],
         expert_ways=sizes["expert"],
+        loss_chunk=config.loss_chunk,
+        context_ways=sizes["context"],
+        stream_ways=sizes["model"] if config.mesh.sequence_parallel else 1,
     )
-    kept, logits = kept // sizes["context"], logits // sizes["context"]  # of every row a part
-    if config.loss_chunk is not None:
-        logits = logits * min(config.loss_chunk, config.data.seq_len) // config.data.seq_len
     return estimate_memory(
         param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),
         state_bytes=sharded_bytes(layout.abstract, layout.specs, sizes),
-        kept=kept,
-        logits=logits,
+        step=step,
+        accumulates=config.grad_accum_steps > 1,
     )
 
 

@@ -100,6 +100,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     if slices == 1:
         with contextlib.suppress(NotImplementedError):  # an axis that is no product of the torus's own sides
             return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=list(devices))
+        arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(arranged, AXES, axis_types=axis_types)
     if sizes["data"] % slices:
         raise UserError(
             f"mesh.data={sizes['data']} is not a multiple of the {slices} slices of the devices: only copies of the "

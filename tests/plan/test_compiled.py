@@ -46,7 +46,7 @@ def test_the_early_refusal_has_a_number_and_no_buffers():
     found = parse_out_of_memory(EARLY)
     assert found is not None
     assert (found.used, found.capacity, found.buffers) == (int(33.58 * GIB), int(15.75 * GIB), ())
-    assert found.what == "temporaries"
+    assert found.what == "early sum"
 
 
 def test_the_late_refusal_ranks_buffers():

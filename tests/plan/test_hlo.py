@@ -107,3 +107,16 @@ def test_a_program_compiled_here():
     rows = summarise(find_collectives(step.lower(x).compile().as_text() or "", num_devices=8))
     assert set(rows) == {"all-reduce"}
     assert rows["all-reduce"]["bytes"] == rows["all-reduce"]["runs"] * 2 * 16 * 7 // 8
+
+
+GPU = """ENTRY %main (x: f32[8]) -> f32[8] {
+  %ag = ((bf16[256,8]{1,0}, bf16[256,4]{1,0}), (bf16[2048,8]{1,0}, bf16[2048,4]{1,0})) all-gather-start(%a, %b), replica_groups=[1,8]<=[8]
+  %rs = ((bf16[2048,8]{1,0}, bf16[2048,4]{1,0}), (bf16[256,8]{1,0}, bf16[256,4]{1,0})) reduce-scatter-start(%c, %d), replica_groups=[1,8]<=[8]
+  %ar = (f32[100]{0}, f32[28]{0}) all-reduce-start(%e, %f), replica_groups=[1,8]<=[8]
+}
+"""  # noqa: E501
+
+
+def test_what_gpus_send_as_one_counts_whole():
+    sizes = {c.kind: c.num_bytes for c in find_collectives(GPU, num_devices=8)}
+    assert sizes == {"all-gather": 2048 * 12 * 2, "reduce-scatter": 2048 * 12 * 2, "all-reduce": 512}

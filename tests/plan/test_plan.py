@@ -6,8 +6,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.models.decoder import DecoderConfig
+from jaxlm.plan.activations import StepBytes, decoder_step_bytes
 from jaxlm.plan.flops import attention_flops_per_token, peak_flops, train_flops_per_token
-from jaxlm.plan.memory import activation_bytes, estimate_memory, sharded_bytes
+from jaxlm.plan.memory import estimate_memory, sharded_bytes
 from jaxlm.plan.params import count_decoder_params
 
 GPT2 = DecoderConfig(
@@ -63,9 +64,20 @@ def test_sharded_bytes_divide_by_the_axes_of_each_spec():
 )
 def test_what_the_advice_names_lowers_its_term(change, term):
     def bytes_of(config):
-        kept, logits = activation_bytes(config, rows=8, seq_len=1024)
-        estimate = estimate_memory(param_bytes=10, state_bytes=30, kept=kept, logits=logits)
-        assert estimate.total == sum(t.num_bytes for t in estimate.terms)
+        estimate = estimate_memory(
+            param_bytes=10, state_bytes=30, step=decoder_step_bytes(config, rows=8, seq_len=1024)
+        )
         return {t.name: t.num_bytes for t in estimate.terms}
 
     assert bytes_of(DecoderConfig(**{**vars(GPT2), **change}))[term] < 0.5 * bytes_of(GPT2)[term]
+
+
+def test_the_loss_and_the_backward_pass_are_not_held_at_once():
+    small, large = (
+        estimate_memory(param_bytes=10, state_bytes=30, step=StepBytes(kept=100, layer=20, weights=5, logits=logits))
+        for logits in (1, 1000)
+    )
+    assert small.total == 30 + 100 + 10 + 20 + 5
+    assert large.total == 30 + 100 + 1000
+    summed = estimate_memory(param_bytes=10, state_bytes=30, step=StepBytes(100, 20, 5, 1), accumulates=True)
+    assert summed.total == small.total + 10

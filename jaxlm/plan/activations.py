@@ -1,0 +1,155 @@
+"""What one microbatch of a decoder holds on one device beside the state: what waits for the backward pass, a layer at
+work, its weights gathered, the logits.
+
+Widths follow from what autodiff saves of each operation; how many such arrays the compiler holds at once does not, and
+is fitted (`Constants`).
+"""
+
+import math
+from typing import NamedTuple
+
+from jaxlm.core.dtypes import as_dtype
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.nn.mlp import GATED
+from jaxlm.plan.params import attention_params, feed_forward_params
+
+LANES = 128
+"""A TPU keeps arrays in tiles of 8 x 128 elements (narrow types more rows): the last dimension is padded to it."""
+
+
+class Constants(NamedTuple):
+    """How many arrays of a kind the TPU's compiler holds at once: what the formulas cannot say."""
+
+    inner: float
+    """Arrays of the MLP's width, of those of one layer's backward pass (recomputed forward, and gradients)."""
+    experts: float
+    """The same of experts, each token's copies counted: nothing is fused into the kernels of their products."""
+    stream: float
+    """Arrays of the model's width, and of attention's."""
+    weights: float
+    """A layer's weights in the compute dtype, gathered over fsdp, or their gradients before they are split."""
+    logits: float
+    """Arrays [rows, chunk, vocabulary] in f32: the logits, and their gradient in the compute dtype."""
+    table: float
+    """The head's kernel in f32, gathered over fsdp, or its gradient."""
+
+
+CALIBRATED = Constants(inner=1.4, experts=3.84, stream=5.38, weights=0.21, logits=1.45, table=1.17)
+"""Fitted by ``python -m tools.plan calibrate`` on half of ``experiments/plan_grid.csv`` (libtpu 0.0.42.1); see
+docs/plan.md for how well it foretells the other half."""
+
+
+class StepBytes(NamedTuple):
+    """Bytes on one device, by what they are for."""
+
+    kept: int
+    """Between the forward and the backward pass of all layers."""
+    layer: int
+    """While one layer's backward pass works."""
+    weights: int
+    """One layer's weights and their gradients, whole over fsdp."""
+    logits: int
+    """Logits and the head's table, while the loss is worked out."""
+
+
+class _Widths(NamedTuple):
+    """Elements a token in one layer on one device."""
+
+    queries: float
+    keys: float
+    """Keys; as many again for values where `values` says so."""
+    values: float
+    out: float
+    inner: float
+    """One array of the MLP's width. A token's experts each have one, and a device has room for all tokens of its
+    expert group, since all may choose its experts."""
+    routed: float
+    """One array of the model's width, an entry for each token and expert."""
+
+
+def _widths(config: DecoderConfig, model_ways: int, expert_ways: int) -> _Widths:
+    """Heads that do not divide over ``model_ways`` are whole on each device; key heads alone are copied to queries."""
+    heads = config.num_heads / (model_ways if config.num_heads % model_ways == 0 else 1)
+    kv_heads = config.kv_heads / model_ways
+    if config.kv_heads % model_ways:
+        kv_heads = heads
+    keys, values = kv_heads * config.qk_width, kv_heads * config.v_width
+    if config.mla is not None:
+        c = config.mla
+        keys += c.kv_lora_rank + c.qk_rope_head_dim + (c.q_lora_rank or 0)
+    inner, routed = config.mlp_width / model_ways, 0.0
+    if config.moe is not None:
+        copies = expert_ways * config.moe.top_k
+        inner = (copies * config.mlp_width + (config.moe.shared_dim or 0)) / model_ways
+        routed = float(copies * config.model_dim)
+    return _Widths(heads * config.qk_width, keys, values, heads * config.v_width, inner, routed)
+
+
+def _padding(config: DecoderConfig) -> float:
+    """How much larger the kernel's arrays [.., position, head width] are in memory."""
+    if config.attention != "splash":
+        return 1.0
+    return math.ceil(config.qk_width / LANES) * LANES / config.qk_width
+
+
+def kept_per_token(config: DecoderConfig, *, model_ways: int = 1, expert_ways: int = 1, stream_ways: int = 1) -> float:
+    """Bytes a token that one layer keeps for its backward pass, attention weights aside. ``stream_ways``: devices that
+    split the stream between products (``model``, with sequence-parallel norms).
+
+    full: the layer's input. dots: also the outputs of its products but the last (ragged products of experts are not
+    kept). none: what autodiff saves of every operation, in the dtype it is made in: norms work in f32.
+    """
+    item, d = as_dtype(config.compute_dtype).itemsize, config.model_dim / stream_ways
+    w = _widths(config, model_ways, expert_ways)
+    ups = 2 if config.mlp in GATED else 1
+    if config.remat_policy == "full":
+        return item * d
+    if config.remat_policy == "dots":
+        inner = w.inner if config.moe is None else (config.moe.shared_dim or 0) / model_ways
+        stream = d if config.parallel_block else 2 * d
+        return item * (stream + w.queries + w.keys + w.values + ups * inner)
+    norms = (1 if config.parallel_block else 2) + (2 if config.output_norms else 0)
+    kept = norms * (3 * 4 + item) * d + item * d
+    if config.qk_norm:
+        kept += 3 * 4 * (w.queries + w.keys)
+    kept += item * (_padding(config) * (w.queries + w.keys + w.values + w.out) + w.out)
+    if config.moe is None:
+        return kept + item * 6 * w.inner
+    return kept + item * (2 * w.routed + (ups + 1) * w.inner)
+
+
+def layer_params(config: DecoderConfig, *, model_ways: int = 1, expert_ways: int = 1) -> float:
+    """Parameters of one layer that a device multiplies with: its share over model and expert, whole over fsdp."""
+    feed_forward, _ = feed_forward_params(config)
+    return (attention_params(config) + feed_forward / (1 if config.moe is None else expert_ways)) / model_ways
+
+
+def decoder_step_bytes(
+    config: DecoderConfig,
+    *,
+    rows: int,
+    seq_len: int,
+    model_ways: int = 1,
+    expert_ways: int = 1,
+    context_ways: int = 1,
+    stream_ways: int = 1,
+    loss_chunk: int | None = None,
+    constants: Constants = CALIBRATED,
+) -> StepBytes:
+    """For one device's rows of one microbatch. ``context_ways``: devices that split the positions of a row."""
+    item, tokens = as_dtype(config.compute_dtype).itemsize, rows * seq_len / context_ways
+    w = _widths(config, model_ways, expert_ways)
+    per_token = kept_per_token(config, model_ways=model_ways, expert_ways=expert_ways, stream_ways=stream_ways)
+    kept = config.num_layers * tokens * per_token
+    scores = 0.0
+    if config.attention in ("auto", "xla"):  # the kernels of cuDNN and splash hold no [t, t] weights
+        scores = tokens * w.queries / config.qk_width * seq_len * (item + 1)
+        kept += config.num_layers * scores if config.remat_policy == "none" else 0.0
+    stream = config.model_dim + w.routed + _padding(config) * (w.queries + w.keys + w.values + w.out)
+    inner = constants.inner if config.moe is None else constants.experts
+    layer = item * tokens * (inner * w.inner + constants.stream * stream) + scores
+    weights = constants.weights * item * layer_params(config, model_ways=model_ways, expert_ways=expert_ways)
+    chunk = seq_len if loss_chunk is None else min(loss_chunk, seq_len)
+    vocab = config.padded_vocab_size / model_ways
+    logits = 4 * vocab * (constants.logits * rows * chunk / context_ways + constants.table * config.model_dim)
+    return StepBytes(math.ceil(kept), math.ceil(layer), math.ceil(weights), math.ceil(logits))

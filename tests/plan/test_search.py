@@ -1,0 +1,107 @@
+"""The mesh that a plan recommends, and why not another."""
+
+import math
+
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.models.decoder import DecoderConfig, MoeConfig
+from jaxlm.plan.search import HEADROOM, Workload, meshes, search
+from jaxlm.plan.topology import parse_topology
+from jaxlm.plan.traffic import estimate_collectives
+
+MODEL = DecoderConfig(
+    vocab_size=32000,
+    num_layers=32,
+    model_dim=4096,
+    num_heads=32,
+    num_kv_heads=8,
+    mlp_dim=14336,
+    compute_dtype="bfloat16",
+    attention="splash",
+)
+STATE = 12 * 7_000_000_000
+SIZES = {"data": 1, "stage": 1, "fsdp": 1, "expert": 1, "context": 1, "model": 1}
+
+
+def state_bytes(sizes):
+    """Of a model of 7 B parameters that divides as one would wish."""
+    if sizes["model"] == 16:
+        raise UserError("dimension 1 of 'layers/attn/k/kernel', 8, does not divide over mesh.model=16")
+    ways = sizes["fsdp"] * sizes["model"] * sizes["expert"]
+    return STATE // 3 // ways, STATE // ways
+
+
+WORK = Workload(MODEL, 4096, 256, state_bytes)
+
+
+def test_every_mesh_is_tried_once():
+    found = [tuple(sizes.values()) for sizes in meshes(8, ("data", "fsdp", "model"), {"expert": 2})]
+    assert len(found) == len(set(found)) == 6
+    assert all(math.prod(sizes) == 8 for sizes in found)
+    assert list(meshes(8, ("data", "fsdp"), {"expert": 3})) == []
+
+
+def test_what_is_recommended_fits_and_nothing_that_fits_is_faster():
+    topology = parse_topology("v5p:2x4x4")
+    best, refused = search(WORK, topology)
+    assert best is not None
+    assert best.memory.total <= HEADROOM * topology.chip.hbm_bytes
+    assert best.axis_sizes["fsdp"] > 1
+    reasons = {tuple(r.axis_sizes.values()): r.reason for r in refused}
+    assert len(reasons) == len(refused)
+    copies = next(r for r in refused if r.axis_sizes["data"] == 32)
+    assert "does not fit" in copies.reason or copies.plan is not None
+    for refusal in refused:
+        if refusal.plan is not None and "does not fit" not in refusal.reason:
+            assert refusal.plan.time["sum_seconds"] >= best.time["sum_seconds"]
+    assert any("does not divide: dimension 1" in r.reason for r in refused)
+    assert any("does not divide: 1 experts" in r.reason for r in refused)
+
+
+def test_where_nothing_fits_the_nearest_comes_first():
+    best, refused = search(WORK, parse_topology("v5e:2x2"))
+    assert best is None
+    totals = [r.plan.memory.total for r in refused if r.plan is not None]
+    assert totals == sorted(totals)
+    assert "does not fit" in refused[0].reason
+    assert "GiB at least" in refused[0].reason
+
+
+def test_an_axis_may_be_fixed():
+    best, refused = search(WORK, parse_topology("v5p:2x4x4"), fixed={"model": 2})
+    assert best is not None
+    assert {best.axis_sizes["model"], *(r.axis_sizes["model"] for r in refused)} == {2}
+
+
+@pytest.mark.parametrize(
+    ("axes", "kinds"),
+    [
+        ({"fsdp": 8}, {"all-gather", "reduce-scatter", "all-reduce"}),
+        ({"data": 8}, {"all-reduce"}),
+        ({"model": 8}, {"all-reduce"}),
+        ({}, set()),
+    ],
+)
+def test_what_is_sent_follows_from_the_axes(axes, kinds):
+    found = estimate_collectives(
+        MODEL, rows=2, seq_len=4096, axis_sizes=SIZES | axes, grad_accum_steps=1, loss_chunk=512
+    )
+    assert {c.kind for c in found} == kinds
+    twice = estimate_collectives(
+        MODEL, rows=1, seq_len=4096, axis_sizes=SIZES | axes, grad_accum_steps=2, loss_chunk=512
+    )
+    sent, sent_twice = (sum(c.wire_bytes for c in cs) for cs in (found, twice))
+    if "model" in axes:
+        assert sent_twice == sent  # of activations, which the microbatches share
+    elif axes:
+        assert sent_twice == 2 * sent  # of weights and gradients, each time
+
+
+def test_experts_send_their_tokens():
+    model = DecoderConfig(**{**vars(MODEL), "moe": MoeConfig()})
+    found = estimate_collectives(
+        model, rows=2, seq_len=4096, axis_sizes=SIZES | {"expert": 8}, grad_accum_steps=1, loss_chunk=512
+    )
+    tokens = [c for c in found if "tokens" in c.name]
+    assert tokens[0].num_bytes == 8 * 2 * 4096 * 4096 * 2
