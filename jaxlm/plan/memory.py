@@ -1,7 +1,7 @@
 """Bytes that one device must hold to train: the state exactly, the rest by `plan.activations`."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +11,6 @@ from jaxlm.core.types import PyTree
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.activations import StepBytes
 
-PHASES = ("loss", "backward")
-
 
 class MemoryTerm(NamedTuple):
     """One row of the estimate."""
@@ -21,20 +19,17 @@ class MemoryTerm(NamedTuple):
     num_bytes: int
     lower: str
     """What to change in the config to make it smaller."""
-    phase: Literal["loss", "backward"] | None = None
-    """When it is held: while the loss is worked out, while a layer's backward pass works; None = all the time."""
 
 
 class MemoryEstimate(NamedTuple):
-    """Bytes a device, largest term first."""
+    """Bytes a device at the peak, largest term first."""
 
     terms: tuple[MemoryTerm, ...]
 
     @property
     def total(self) -> int:
         """The most that is held at once."""
-        by_phase = {phase: sum(t.num_bytes for t in self.terms if t.phase == phase) for phase in (None, *PHASES)}
-        return by_phase[None] + max(by_phase[phase] for phase in PHASES)
+        return sum(term.num_bytes for term in self.terms)
 
 
 def sharded_bytes(shapes: PyTree, specs: PyTree, axis_sizes: dict[str, int]) -> int:
@@ -60,19 +55,23 @@ def estimate_memory(
     *, param_bytes: int, state_bytes: int, step: StepBytes, accumulates: bool = False
 ) -> MemoryEstimate:
     """Bytes on one device: its share of parameters (``param_bytes``, also those of their gradients), of the whole
-    state (``state_bytes``, parameters included), and what a microbatch holds. ``accumulates``: gradients of several
+    state (``state_bytes``, parameters included), and what a microbatch holds when it holds most: while the loss is
+    worked out, or while one layer's backward pass works. ``accumulates``: gradients of several
     microbatches are summed, in arrays of their own."""
     smaller_rows = "raise grad_accum_steps, lower global_batch_size or data.seq_len, or add devices to mesh.data"
-    terms = (
+    always = (
         MemoryTerm(
             "parameters", param_bytes, "raise mesh.fsdp, expert or model, or lower model.model_dim or num_layers"
         ),
         MemoryTerm("optimiser and EMA", state_bytes - param_bytes, "raise mesh.fsdp, or use optimizer.name=adafactor"),
-        MemoryTerm("gradients", param_bytes, "raise mesh.fsdp or mesh.model", "backward"),
         MemoryTerm("gradient sums", param_bytes if accumulates else 0, "raise mesh.fsdp or mesh.model"),
         MemoryTerm("activations", step.kept, f"set model.remat_policy=full; {smaller_rows}"),
-        MemoryTerm("a layer at work", step.layer, f"{smaller_rows}; or raise mesh.model", "backward"),
-        MemoryTerm("gathered weights", step.weights, "raise mesh.model or mesh.expert", "backward"),
-        MemoryTerm("logits", step.logits, f"set loss_chunk, to 512 or so; {smaller_rows}; or raise mesh.model", "loss"),
     )
-    return MemoryEstimate(tuple(sorted((term for term in terms if term.num_bytes), key=lambda term: -term.num_bytes)))
+    backward = (
+        MemoryTerm("gradients", param_bytes, "raise mesh.fsdp or mesh.model"),
+        MemoryTerm("a layer at work", step.layer, f"{smaller_rows}; or raise mesh.model"),
+        MemoryTerm("gathered weights", step.weights, "raise mesh.model or mesh.expert"),
+    )
+    loss = (MemoryTerm("logits", step.logits, f"set loss_chunk, to 512 or so; {smaller_rows}; or raise mesh.model"),)
+    held = always + max(backward, loss, key=lambda terms: sum(term.num_bytes for term in terms))
+    return MemoryEstimate(tuple(sorted((term for term in held if term.num_bytes), key=lambda term: -term.num_bytes)))

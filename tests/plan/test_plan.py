@@ -69,7 +69,7 @@ def test_what_the_advice_names_lowers_its_term(change, term):
         )
         return {t.name: t.num_bytes for t in estimate.terms}
 
-    assert bytes_of(DecoderConfig(**{**vars(GPT2), **change}))[term] < 0.5 * bytes_of(GPT2)[term]
+    assert bytes_of(DecoderConfig(**{**vars(GPT2), **change})).get(term, 0) < 0.5 * bytes_of(GPT2)[term]
 
 
 def test_the_loss_and_the_backward_pass_are_not_held_at_once():
