@@ -70,6 +70,26 @@ def draw_curves(
     return out.svg
 
 
+def draw_layers(title: str, steps: np.ndarray, values_ls: np.ndarray, *, log: bool = False) -> str:
+    """One figure of every layer over the steps as colours, the first layer at the bottom: an ``<svg>`` text. NaN is
+    left blank; ``log``: colours by the logarithm, for which values must be positive."""
+    from matplotlib.colors import LogNorm
+
+    with _picture(title) as (axes, out):
+        finite = values_ls[np.isfinite(values_ls)]
+        norm = LogNorm(finite.min(), max(finite.max(), finite.min() * 1.001)) if log else None
+        edges = np.concatenate([steps[:1] - np.diff(steps[:2], prepend=0)[-1], steps]) if len(steps) else steps
+        layers = np.arange(len(values_ls) + 1) - 0.5
+        mesh = axes.pcolormesh(
+            edges, layers, np.ma.masked_invalid(values_ls), norm=norm, cmap="viridis", rasterized=True
+        )
+        axes.figure.colorbar(mesh, ax=axes)
+        axes.set_xlabel("step")
+        axes.set_ylabel("layer")
+        axes.grid(False)
+    return out.svg
+
+
 class Bars(NamedTuple):
     """One series of bars: a value for each name; NaN draws none."""
 

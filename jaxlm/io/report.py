@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlm.io.generations_report import generations_section
 from jaxlm.io.goodput import Account, read_events
+from jaxlm.io.health_report import PREFIX, draw_health
 from jaxlm.io.metrics import read_lines
 from jaxlm.io.page import cards, completion, escape, grid_table, pictures, render_page, table
 from jaxlm.io.plots import Curve, draw_curves
@@ -56,6 +57,7 @@ def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None)
         pictures(draw_run(lines)),
         *_incidents(run.incidents_path),
         *_time(run.goodput_path),
+        *_health(lines),
         _samples(list(read_lines(run.samples_path))),
         *_comparisons(run.path),
         "<h2>Final figures</h2>",
@@ -68,6 +70,11 @@ def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None)
     ]
     write_text(run.report_path, render_page(name, body))
     return run.report_path
+
+
+def _health(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    drawn = draw_health(lines)
+    return ["<h2>Health <small>docs/health.md</small></h2>", pictures(drawn)] if drawn else []
 
 
 def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -109,7 +116,8 @@ def _curve(lines: Sequence[Mapping[str, Any]], key: str, label: str, **options: 
 
 def _final_figures(lines: Sequence[Mapping[str, Any]], final: Mapping[str, Any] | None) -> dict[str, Any]:
     """The last value of every logged figure, under what the finished run said of itself; known names first."""
-    last = {key: value for line in lines for key, value in line.items() if key != "time"} | dict(final or {})
+    last = {key: value for line in lines for key, value in line.items() if key != "time" and not key.startswith(PREFIX)}
+    last |= dict(final or {})
     ordered = [key for key in _NAMES if key in last]
     return {key: last[key] for key in [*ordered, *sorted(last.keys() - set(ordered))]}
 

@@ -11,8 +11,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
+from jaxlm.core.keys import Purpose, purpose_key
 from jaxlm.core.tree import count_params
-from jaxlm.core.types import Params, PyTree
+from jaxlm.core.types import Array, Batch, Params, PyTree
 from jaxlm.data.batches import BatchPlan, DataState, batch_keys, eval_plan, make_batch, train_plan
 from jaxlm.data.masking import make_masking
 from jaxlm.evals.perplexity import Sums, make_carried_eval_step, make_eval_step
@@ -25,6 +26,7 @@ from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.health import Health, Look
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
 from jaxlm.run.prepare import PreparedData
@@ -39,6 +41,7 @@ from jaxlm.run.setup import (
 )
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.train.health import make_health_step
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.responses import Adjustment
 from jaxlm.train.state import TrainState
@@ -164,14 +167,42 @@ class Assembly:
 
     def compile_step(self, rows: int, adjustment: Adjustment) -> StepFn:
         """The train step for batches of so many rows, compiled for the mesh."""
-        optimizer = self.config.optimizer.adjusted(rate_factor=adjustment.rate_factor, b2=adjustment.b2)
-        microbatches = rows // self.config.microbatch_size
-        config = dataclasses.replace(
-            self.config, optimizer=optimizer, global_batch_size=rows, grad_accum_steps=microbatches, batch_ramp=()
-        )
-        step = step_of(config, self.model, self._optimizer(optimizer), streamed=self.plan.rows.streamed)
+        config = self._config_of(rows, adjustment)
+        step = step_of(config, self.model, self._optimizer(config.optimizer), streamed=self.plan.rows.streamed)
         batch = abstract_batch(batch_keys(self.plan.rows), rows, config.data.seq_len, self.mesh)
         return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
+
+    def _config_of(self, rows: int, adjustment: Adjustment) -> PretrainConfig:
+        """The config as it is for batches of so many rows, with the optimiser so adjusted."""
+        optimizer = self.config.optimizer.adjusted(rate_factor=adjustment.rate_factor, b2=adjustment.b2)
+        microbatches = rows // self.config.microbatch_size
+        return dataclasses.replace(
+            self.config, optimizer=optimizer, global_batch_size=rows, grad_accum_steps=microbatches, batch_ramp=()
+        )
+
+    def health(self, write: Callable[[int, dict[str, float]], None], note: Callable[[str], None]) -> Health | None:
+        """Looks at the run's health as often as the config asks; None = never."""
+        every = self.config.health_every
+        return None if every is None else Health(every, self._compile_look, write, note)
+
+    def _compile_look(self, rows: int, adjustment: Adjustment) -> Look:
+        """What looks at a state and a batch of so many rows; compiled when first called."""
+        config, streamed = self._config_of(rows, adjustment), self.plan.rows.streamed
+        health_step = make_health_step(
+            self.model.config,
+            lambda tx: step_of(config, self.model, tx, streamed=streamed),
+            self._optimizer(config.optimizer),
+            grad_accum_steps=config.grad_accum_steps,
+        )
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        jitted = jax.jit(health_step, out_shardings=everywhere)
+        key = jax.jit(lambda: purpose_key(config.seed, Purpose.DROPOUT), out_shardings=everywhere)()
+
+        def look(state: TrainState, batch: Batch) -> dict[str, Array]:
+            with jax.set_mesh(self.mesh):
+                return jitted(state, None, batch, key)
+
+        return look
 
     def fresh_state(self) -> TrainState:
         """Step 0: parameters drawn anew."""

@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "log_every",
     "eval_every",
     "eval_batch_size",
+    "health_every",
     "checkpoint",
     "spikes",
     "sample",
@@ -95,6 +96,9 @@ class PretrainConfig:
     eval_every: int | None = None
     """Steps between evaluations on the whole validation split; None = at the end only."""
     eval_batch_size: int = 32
+    health_every: int | None = None
+    """Steps between looks at what goes on layer by layer (`docs/health.md`), each about the cost of two steps; None =
+    never."""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "global_batch_size", "grad_accum_steps", "log_every", "eval_batch_size"):
@@ -102,6 +106,8 @@ class PretrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.eval_every is not None and self.eval_every < 1:
             raise ValueError(f"eval_every={self.eval_every} must be at least 1: use None for the end only")
+        if self.health_every is not None and self.health_every < 1:
+            raise ValueError(f"health_every={self.health_every} must be at least 1: use None to never look")
         if self.global_batch_size % self.grad_accum_steps:
             raise ValueError(
                 f"global_batch_size={self.global_batch_size} is not a multiple of "

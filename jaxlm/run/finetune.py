@@ -171,6 +171,9 @@ class Tuning:
             f"{config.global_batch_size} examples ({epochs:.1f} epochs)"
         )
 
+    def health(self, write: Any, note: Any) -> None:
+        """Fine-tuning is not looked at layer by layer."""
+
     def compile_step(self, rows: int, adjustment: Adjustment) -> StepFn:
         """The train step for batches of so many examples, compiled for the mesh."""
         config = self.config

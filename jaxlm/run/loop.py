@@ -18,6 +18,7 @@ from jaxlm.io.goodput import Goodput
 from jaxlm.io.metrics import MetricsWriter
 from jaxlm.io.progress import Progress, notice
 from jaxlm.run.cadence import Cadence, SaveTimer
+from jaxlm.run.health import Health
 from jaxlm.run.incidents import Incidents
 from jaxlm.run.interval import Figures, Interval
 from jaxlm.run.position import GoBack, Position
@@ -57,6 +58,8 @@ class Job:
     go_back: GoBack | None = None
     """Where to go on after a spike; None where the incidents ask for no rollback."""
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
+    health: Health | None = None
+    """Looks into the model before some steps; None = never."""
     figures: Figures = dataclasses.field(default_factory=dict)
     """What was last logged before it: stands until the run logs anew."""
     profile_dir: Path | None = None
@@ -136,8 +139,11 @@ class _Loop:
         job = self.job
         self.profiler.before(self.step)
         batch_id, batch, waited = self.next_batch()
-        rows = num_rows(batch)
-        step_fn = self.program(rows, adjustment_at(self.step + 1, job.incidents.responses))
+        rows, adjustment = num_rows(batch), adjustment_at(self.step + 1, job.incidents.responses)
+        step_fn = self.program(rows, adjustment)
+        if job.health is not None and job.health.due(self.step + 1):
+            with self.aside("evaluation"):
+                job.health.look(self.step + 1, self.state, batch, rows, adjustment)
         self.state, metrics = step_fn(self.state, batch)
         self.data_state = self.data_state.after(batch_id)
         self.profiler.after(self.step, self.state, job.progress)

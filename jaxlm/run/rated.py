@@ -38,8 +38,8 @@ def compile_rated_step(run: Assembly) -> Callable[..., Any]:
     update multiplied by ``rate``. Optimisers are linear in their rate, decay included."""
 
     def scaled(rate: Array) -> optax.GradientTransformation:
-        def update(grads: PyTree, state: PyTree, params: Any = None, **_: Any) -> tuple[Any, Any]:
-            updates, state = run.tx.update(grads, state, params)
+        def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+            updates, state = run.tx.update(updates, state, params)
             return jax.tree.map(lambda update: rate * update, updates), state
 
         return optax.GradientTransformation(run.tx.init, update)

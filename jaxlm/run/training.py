@@ -22,6 +22,7 @@ from jaxlm.io.progress import Progress
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
 from jaxlm.run.cadence import Cadence
+from jaxlm.run.health import Health
 from jaxlm.run.incidents import Incidents, describe
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import STOPPED, Job, Outcome, StepFn, run_loop
@@ -66,6 +67,10 @@ class AssembledRun(Protocol):
 
     def fresh_state(self) -> TrainState:
         """The state at step 0."""
+        ...
+
+    def health(self, write: Callable[[int, dict[str, float]], None], note: Callable[[str], None]) -> Health | None:
+        """Looks into the model before some steps; None = never."""
         ...
 
     def batches(self, state: DataState) -> AbstractContextManager[Iterator[tuple[int, Batch]]]: ...
@@ -195,7 +200,8 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
             incidents=incidents,
             go_back=after_spike,
             goodput=goodput,
-            figures=writer.last,
+            health=run.health(writer.write, progress.note),
+            figures={name: value for name, value in writer.last.items() if not name.startswith("health/")},
             profile_dir=directory.profile_path,
             profile_steps=profile_steps if is_first() else None,
         )
