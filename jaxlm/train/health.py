@@ -4,6 +4,7 @@ A second program, run at some steps on the same state and batch as the plain ste
 figures of `models.observe` it takes the one train step with an optimiser that also measures.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -107,7 +108,7 @@ def make_health_step(
     train_step = step_with(measured(tx))
 
     def health_step(state: TrainState, frozen: PyTree, batch: Batch, key: Array) -> dict[str, Array]:
-        watched = state.replace(opt_state=Measured(state.opt_state, unknown_figures(state.params)))
+        watched = dataclasses.replace(state, opt_state=Measured(state.opt_state, unknown_figures(state.params)))
         after, _ = train_step(watched, frozen, batch, key)
         figures: dict[str, Array] = dict(after.opt_state.figures)
         if config.family in OBSERVED:
