@@ -5,7 +5,7 @@ import pytest
 
 from jaxlm.scaling.rate_range import rate_range, smooth
 
-RATES = np.geomspace(1e-6, 1.0, 61)
+RATES: list[float] = np.geomspace(1e-6, 1.0, 61).tolist()
 
 
 def valley(diverges=True):
@@ -19,6 +19,7 @@ def test_steepest_lowest_and_diverged():
     found = rate_range(RATES, valley())
     assert found.steepest_lr == pytest.approx(1e-3, rel=0.3)
     assert 2e-3 < found.lowest_lr < 0.1
+    assert found.diverged_lr is not None
     assert 0.03 < found.diverged_lr < 0.3
     assert found.suggested_lr == found.steepest_lr
 
@@ -27,6 +28,7 @@ def test_divergence_caps_the_suggestion_and_may_be_missing():
     values = valley()
     values[np.searchsorted(RATES, 2.5e-3) :] = np.inf
     found = rate_range(RATES, values)
+    assert found.diverged_lr is not None
     assert found.suggested_lr == pytest.approx(found.diverged_lr / 4)
     assert rate_range(RATES, valley(diverges=False)).diverged_lr is None
 
