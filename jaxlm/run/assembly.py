@@ -170,7 +170,9 @@ class Assembly:
         config = self._config_of(rows, adjustment)
         step = step_of(config, self.model, self._optimizer(config.optimizer), streamed=self.plan.rows.streamed)
         batch = abstract_batch(batch_keys(self.plan.rows), rows, config.data.seq_len, self.mesh)
-        return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
+        return compile_train_step(
+            step, self.layout, batch, self.mesh, seed=config.seed, sequence_parallel=config.mesh.sequence_parallel
+        )
 
     def _config_of(self, rows: int, adjustment: Adjustment) -> PretrainConfig:
         """The config as it is for batches of so many rows, with the optimiser so adjusted."""

@@ -137,7 +137,7 @@ def compile_for(
     }
     step = step_of(config, model, tx, streamed=streamed)
     start = time.perf_counter()
-    lowered = lower_train_step(step, layout, batch, mesh, key=key)
+    lowered = lower_train_step(step, layout, batch, mesh, key=key, sequence_parallel=config.mesh.sequence_parallel)
     traced = time.perf_counter()
     try:
         compiled = lowered.compile()

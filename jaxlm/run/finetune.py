@@ -189,7 +189,9 @@ class Tuning:
             name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=batch_sharding(mesh, x.ndim))
             for name, x in self.data.train.items()
         }
-        return compile_train_step(step, self.layout, batch, self.mesh, seed=config.seed)
+        return compile_train_step(
+            step, self.layout, batch, self.mesh, seed=config.seed, sequence_parallel=config.mesh.sequence_parallel
+        )
 
     def fresh_state(self) -> TrainState:
         """Step 0: the base's parameters below a new head, or all of them new."""

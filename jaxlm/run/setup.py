@@ -21,6 +21,10 @@ from jaxlm.train.step import TrainStep
 BATCH_DTYPES = {"loss_mask": "float32"}
 """What is not int32 in a batch."""
 
+WHOLE_PRODUCTS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
+"""No product is taken apart to hide a gather or a sum behind its parts (MiB from which it is): with sequence-parallel
+norms XLA:TPU does so to all of them, and compiles for minutes in many GiB."""
+
 
 class StateLayout(NamedTuple):
     """The train state as shapes with shardings, and how to make it at step 0."""
@@ -107,12 +111,17 @@ def lower_train_step(
     *,
     key: Any,
     frozen: Any = None,
+    sequence_parallel: bool = False,
 ) -> jax.stages.Lowered:
     """The step traced for its shapes and shardings, not yet compiled; the state that goes in is donated. ``key`` may
-    be a ShapeDtypeStruct as well: for devices that are only described."""
+    be a ShapeDtypeStruct as well: for devices that are only described. ``sequence_parallel``: the model was made so."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere))
+    on_tpu = mesh.devices.flat[0].platform == "tpu"
+    options = WHOLE_PRODUCTS if sequence_parallel and on_tpu else None
+    jitted = jax.jit(
+        train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere), compiler_options=options
+    )
     with jax.set_mesh(mesh):
         return jitted.lower(layout.abstract, frozen, batch, key)
 
@@ -125,10 +134,13 @@ def compile_train_step(
     *,
     seed: int,
     frozen: Any = None,
+    sequence_parallel: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The step compiled for its shapes and shardings, its dropout key bound; the state that goes in is donated."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     # Computed where it will lie: nothing can be put on the devices of other processes.
     key = jax.jit(lambda: purpose_key(seed, Purpose.DROPOUT), out_shardings=everywhere)()
-    compiled = lower_train_step(train_step, layout, batch, mesh, key=key, frozen=frozen).compile()
+    compiled = lower_train_step(
+        train_step, layout, batch, mesh, key=key, frozen=frozen, sequence_parallel=sequence_parallel
+    ).compile()
     return lambda state, batch: compiled(state, frozen, batch, key)

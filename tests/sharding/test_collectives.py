@@ -43,6 +43,7 @@ DENSE = DecoderConfig(
     mlp_dim=96,
     remat_policy="full",
 )
+EVEN = dataclasses.replace(DENSE, num_kv_heads=None)
 UNTIED = dataclasses.replace(DENSE, tie_embeddings=False)
 EXPERTS = dataclasses.replace(DENSE, moe=MoeConfig(num_experts=8, top_k=2))
 CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
@@ -56,6 +57,7 @@ CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
     "fsdp 2 x expert 4": (EXPERTS, MeshConfig(fsdp=2, expert=4), 1),
     "context 8, all to all": (DENSE, MeshConfig(context=8), 1),
     "fsdp 2 x context 4, ring": (DENSE, MeshConfig(fsdp=2, context=4, context_attention="ring"), 1),
+    "fsdp 2 x model 4, sequence-parallel": (EVEN, MeshConfig(fsdp=2, model=4, sequence_parallel=True), 1),
 }
 """Name -> (model, mesh of 8 devices, microbatches)."""
 
