@@ -58,6 +58,13 @@ class Linear(nn.Module):
     def __call__(self, x: Array) -> Array:
         return apply_together([self], x)[0]
 
+    def change(self, x: Array) -> Array | None:
+        """What a low-rank adapter beside the kernel (`models.lora`) adds, ``(x A) B``; None where there is none."""
+        a, b = (self.get_variable("params", name) for name in ("lora_a", "lora_b"))
+        if a is None or b is None:
+            return None
+        return matmul(matmul(x, a["kernel"].astype(self.dtype)), b["kernel"].astype(self.dtype))
+
 
 def apply_together(linears: Sequence[Linear], x: Array) -> list[Array]:
     """``[linear(x) for linear in linears]``, all of one ``dtype``.
@@ -73,4 +80,6 @@ def apply_together(linears: Sequence[Linear], x: Array) -> list[Array]:
         products = jnp.split(matmul(x, jnp.concatenate(kernels, axis=1)), widths, axis=-1)
     else:
         products = [matmul(x, kernel) for kernel in kernels]
-    return [y if bias is None else y + bias for y, (_, bias) in zip(products, weights, strict=True)]
+    products = [y if bias is None else y + bias for y, (_, bias) in zip(products, weights, strict=True)]
+    changes = [linear.change(x) for linear in linears]
+    return [y if change is None else y + change for y, change in zip(products, changes, strict=True)]

@@ -1,0 +1,179 @@
+"""Objectives over ranked answers: from records to a loss whose parts sum to the whole, and that learns the order."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.data.examples import ExamplePlan
+from jaxlm.data.preferences import ranked_rows
+from jaxlm.io.tokenizers import ByteTokenizer
+from jaxlm.losses import preference
+from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.models.heads import HeadConfig, make_task_model
+from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
+from jaxlm.text.chat.encoding import ChatFormat
+from jaxlm.text.chat.messages import Message, Ranking
+from jaxlm.text.chat.templates import TEMPLATES
+from jaxlm.train.preference_objectives import (
+    PairConfig,
+    answer_logprobs,
+    answer_rewards,
+    pair_objective,
+    reward_objective,
+)
+from jaxlm.train.state import create_state
+from jaxlm.train.step import make_train_step
+
+FORM = ChatFormat(TEMPLATES["chatml"], ByteTokenizer())
+PROMPT = (Message("user", "a?"),)
+
+
+def ranking(*answers, ranks=None, prompt=PROMPT, margin=0.0):
+    return Ranking(prompt, answers, tuple(range(len(answers))) if ranks is None else ranks, margin, where="f line 1")
+
+
+PAIRS = [ranking("good " + "x" * i, "bad " + "y" * (7 - i), margin=i / 4) for i in range(8)]
+LISTS = [ranking("aa", "b", "cccc"), ranking("d", "eee"), ranking("f", "g", "h", ranks=(2, 0, 1)), ranking("i", "j")]
+
+
+@functools.cache
+def decoder():
+    sizes: dict[str, Any] = {"num_layers": 1, "model_dim": 16, "num_heads": 2, "mlp_dim": 16, "max_seq_len": 96}
+    model = make_decoder(DecoderConfig(vocab_size=281, compute_dtype="float32", **sizes))
+    return model, jax.jit(model.init)(jax.random.key(0))
+
+
+def batch_of(rankings, seq_len=80):
+    arrays = ranked_rows(FORM, rankings, seq_len=seq_len).arrays
+    return {name: jnp.asarray(array) for name, array in arrays.items()}
+
+
+def test_rows_count_the_answer_alone_and_the_best_comes_first():
+    earlier = (Message("user", "a?"), Message("assistant", "b."), Message("user", "c?"))
+    made = ranked_rows(FORM, [ranking("worst", "best", "mid", ranks=(2, 0, 1), prompt=earlier)], seq_len=200)
+    stop = FORM.stop_ids[0]
+    for j, answer in enumerate(("best", "mid", "worst")):
+        said = made.arrays["targets"][0, j][made.arrays["loss_mask"][0, j] == 1]
+        assert FORM.tokenizer.decode(said).strip() == answer
+        assert (said == stop).sum() == 1
+    assert made.arrays["ranks"].tolist() == [[0, 1, 2]]
+
+
+def test_prompts_without_room_and_long_answers():
+    with pytest.raises(UserError, match=r"f line 1: the prompt has .* leaves no room to answer"):
+        ranked_rows(FORM, PAIRS, seq_len=10)
+    made = ranked_rows(FORM, [ranking("x" * 100, "y", "z"), ranking("x" * 100, "y")], seq_len=40)
+    assert (made.num_left_out, made.num_answers_left_out, len(made.sources)) == (1, 2, 1)
+    with pytest.raises(UserError, match="none of 1 rankings fits"):
+        ranked_rows(FORM, [ranking("x" * 100, "y")], seq_len=40)
+
+
+def test_batches_are_a_function_of_seed_and_number():
+    plan = ExamplePlan(ranked_rows(FORM, PAIRS, seq_len=80).arrays, global_batch_size=4, seed=3)
+    again = ExamplePlan(ranked_rows(FORM, PAIRS, seq_len=80).arrays, global_batch_size=4, seed=3)
+    [plan.batch(i) for i in range(5)]
+    for name, array in plan.batch(5).items():
+        np.testing.assert_array_equal(array, again.batch(5)[name])
+
+
+def test_answer_logprobs_are_those_of_each_answer_alone():
+    model, params = decoder()
+    batch = batch_of(LISTS)
+    found = jax.jit(lambda p, b: answer_logprobs(model, p, b))(params, batch)
+    log_probs = jax.nn.log_softmax(jax.jit(model.apply_fn)(params, batch["tokens"][0]))
+    for j in range(3):
+        places = np.flatnonzero(batch["loss_mask"][0, j])
+        wanted = sum(float(log_probs[j, t, batch["targets"][0, j, t]]) for t in places)
+        np.testing.assert_allclose(found[0, j], wanted, rtol=1e-5)
+
+
+def step_of(objective, params, batch, accum):
+    tx = optax.sgd(1.0)
+    step = make_train_step(objective, tx, schedule=lambda s: 1.0, grad_accum_steps=accum)
+    state = create_state(jax.tree.map(jnp.array, params), tx)
+    after, metrics = jax.jit(step)(state, None, batch, jax.random.key(0))
+    return metrics, jax.tree.map(jnp.subtract, params, after.params)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "orpo"])
+def test_pairs_in_parts_sum_to_the_whole(loss):
+    model, params = decoder()
+    batch = batch_of(PAIRS)
+    batch["answer_mask"] = batch["answer_mask"].at[0].set(0)  # a row of padding: parts of unequal count
+    ref = jax.jit(lambda p, b: answer_logprobs(model, p, b))(params, batch)
+    objective = pair_objective(model, PairConfig(loss, nll_coef=0.5))
+    whole, parts = (step_of(objective, params, batch | {"ref_logprobs": ref}, accum) for accum in (1, 8))
+    np.testing.assert_allclose(parts[0]["loss"], whole[0]["loss"], rtol=1e-5)
+    for found, wanted in zip(jax.tree.leaves(parts[1]), jax.tree.leaves(whole[1]), strict=True):
+        assert np.linalg.norm(found - wanted) <= 1e-5 * np.linalg.norm(wanted)
+    if loss == "dpo":
+        np.testing.assert_allclose(whole[0]["term/dpo"], np.log(2), rtol=1e-5)  # the policy is the reference
+
+
+@pytest.mark.parametrize("loss", ["dpo", "cdpo", "robust", "ipo", "orpo", "simpo"])
+def test_each_loss_is_the_one_it_names(loss):
+    model, params = decoder()
+    batch = batch_of(PAIRS)
+    own = np.asarray(jax.jit(lambda p, b: answer_logprobs(model, p, b))(params, batch))
+    lengths = np.asarray(batch["loss_mask"].sum(-1))
+    batch["ref_logprobs"] = jnp.asarray(own + np.random.default_rng(0).normal(size=own.shape), jnp.float32)
+    config = PairConfig(loss, beta=0.3)
+    terms, _ = jax.jit(lambda p, b: pair_objective(model, config).terms(p, None, None, b, jax.random.key(0)))(
+        params, batch
+    )
+    scale = lengths if loss in ("ipo", "orpo", "simpo") else 1.0
+    c, r = (own / scale).T
+    refs = (np.asarray(batch["ref_logprobs"]) / scale).T
+    h, ref_h = jnp.asarray(c - r), jnp.asarray(refs[0] - refs[1])
+    wanted = {
+        "dpo": lambda: preference.dpo_loss(h, ref_h, beta=0.3),
+        "cdpo": lambda: preference.cdpo_loss(h, ref_h, beta=0.3, label_noise=0.1),
+        "robust": lambda: preference.robust_dpo_loss(h, ref_h, beta=0.3, label_noise=0.1),
+        "ipo": lambda: preference.ipo_loss(h, ref_h, beta=0.3),
+        "orpo": lambda: preference.orpo_loss(jnp.asarray(c), jnp.asarray(r)),
+        "simpo": lambda: preference.simpo_loss(jnp.asarray(c), jnp.asarray(r), beta=0.3, margin=0.5),
+    }[loss]()
+    np.testing.assert_allclose(terms[loss].total, wanted.sum(), rtol=1e-4)
+    assert ("nll" in terms) == (loss == "orpo")
+
+
+def test_rewards_read_the_last_token_of_each_answer():
+    model, _ = decoder()
+    task = make_task_model(model, HeadConfig("regress", pooling="last"))
+    params = jax.jit(task.init)(jax.random.key(1))
+    batch = batch_of(LISTS)
+    found = jax.jit(lambda p, b: answer_rewards(task, p, b))(params, batch)
+    for j, answer in enumerate(("aa", "b", "cccc")):
+        ids = [*FORM.prompt(PROMPT), *FORM.tokenizer.encode(answer), *FORM.stop_ids, *FORM.tokenizer.encode("\n")]
+        alone = {"tokens": jnp.asarray([ids], jnp.int32), "segment_ids": jnp.ones((1, len(ids)), jnp.int32)}
+        np.testing.assert_allclose(found[0, j], task.outputs(params, alone)[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_reward_model_learns_the_order(ties):
+    model, _ = decoder()
+    task = make_task_model(model, HeadConfig("regress", pooling="last"))
+    objective = reward_objective(task, ties=ties, centre_coef=0.01)
+    batch = batch_of([ranking("good", "bad", "awful"), ranking("good!", "bad!")] * 4)
+    config = OptimizerConfig(peak_lr=1e-2, schedule="constant")
+    tx = make_optimizer(config, 40)
+    step = jax.jit(make_train_step(objective, tx, schedule=config.schedule_fn(40), grad_accum_steps=2))
+    state = create_state(jax.jit(task.init)(jax.random.key(1)), tx)
+    metrics: dict[str, Any] = {}
+    for _ in range(40):
+        state, metrics = step(state, None, batch, jax.random.key(0))
+    assert metrics["term/accuracy"] == 1
+    assert metrics["term/ranking"] < 0.2
+
+
+def test_bad_settings_are_refused():
+    bad: list[dict[str, Any]] = [{"loss": "ppo"}, {"beta": 0.0}, {"label_noise": 0.5}, {"nll_coef": -1.0}]
+    for options in bad:
+        with pytest.raises(ValueError, match="pairs"):
+            PairConfig(**options)
