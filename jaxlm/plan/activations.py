@@ -24,17 +24,23 @@ class Constants(NamedTuple):
     """Arrays of the MLP's width, of those of one layer's backward pass (recomputed forward, and gradients)."""
     experts: float
     """The same of experts, each token's copies counted: nothing is fused into the kernels of their products."""
+    routed: float
+    """Arrays of the model's width with an entry for each token and expert."""
     stream: float
     """Arrays of the model's width, and of attention's."""
     weights: float
     """A layer's weights in the compute dtype, gathered over fsdp, or their gradients before they are split."""
     logits: float
-    """Arrays [rows, chunk, vocabulary] in f32: the logits, and their gradient in the compute dtype."""
+    """Arrays [rows, positions, vocabulary] in f32: the logits, and their gradient in the compute dtype."""
+    chunk: float
+    """The same where the loss is worked out by chunks."""
     table: float
     """The head's kernel in f32, gathered over fsdp, or its gradient."""
 
 
-CALIBRATED = Constants(inner=1.4, experts=3.84, stream=5.38, weights=0.21, logits=1.45, table=1.17)
+CALIBRATED = Constants(
+    inner=1.55, experts=2.79, routed=4.01, stream=4.19, weights=0.98, logits=1.59, chunk=1.42, table=0.86
+)
 """Fitted by ``python -m tools.plan calibrate`` on half of ``experiments/plan_grid.csv`` (libtpu 0.0.42.1); see
 docs/plan.md for how well it foretells the other half."""
 
@@ -45,9 +51,9 @@ class StepBytes(NamedTuple):
     kept: int
     """Between the forward and the backward pass of all layers."""
     layer: int
-    """While one layer's backward pass works."""
+    """While one layer's backward pass works, or those of one group of windows."""
     weights: int
-    """One layer's weights and their gradients, whole over fsdp."""
+    """Their weights and gradients, whole over fsdp."""
     logits: int
     """Logits and the head's table, while the loss is worked out."""
 
@@ -145,11 +151,14 @@ def decoder_step_bytes(
     if config.attention in ("auto", "xla"):  # the kernels of cuDNN and splash hold no [t, t] weights
         scores = tokens * w.queries / config.qk_width * seq_len * (item + 1)
         kept += config.num_layers * scores if config.remat_policy == "none" else 0.0
-    stream = config.model_dim + w.routed + _padding(config) * (w.queries + w.keys + w.values + w.out)
+    stream = config.model_dim + _padding(config) * (w.queries + w.keys + w.values + w.out)
     inner = constants.inner if config.moe is None else constants.experts
-    layer = item * tokens * (inner * w.inner + constants.stream * stream) + scores
+    layer = item * tokens * (inner * w.inner + constants.routed * w.routed + constants.stream * stream) + scores
     weights = constants.weights * item * layer_params(config, model_ways=model_ways, expert_ways=expert_ways)
+    # The layers of a group are recomputed from inputs of their own, and XLA does so side by side.
+    layers = min(len(config.window_pattern), config.num_layers)
     chunk = seq_len if loss_chunk is None else min(loss_chunk, seq_len)
+    arrays = constants.logits if chunk == seq_len else constants.chunk
     vocab = config.padded_vocab_size / model_ways
-    logits = 4 * vocab * (constants.logits * rows * chunk / context_ways + constants.table * config.model_dim)
-    return StepBytes(math.ceil(kept), math.ceil(layer), math.ceil(weights), math.ceil(logits))
+    logits = 4 * vocab * (arrays * rows * chunk / context_ways + constants.table * config.model_dim)
+    return StepBytes(math.ceil(kept), math.ceil(layers * layer), math.ceil(layers * weights), math.ceil(logits))

@@ -15,6 +15,7 @@ from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.activations import decoder_step_bytes
 from jaxlm.plan.compiled import recompute_flops, roofline
 from jaxlm.plan.families import train_flops_per_token
+from jaxlm.plan.hlo import Collective
 from jaxlm.plan.memory import MemoryEstimate, estimate_memory
 from jaxlm.plan.topology import GIB, Topology
 from jaxlm.plan.traffic import estimate_collectives
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     memory: MemoryEstimate
     time: dict[str, Any]
     """See `plan.compiled.roofline`."""
+    collectives: list[Collective]
 
     @property
     def mesh(self) -> str:
@@ -140,7 +142,7 @@ def evaluate(
         recompute_flops_per_chip=recompute_flops(model, flops),
         state_bytes=state[1],
     )
-    return Plan(sizes, grad_accum_steps, remat_policy, loss_chunk, memory, time)
+    return Plan(sizes, grad_accum_steps, remat_policy, loss_chunk, memory, time, collectives)
 
 
 def _ways_to_run(work: Workload, topology: Topology, sizes: dict[str, int]) -> Iterator[Plan]:

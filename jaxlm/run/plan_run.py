@@ -16,6 +16,7 @@ from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.families import for_platform, make_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
+from jaxlm.plan.hlo import summarise
 from jaxlm.plan.memory import sharded_bytes
 from jaxlm.plan.search import HEADROOM, Plan, Refusal, Workload, evaluate, search
 from jaxlm.plan.topology import CHIPS, GIB, Topology, known_shapes, parse_topology
@@ -228,7 +229,7 @@ def plan_figures(
         "tokens": steps * work.batch_tokens,
         "flops": steps * work.batch_tokens * flops,
         "recommended": None,
-        "as_configured": _as_configured(config, work, topology),
+        "as_configured": as_configured(config, work, topology),
         "refused": [_refusal_row(refusal) for refusal in refused],
     }
     if best is None:
@@ -247,7 +248,7 @@ def _is_machine_given(options: PlanOptions) -> bool:
     return options.topology is not None or options.chips is not None
 
 
-def _as_configured(config: PretrainConfig, work: Workload, topology: Topology) -> dict[str, Any] | str:
+def as_configured(config: PretrainConfig, work: Workload, topology: Topology) -> dict[str, Any] | str:
     """The config's own mesh, judged alike; or why it does not go there."""
     try:
         sizes = config.mesh.axis_sizes(topology.num_chips)
@@ -276,6 +277,7 @@ def _plan_row(plan: Plan) -> dict[str, Any]:
         "loss_chunk": plan.loss_chunk,
         "memory_bytes": plan.memory.total,
         "memory_terms": {term.name: term.num_bytes for term in plan.memory.terms},
+        "collectives": summarise(plan.collectives),
         **{key: value for key, value in plan.time.items() if key != "assumptions"},
     }
 

@@ -5,6 +5,10 @@ import math
 
 import pytest
 
+from jaxlm.plan.topology import GIB, parse_topology
+from jaxlm.run.config import PretrainConfig
+from jaxlm.run.config_files import load_config
+from jaxlm.run.plan_run import PlanOptions, as_configured, workload
 from tools import plan
 
 
@@ -28,6 +32,26 @@ def test_a_plan_for_a_real_run(capsys):
     assert figures["as_configured"]["mesh"]["fsdp"] == 256
     assert {r["reason"].split(":")[0] for r in figures["refused"]} >= {"does not divide", "slower"}
     assert "chip-hours" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "peak", "sent"),
+    [
+        (["gpt3_175b", "--topology", "v5p:8x8x16"], 64.6, 611),
+        (["palm_540b", "--topology", "v4:12x16x16", "--slices", "2"], 21.6, 796),
+        (["llama3_8b", "--topology", "v5e:16x16"], 7.7, 90),
+        (["mixtral_8x7b", "--topology", "v5p:4x8x8"], 36.2, 182),
+    ],
+)
+def test_the_large_runs_as_the_compiler_has_them(args, peak, sent):
+    """docs/compile.md: GiB a chip at the peak, and GiB that leave it in a step. None of them is in the grid."""
+    config, options = load_config(PretrainConfig, args, PlanOptions, prog="x")
+    assert options.topology is not None
+    topology = parse_topology(options.topology, options.slices)
+    row = as_configured(config, workload(config), topology)
+    assert not isinstance(row, str)
+    assert row["memory_bytes"] / GIB == pytest.approx(peak, rel=0.10)
+    assert sum(c["bytes"] for c in row["collectives"].values()) / GIB == pytest.approx(sent, rel=0.06)
 
 
 def test_compute_gives_tokens_and_days_give_chips(capsys):
