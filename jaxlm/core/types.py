@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-BATCH_AXES = ("data", "fsdp", "expert")
-"""The mesh axes over which the rows of a batch are split."""
+STAGE_AXIS = "stage"
+"""The mesh axis over which layers are split; outside of the layers, rows are."""
+
+BATCH_AXES = (STAGE_AXIS, "data", "fsdp", "expert")
+"""The mesh axes over which the rows of a batch are split, in this order."""
 
 CONTEXT_AXIS = "context"
 """The mesh axis over which the positions of each row are split."""

@@ -34,7 +34,7 @@ RULES: Rules = (
     (r"^final_norm/(scale|bias)$", P()),
     (r"^head/kernel$", P(STATE_AXES, "model")),
 )
-"""How each parameter lies on the mesh (its trailing dimensions; a leading axis of stacked layers stays whole)."""
+"""How each parameter lies on the mesh (its trailing dimensions; a leading axis of layers lies along ``stage``)."""
 
 
 def init_params(config: DecoderConfig, key: Array) -> Params:

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from jaxlm.core.axes import free_axes
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.errors import UserError
 from jaxlm.core.masks import attention_mask
-from jaxlm.core.types import STATE_AXES, Array, Params
+from jaxlm.core.types import STATE_AXES, Array, Params, PyTree
 from jaxlm.models.api import Cache, HiddenOutput, Model, Rules
 from jaxlm.models.encoder_config import EncoderConfig
-from jaxlm.models.stack import BLOCK_RULES, init_stack, run_stack
+from jaxlm.models.stack import BLOCK_RULES, init_stack, run_stack, stacked_specs
 from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.context_attention import attend_rows
 from jaxlm.nn.dropout import dropout
@@ -28,6 +29,7 @@ from jaxlm.nn.norms import Norm
 from jaxlm.nn.rope import RopeTables, rope_tables
 from jaxlm.nn.self_attention import AttendFn, SelfAttention
 from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
+from jaxlm.sharding.pipeline import Schedule, choose_schedule, run_pipeline
 
 RULES: Rules = (
     (r"^embed/table$", P("model", STATE_AXES)),
@@ -38,7 +40,7 @@ RULES: Rules = (
     (r"^(pooler|head/dense)/bias$", P("model")),
     (r"^head/bias$", P("model")),
 )
-"""How each parameter lies on the mesh (its trailing dimensions; a leading axis of stacked layers stays whole)."""
+"""How each parameter lies on the mesh (its trailing dimensions; a leading axis of layers lies along ``stage``)."""
 
 
 def _norm(config: EncoderConfig, name: str | None = None) -> Norm:
@@ -150,31 +152,24 @@ def make_encoder(config: EncoderConfig, layout: ActivationLayout = DEFAULT_LAYOU
             x_btd = dropout(x_btd, config.dropout, jax.random.fold_in(key, config.num_layers))
         return layout.between(x_btd)
 
-    def hidden(
-        params: Params,
-        tokens_bt: Array,
-        *,
-        positions: Array | None = None,
-        segment_ids: Array | None = None,
-        kv_cache: Cache | None = None,
-        dropout_key: Array | None = None,
-        token_types: Array | None = None,
-    ) -> HiddenOutput:
-        """What the model knows of each token, [b, t, d] in the compute dtype. Without ``segment_ids`` every token of a
-        row sees every other; with them those of its segment, and none sees padding (segment 0)."""
-        if kv_cache is not None:
-            _refuse_cache()
-        t = tokens_bt.shape[1]
-        if t > config.max_seq_len and config.position == "learned":
-            raise UserError(f"{t} tokens exceed model.max_seq_len={config.max_seq_len} learned positions: cut the text")
-        key = dropout_key if config.dropout > 0 else None
+    def run_layers(
+        stacked: Params,
+        x_btd: Array,
+        count: int,
+        first: int | Array,
+        positions: Array | None,
+        segment_ids: Array | None,
+        key: Array | None,
+    ) -> Array:
+        """``count`` layers in turn, of which ``first`` is the number of the first."""
+        b, t, _ = x_btd.shape
         index = jnp.arange(t, dtype=jnp.int32)[None] if positions is None else positions
         rope = None
         if config.position == "rope":
             rope = rope_tables(t if positions is None else index, config.rope, config.head_width)
         mask_bts = None
         if segment_ids is not None:
-            rows = jnp.broadcast_to(index, tokens_bt.shape)
+            rows = jnp.broadcast_to(index, (b, t))
             mask_bts = attention_mask(rows, rows, segment_ids, segment_ids, causal=False)
 
         def attend_fn(q: Array, k: Array, v: Array) -> Array:
@@ -195,14 +190,56 @@ def make_encoder(config: EncoderConfig, layout: ActivationLayout = DEFAULT_LAYOU
             out: Any = block.apply({"params": layer_params}, x_btd, attend_fn, rope, layer_key)
             return layout.between(out)
 
-        x_btd = run_stack(
-            layer,
-            params["layers"],
-            embed_tokens(params, tokens_bt, index, token_types, key),
-            config.num_layers,
-            scan=config.scan_layers,
-            remat_policy=config.remat_policy,
-        )
+        scan, remat_policy = config.scan_layers, config.remat_policy
+        return run_stack(layer, stacked, x_btd, count, first=first, scan=scan, remat_policy=remat_policy)
+
+    def run_in_stages(
+        stacked: Params,
+        x_btd: Array,
+        positions: Array | None,
+        segment_ids: Array | None,
+        key: Array | None,
+        schedule: Schedule,
+    ) -> Array:
+        """All layers, split over the stages of the mesh."""
+        if positions is not None:
+            positions = jnp.broadcast_to(positions, x_btd.shape[:2])
+
+        def stage(params: Params, x_btd: Array, rows: PyTree, first: Array, draw: Array) -> tuple[Array, PyTree]:
+            own_key = None if key is None else jax.random.fold_in(key, draw)
+            count = jax.tree.leaves(params)[0].shape[0]
+            positions, segment_ids = rows
+            x_btd = layout.between(x_btd)
+            return run_layers(params, x_btd, count, first, positions, segment_ids, own_key), ()
+
+        specs = stacked_specs(RULES, stacked)
+        return run_pipeline(stage, stacked, specs, x_btd, (positions, segment_ids), schedule)[0]
+
+    def hidden(
+        params: Params,
+        tokens_bt: Array,
+        *,
+        positions: Array | None = None,
+        segment_ids: Array | None = None,
+        kv_cache: Cache | None = None,
+        dropout_key: Array | None = None,
+        token_types: Array | None = None,
+    ) -> HiddenOutput:
+        """What the model knows of each token, [b, t, d] in the compute dtype. Without ``segment_ids`` every token of a
+        row sees every other; with them those of its segment, and none sees padding (segment 0)."""
+        if kv_cache is not None:
+            _refuse_cache()
+        t = tokens_bt.shape[1]
+        if t > config.max_seq_len and config.position == "learned":
+            raise UserError(f"{t} tokens exceed model.max_seq_len={config.max_seq_len} learned positions: cut the text")
+        key = dropout_key if config.dropout > 0 else None
+        index = jnp.arange(t, dtype=jnp.int32)[None] if positions is None else positions
+        x_btd = embed_tokens(params, tokens_bt, index, token_types, key)
+        schedule = choose_schedule(layout.pipeline, tokens_bt.shape[0], free_axes())
+        if schedule is None:
+            x_btd = run_layers(params["layers"], x_btd, config.num_layers, 0, positions, segment_ids, key)
+        else:
+            x_btd = run_in_stages(params["layers"], x_btd, positions, segment_ids, key, schedule)
         return HiddenOutput(layout.gathered(x_btd if config.post_norm else _apply(norm, params["final_norm"], x_btd)))
 
     def logits(params: Params, hidden_btd: Array) -> Array:

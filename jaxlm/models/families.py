@@ -24,7 +24,8 @@ CARRIES_STATE = ("recurrent",)
 """Families whose state can be carried from one batch to the next (``data.packing="stream"``)."""
 
 NEEDS_WHOLE_ROWS = ("recurrent",)
-"""Families that read a row from one end to the other, and cannot split its positions over devices."""
+"""Families that read a row from one end to the other, layer by layer of different widths: neither its positions nor
+their layers can be split over devices."""
 
 MASKED = ("encoder",)
 """Families that see the whole text and are trained to restore what is hidden in it. The others predict the next token:
@@ -43,6 +44,32 @@ def check_context(mesh: MeshConfig, config: ModelConfig) -> None:
         raise ValueError(
             f"mesh.context={mesh.context} splits the positions of a row, which a {config.family} model reads in turn: "
             "use mesh.context=1, and mesh.data or mesh.fsdp instead"
+        )
+
+
+def check_stages(mesh: MeshConfig, config: ModelConfig) -> None:
+    """Raises ValueError where the layers do not divide over the stages of the mesh."""
+    stages, rounds = mesh.stage, mesh.pipeline.rounds
+    if stages == 1:
+        return
+    if config.family in NEEDS_WHOLE_ROWS:
+        raise ValueError(
+            f"mesh.stage={stages} splits layers that are alike, and those of a {config.family} model are not: use "
+            "mesh.stage=1, and mesh.data or mesh.fsdp instead"
+        )
+    groups = config.num_groups if isinstance(config, DecoderConfig) else config.num_layers
+    if groups % (stages * rounds) or not groups:
+        size = len(config.window_pattern) if isinstance(config, DecoderConfig) else 1
+        what = f" ({groups} whole repeats of model.window_pattern, of {size} layers each)" if size > 1 else ""
+        asked = f"mesh.stage={stages}" + (f" * mesh.pipeline.rounds={rounds}" if rounds > 1 else "")
+        raise ValueError(
+            f"model.num_layers={config.num_layers}{what} does not divide over {asked}: make it a multiple of "
+            f"{stages * rounds * size}, or change the mesh"
+        )
+    if (mesh.pipeline.num_microbatches or stages) % stages:
+        raise ValueError(
+            f"mesh.pipeline.num_microbatches={mesh.pipeline.num_microbatches} is not a multiple of mesh.stage="
+            f"{stages}: change one of them, or leave it None"
         )
 
 

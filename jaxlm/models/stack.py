@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.types import STATE_AXES, Array, Params, PyTree
 from jaxlm.models.api import Rules
+from jaxlm.sharding.rules import match_rules
 
 RematPolicy = Literal["none", "full", "dots"]
 
@@ -37,6 +38,11 @@ def layer_keys(key: Array, num_layers: int) -> Array:
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_layers))
 
 
+def stacked_specs(rules: Rules, stacked: Params) -> PyTree:
+    """How the parameters under ``layers`` lie."""
+    return match_rules(rules, {"layers": stacked})["layers"]
+
+
 def rematerialised(layer: Callable[..., Any], policy: RematPolicy, *, scan: bool) -> Callable[..., Any]:
     """``layer`` with what the policy says worked out again in the backward pass."""
     if policy == "none":
@@ -59,14 +65,16 @@ def run_stack(
     x_btd: Array,
     num_layers: int,
     *,
+    first: int | Array = 0,
     scan: bool,
     remat_policy: RematPolicy = "none",
 ) -> Array:
-    """``x = layer(params of layer i, x, i)`` for each i in turn."""
+    """``x = layer(params of layer i, x, first + i)`` for each i in turn."""
     layer = rematerialised(layer, remat_policy, scan=scan)
     if scan:
         numbers = jnp.arange(num_layers, dtype=jnp.int32)
+        numbers = numbers + first if isinstance(first, Array) else numbers
         return jax.lax.scan(lambda x, xs: (layer(xs[0], x, xs[1]), None), x_btd, (stacked, numbers))[0]
     for i, params in enumerate(unstack(stacked, num_layers)):
-        x_btd = layer(params, x_btd, i)
+        x_btd = layer(params, x_btd, first + i)
     return x_btd

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxlm.core.axes import free_axes
+from jaxlm.core.axes import free_axes, taken_axes, taken_row_axes
 from jaxlm.core.types import BATCH_AXES, CONTEXT_AXIS, Array
 from jaxlm.nn.linear import Linear, is_unsharded, normal_init
 from jaxlm.nn.mlp import ACTIVATIONS, GATED, MLP, MlpKind
@@ -69,6 +69,8 @@ def router_sums(logits_bte: Array, chosen_btc: Array, counted_bt: Array | None) 
     is_chosen_btce = chosen_btc[..., None] == jnp.arange(num_experts, dtype=chosen_btc.dtype)
     share_e = jnp.sum(jnp.where(is_chosen_btce, counted_bt[..., None, None], 0.0), axis=(0, 1, 2)) / top_k
     mean_e = jnp.sum(jax.nn.softmax(logits_bte, axis=-1) * counted_bt[..., None], axis=(0, 1))
+    if taken_row_axes():  # other devices have other rows of the group; what is added here is the part of these
+        share_e, tokens = jax.lax.psum((share_e, tokens), taken_row_axes())
     z_bt = jnp.square(jax.nn.logsumexp(logits_bte, axis=-1))
     return {
         "router_balance": num_experts * jnp.sum(share_e * mean_e) / jnp.maximum(tokens, 1.0),
@@ -150,7 +152,11 @@ def _on_mesh(x_btd: Array, chosen_btc: Array, weights_btc: Array, kernels: dict[
     wide = PartitionSpec(expert_axis, None, model_axis)
     specs = {name: PartitionSpec(expert_axis, model_axis, None) if name == "down" else wide for name in kernels}
     sharded: Callable[..., Array] = jax.shard_map(
-        local, in_specs=(rows, rows, rows, specs), out_specs=rows, axis_names=set(sizes)
+        local,
+        in_specs=(rows, rows, rows, specs),
+        out_specs=rows,
+        axis_names=set(sizes),
+        check_vma=not taken_axes(),  # a map within another one has no gradient with it (jax 0.10)
     )
     return sharded(x_btd, chosen_btc, weights_btc, kernels)
 

@@ -115,7 +115,12 @@ def compile_for(
     jax.config.update("jax_platforms", "cpu")  # a TPU that is there is left alone
     config = dataclasses.replace(config, model=for_platform(config.model, platform))
     mesh = make_mesh(config.mesh, describe(topology))
-    check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
+    check_rows(
+        mesh,
+        global_batch_size=config.global_batch_size,
+        microbatch_size=config.microbatch_size,
+        pipeline=config.mesh.pipeline,
+    )
     model = make_model(config.model, config.mesh.activations)
     tx = make_optimizer(config.optimizer, config.num_steps, width=width_of(config.model))
     streamed = config.data.packing == "stream"

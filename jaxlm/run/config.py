@@ -9,7 +9,7 @@ from jaxlm.data.masking import MaskingConfig
 from jaxlm.data.ramp import BatchRamp, check_ramp
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
-from jaxlm.models.families import CARRIES_STATE, ModelConfig, check_context
+from jaxlm.models.families import CARRIES_STATE, ModelConfig, check_context, check_stages
 from jaxlm.optim.optimizers import USES_B2, OptimizerConfig
 from jaxlm.sharding.mesh import MeshConfig
 from jaxlm.text.tokenizer import TokenizerConfig
@@ -130,6 +130,7 @@ class PretrainConfig:
             )
         self.mesh.check_positions(self.data.seq_len, "data.seq_len")
         check_context(self.mesh, self.model)
+        check_stages(self.mesh, self.model)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} is outside (0, 1): use None to keep no average")
         if self.loss_chunk is not None and self.loss_chunk < 1:

@@ -14,6 +14,7 @@ from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
 from jaxlm.plan.flops import peak_flops
 from jaxlm.sharding.mesh import batch_spec, batch_ways, make_mesh
+from jaxlm.sharding.pipeline import PipelineConfig
 from jaxlm.sharding.rules import named_shardings, param_specs, state_specs
 from jaxlm.train.state import TrainState, create_state
 from jaxlm.train.step import TrainStep
@@ -23,7 +24,7 @@ BATCH_DTYPES = {"loss_mask": "float32"}
 
 WHOLE_PRODUCTS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000}
 """No product is taken apart to hide a gather or a sum behind its parts (MiB from which it is): with sequence-parallel
-norms XLA:TPU does so to all of them, and compiles for minutes in many GiB."""
+norms XLA:TPU does so to all of them, and compiles for minutes in many GiB; with stages, it sends five times as much."""
 
 
 class StateLayout(NamedTuple):
@@ -82,7 +83,12 @@ def abstract_batch(keys: tuple[str, ...], rows: int, seq_len: int, mesh: Mesh) -
 def mesh_of(config: Any) -> Mesh:
     """The mesh of a run's config over all devices. Raises UserError where devices or rows do not fit it."""
     mesh = make_mesh(config.mesh, jax.devices())
-    check_rows(mesh, global_batch_size=config.global_batch_size, microbatch_size=config.microbatch_size)
+    check_rows(
+        mesh,
+        global_batch_size=config.global_batch_size,
+        microbatch_size=config.microbatch_size,
+        pipeline=config.mesh.pipeline,
+    )
     return mesh
 
 
@@ -92,14 +98,25 @@ def total_peak_flops(mesh: Mesh) -> float | None:
     return None if peak is None else peak * mesh.devices.size
 
 
-def check_rows(mesh: Mesh, *, global_batch_size: int, microbatch_size: int) -> None:
-    """Raises UserError where the rows of a microbatch cannot be dealt evenly to the devices that share the batch."""
-    ways = batch_ways(mesh)
+def check_rows(
+    mesh: Mesh, *, global_batch_size: int, microbatch_size: int, pipeline: PipelineConfig | None = None
+) -> None:
+    """Raises UserError where the rows of a microbatch cannot be dealt evenly to the devices that share the batch, or to
+    the microbatches that ``pipeline`` asks for."""
+    ways, stages = batch_ways(mesh), mesh.shape["stage"]
+    names = ("mesh.stage * " if stages > 1 else "") + "mesh.data * mesh.fsdp * mesh.expert"
     if microbatch_size % ways:
         raise UserError(
             f"microbatches of {microbatch_size} rows (global_batch_size={global_batch_size} / grad_accum_steps="
-            f"{global_batch_size // microbatch_size}) do not divide over mesh.data * mesh.fsdp * mesh.expert = {ways} "
-            f"devices: make global_batch_size / grad_accum_steps a multiple of {ways}"
+            f"{global_batch_size // microbatch_size}) do not divide over {names} = {ways} devices: "
+            f"make global_batch_size / grad_accum_steps a multiple of {ways}"
+        )
+    asked = None if pipeline is None or stages == 1 else pipeline.num_microbatches
+    if asked is not None and microbatch_size % (asked * ways // stages):
+        raise UserError(
+            f"{microbatch_size} rows do not divide into mesh.pipeline.num_microbatches={asked} for mesh.data * "
+            f"mesh.fsdp * mesh.expert = {ways // stages} devices: leave it None, or make global_batch_size / "
+            f"grad_accum_steps a multiple of {asked * ways // stages}"
         )
 
 
@@ -118,7 +135,7 @@ def lower_train_step(
     everywhere = NamedSharding(mesh, PartitionSpec())
     state_shardings = jax.tree.map(lambda s: s.sharding, layout.abstract)
     on_tpu = mesh.devices.flat[0].platform == "tpu"
-    options = WHOLE_PRODUCTS if sequence_parallel and on_tpu else None
+    options = WHOLE_PRODUCTS if on_tpu and (sequence_parallel or mesh.shape["stage"] > 1) else None
     jitted = jax.jit(
         train_step, donate_argnums=0, out_shardings=(state_shardings, everywhere), compiler_options=options
     )

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.core.axes import ContextAttention, free_axes
 from jaxlm.core.types import BATCH_AXES, CONTEXT_AXIS, Array
 from jaxlm.sharding.constrain import constrain, fitting_spec
+from jaxlm.sharding.pipeline import PipelineConfig
 
 MODEL_AXIS = "model"
 HIDDEN_SPEC = P(BATCH_AXES, CONTEXT_AXIS, None)
@@ -60,6 +61,8 @@ class ActivationLayout:
     """How attention crosses the axis ``context`` (`nn.context_attention`)."""
     sequence_parallel: bool = False
     """Between products the stream is split by position over ``model`` too (Korthikanti et al. 2022)."""
+    pipeline: PipelineConfig | None = None
+    """How stages share the work (`sharding.pipeline`); None = every device runs all layers, gathered as needed."""
 
     def between(self, x_btd: Array) -> Array:
         """The stream as it lies between layers."""

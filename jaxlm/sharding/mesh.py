@@ -16,6 +16,7 @@ from jaxlm.core.axes import ContextAttention
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import BATCH_AXES, CONTEXT_AXIS
 from jaxlm.sharding.activations import ActivationLayout
+from jaxlm.sharding.pipeline import PipelineConfig
 
 AXES = ("data", "stage", "fsdp", "expert", "context", "model")
 """From the outermost, whose neighbours may be far apart, to the innermost, which talks most."""
@@ -28,7 +29,7 @@ class MeshConfig:
     data: int | None = None
     """Splits the batch; None = the devices that the other axes leave."""
     stage: int = 1
-    """Splits the layers into stages that pass microbatches on (pipeline)."""
+    """Splits the layers into stages that pass microbatches on, and the rows outside of the layers (pipeline)."""
     fsdp: int = 1
     """Splits the batch, and parameters and optimiser state with it, gathered layer by layer (ZeRO-3)."""
     expert: int = 1
@@ -42,6 +43,8 @@ class MeshConfig:
     all_to_all where heads divide over model * context."""
     sequence_parallel: bool = False
     """Between products the hidden states are split by position over model too: less memory, the same traffic."""
+    pipeline: PipelineConfig = dataclasses.field(default_factory=PipelineConfig)
+    """Microbatches and rounds of the stages."""
 
     def __post_init__(self) -> None:
         for axis in AXES:
@@ -57,7 +60,7 @@ class MeshConfig:
     @property
     def activations(self) -> ActivationLayout:
         """What the model must know of the mesh when it is made."""
-        return ActivationLayout(self.context_attention, self.sequence_parallel)
+        return ActivationLayout(self.context_attention, self.sequence_parallel, self.pipeline)
 
     def check_positions(self, seq_len: int, name: str) -> None:
         """Raises ValueError where rows of ``seq_len`` positions (``name`` in the config) do not divide over the axes
@@ -113,8 +116,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
 
 
 def batch_spec(ndim: int = 2) -> PartitionSpec:
-    """How an array of a batch lies: rows over data, fsdp and expert, the positions of each (where there are) over
-    context."""
+    """How an array of a batch lies: rows over stage, data, fsdp and expert, the positions of each (where there are)
+    over context."""
     return PartitionSpec(*(BATCH_AXES, CONTEXT_AXIS)[:ndim])
 
 

@@ -9,10 +9,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths, map_with_paths
-from jaxlm.core.types import PyTree
+from jaxlm.core.types import STAGE_AXIS, PyTree
 from jaxlm.sharding.constrain import fitting_spec
 
 Rules = tuple[tuple[str, PartitionSpec], ...]
+
+
+STACKED = r"(^|/)layers/"
+"""Parameters of layers of one kind, stacked: their first dimension, the layers, is split over ``stage``."""
 
 
 def _axes(entry: Any) -> tuple[str, ...]:
@@ -26,14 +30,18 @@ def _spec_of(path: str, shape: tuple[int, ...], rules: Rules) -> PartitionSpec:
                 raise ValueError(
                     f"rule {pattern!r} names {len(spec)} dimensions, '{path}' has shape {shape}: shorten it"
                 )
-            return PartitionSpec(*(None,) * (len(shape) - len(spec)), *spec) if len(spec) else PartitionSpec()
+            leading: list[str | None] = [None] * (len(shape) - len(spec))
+            if leading and re.search(STACKED, path):
+                leading[0] = STAGE_AXIS
+            return PartitionSpec(*leading, *spec) if len(spec) or STAGE_AXIS in leading else PartitionSpec()
     raise ValueError(f"parameter '{path}' of shape {shape} matches no sharding rule: add one to its model's table")
 
 
 def match_rules(rules: Rules, shapes: PyTree) -> PyTree:
     """The PartitionSpec of each leaf (array or ShapeDtypeStruct): that of the first rule whose regex its path holds.
 
-    A spec is for the trailing dimensions, so a leading axis of stacked layers stays whole. No match is a ValueError.
+    A spec is for the trailing dimensions, and a leading axis of stacked layers lies along ``stage``. No match is a
+    ValueError.
     """
     return map_with_paths(lambda path, leaf: _spec_of(path, leaf.shape, rules), shapes)
 

@@ -30,6 +30,7 @@ MESHES = {
     "mesh 1 8 1": mesh(1, 8, 1),
     "mesh 2 2 2": mesh(2, 2, 2),
     "mesh 1 1 8": mesh(1, 1, 8),
+    "stages": ("--mesh.stage", "2", "--mesh.model", "2"),
     "positions over 4": ("--mesh.context", "4", "--mesh.model", "2", "--mesh.sequence-parallel"),
 }
 ON_ONE_DEVICE = {

@@ -17,6 +17,7 @@ from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import make_model
 from jaxlm.run.setup import batch_sharding
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from jaxlm.sharding.pipeline import PipelineConfig
 from jaxlm.sharding.rules import param_specs
 from jaxlm.train.objectives import causal_objective
 
@@ -67,9 +68,13 @@ CASES = {
     ),
     "latent": Case(dataclasses.replace(SMALL, mla=LATENT, qk_norm=False, num_kv_heads=None, remat_policy="full")),
     "encoder": Case(ENCODER),
+    "deep": Case(dataclasses.replace(SMALL, num_layers=4), loss_chunk=6),
+    "deep, whole": Case(dataclasses.replace(SMALL, num_layers=8), packed=False),
+    # The balance of a router is a statistic of each microbatch: tests/sharding/test_pipeline.py.
+    "deep experts": Case(dataclasses.replace(SMALL, moe=MoeConfig(num_experts=8, top_k=2, balance_coef=0.0))),
 }
 
-SPLIT = {"sequence_parallel": True}
+SPLIT, ROUNDS = {"sequence_parallel": True}, {"pipeline": PipelineConfig(rounds=2)}
 RING, EXCHANGE = {"context_attention": "ring"}, {"context_attention": "all_to_all"}
 TABLE = [
     ({"data": 8}, "whole"),
@@ -93,12 +98,20 @@ TABLE = [
     ({"fsdp": 2, "expert": 2, "model": 2}, "latent"),
     ({"data": 2, "context": 2, "model": 2, **RING}, "latent"),
     ({"context": 2, "model": 4, **RING, **SPLIT}, "encoder"),
+    ({"stage": 8}, "deep, whole"),
+    ({"stage": 4, "data": 2}, "deep"),
+    ({"stage": 2, "fsdp": 4, **ROUNDS}, "deep"),
+    ({"stage": 2, "expert": 4}, "deep experts"),
+    ({"stage": 2, "context": 4, **RING}, "deep"),
+    ({"stage": 2, "model": 4, **SPLIT}, "deep"),
+    ({"stage": 2, "context": 2, "model": 2, **EXCHANGE, **ROUNDS}, "deep"),
 ]
 
 
 def name_of(row):
     mesh, case = row
-    return f"{'-'.join(f'{axis}{value}' for axis, value in mesh.items())}-{case}"
+    parts = ["rounds" if axis == "pipeline" else f"{axis}{value}" for axis, value in mesh.items()]
+    return "-".join([*parts, case])
 
 
 def batch(packed):

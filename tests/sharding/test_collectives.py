@@ -45,6 +45,7 @@ DENSE = DecoderConfig(
 )
 EVEN = dataclasses.replace(DENSE, num_kv_heads=None)
 UNTIED = dataclasses.replace(DENSE, tie_embeddings=False)
+DEEP = dataclasses.replace(DENSE, num_layers=8, remat_policy="none")
 EXPERTS = dataclasses.replace(DENSE, moe=MoeConfig(num_experts=8, top_k=2))
 CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
     "data 8": (DENSE, MeshConfig(data=8), 1),
@@ -58,6 +59,7 @@ CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
     "context 8, all to all": (DENSE, MeshConfig(context=8), 1),
     "fsdp 2 x context 4, ring": (DENSE, MeshConfig(fsdp=2, context=4, context_attention="ring"), 1),
     "fsdp 2 x model 4, sequence-parallel": (EVEN, MeshConfig(fsdp=2, model=4, sequence_parallel=True), 1),
+    "stage 2 x fsdp 2 x model 2": (DEEP, MeshConfig(stage=2, fsdp=2, model=2), 1),
 }
 """Name -> (model, mesh of 8 devices, microbatches)."""
 
