@@ -163,7 +163,7 @@ def draw_faults(seed: int, num_steps: int) -> dict[str, Faults]:
         "NaN gradients": Faults(nan=stretches(3, 6)),
         "rate x 30": Faults(rate_steps=stretches(2, 6)),
         "all three": Faults(junk=mixed[0], nan=mixed[1], rate_steps=mixed[2]),
-        "hopeless: rate x 1000 from a step on": Faults(rate_from=draw.randrange(num_steps // 2), rate_factor=1000.0),
+        "hopeless: rate x 30 from a step on": Faults(rate_from=draw.randrange(num_steps // 5, num_steps // 2)),
     }
 
 

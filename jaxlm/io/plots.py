@@ -44,7 +44,7 @@ def draw_curves(
       robust: the first few values (a loss before the first steps) leave the picture rather than flatten the rest.
       from_zero: the axis starts at 0, so that small wobbles look small.
     """
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, LogFormatterMathtext, MaxNLocator
 
     with _picture(title) as (axes, out):
         for colour, curve in zip(_COLOURS, curves, strict=False):
@@ -58,7 +58,8 @@ def draw_curves(
             axes.ticklabel_format(axis="y", scilimits=(-2, 4))
         if log_x:
             axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            below_1 = min(float(np.min(curve.steps)) for curve in curves) < 1  # rates: as powers
+            axes.xaxis.set_major_formatter(LogFormatterMathtext(base=2) if below_1 else EngFormatter(sep=""))
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if robust:

@@ -31,6 +31,7 @@ _NAMES = {
 }
 _MOST_SAMPLES = 12
 _MOST_ROWS = 200
+_SHARES = ("perf/mfu", "perf/goodput", "perf/data_wait")
 
 
 def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None) -> Path:
@@ -254,7 +255,7 @@ def _show(key: str, value: Any) -> str:
         return "none"
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
-    if key.endswith(("mfu", "goodput", "data_wait")):
+    if key in _SHARES:
         return f"{value:.1%}"
     if isinstance(value, int):
         return f"{value:,}"

@@ -66,6 +66,20 @@ def assert_same(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+def test_steps_of_a_way_not_taken_go_and_can_be_saved_anew(tmp_path):
+    with Checkpointer(tmp_path, CheckpointConfig(save_every=2, keep_last=3, keep_every=4)) as checkpointer:
+        for step in (2, 4, 6, 8):
+            checkpointer.save(step, {"w": jnp.full(3, float(step))}, META)
+        checkpointer.forget_after(5)  # the save under way among them, and a permanent one
+        assert checkpointer.steps() == [2, 4]
+        for step in (6, 8):
+            assert checkpointer.save(step, {"w": jnp.full(3, -float(step))}, META)
+        checkpointer.wait()
+        assert checkpointer.steps() == [2, 4, 6, 8]
+        found, _ = checkpointer.restore({"w": jnp.zeros(3)}, step=8)
+        np.testing.assert_array_equal(np.asarray(found["w"]), -8.0)
+
+
 def test_round_trip_onto_another_mesh_is_exact(tmp_path):
     state = place(make_state(), abstract(make_state(), (2, 4)))
     with Checkpointer(tmp_path / "c") as checkpointer:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.goodput import Goodput
 from jaxlm.io.metrics import MetricsWriter
 from jaxlm.io.plots import running_mean, thin
 from jaxlm.io.report import write_report
@@ -22,6 +23,39 @@ from jaxlm.io.run_dir import RunDir
 class Config:
     name: str = "a <b> & 'c'"
     num_steps: int = 6000
+
+
+def test_incidents_and_time_are_shown(tmp_path):
+    run = RunDir(tmp_path)
+    run.write_config(Config())
+    incidents = [
+        {"step": 12, "batch_id": 11, "kind": "not_finite", "loss": None, "grad_norm": 1.0},
+        {
+            "step": 204,
+            "kind": "spike",
+            "onset": 202,
+            "batch_ids": [201, 202, 203],
+            "losses": [4.0, 6.5, 5.0],
+            "grad_norms": [1.0, 2.0, 3.0],
+            "statistics": {"loss_median": 2.25},
+            "response": {"rolled_back_to": 150, "skipped_batches": [201, 202, 203]},
+        },
+        {"step": 204, "kind": "stopped", "diagnosis": "the rate is <too> high"},
+    ]
+    run.incidents_path.write_text(json.dumps(incidents))
+    with Goodput(run.goodput_path) as goodput:
+        goodput.write("start", 0)
+        goodput.spend("step", 90.0)
+        goodput.spend("compile", 30.0)
+        goodput.write("spent", 200)
+    page = write_report(run.path, final={"perf/goodput": 0.75, "perf/seconds/data_wait": 2.5}).read_text()
+    for text in ("Incidents", "201 to 203", "6.5", "2.25", "back to step 150 without 3 batches", "the rate is &lt;too"):
+        assert text in page
+    for text in ("steps that count", "1 min 30 s", "75.0%", "25.0%", "2 min 00 s in 1 start"):
+        assert text in page
+    assert "250.0%" not in page
+    run.incidents_path.write_text('[{"kind": "spike"}]')
+    assert "incidents.json cannot be read here" in write_report(run.path).read_text()
 
 
 @pytest.fixture(scope="module")
