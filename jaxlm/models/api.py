@@ -16,8 +16,9 @@ class KVCache(NamedTuple):
     on the LEFT with segment id 0; an empty slot has segment id 0 too and is never attended to."""
 
     layers: PyTree
-    """``{"k", "v"}`` for each layer, nested like the parameters: [l, b, s, k, h] under ``layers/layer_j``, [b, s, k, h]
-    under ``tail_i``; with latent attention ``{"latent", "k_rope"}``, [.., b, s, width]. Keys are stored rotated."""
+    """``{"k", "v"}`` for each layer, nested like the parameters: [l, b, k, s, h] under ``layers/layer_j``, [b, k, s, h]
+    under ``tail_i``, of one row without b; with latent attention ``{"latent", "k_rope"}``, [.., b, s, width]. Keys are
+    stored rotated."""
     positions_bs: Array
     segment_ids_bs: Array
     length: Array

@@ -95,6 +95,7 @@ class DecoderBlock(nn.Module):
             "use_bias": c.bias,
             "dtype": as_dtype(c.compute_dtype),
             "param_dtype": as_dtype(c.param_dtype),
+            "quantization": c.quantization,
             "name": "attn",
         }
         if c.mla is not None:
@@ -120,4 +121,4 @@ class DecoderBlock(nn.Module):
         if c.moe is not None:
             shared_std = _std(c, c.moe.shared_dim or c.mlp_width, output=True)
             return MoE(config=c.moe, shared_down_init_std=shared_std, name="moe", **shared)(x_btd, counted_bt)
-        return MLP(use_bias=c.bias, name="mlp", **shared)(x_btd), {}
+        return MLP(use_bias=c.bias, quantization=c.quantization, name="mlp", **shared)(x_btd), {}

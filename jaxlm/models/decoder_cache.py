@@ -18,7 +18,10 @@ def init_cache(config: DecoderConfig, batch_size: int, capacity: int, dtype: Any
 
     def entries(*lead: int) -> dict[str, Array]:
         shapes = config.cache_shapes.items()
-        return {name: jnp.zeros((*lead, batch_size, capacity, *shape), dtype) for name, shape in shapes}
+        kept = {
+            name: jax.eval_shape(_fold, jax.ShapeDtypeStruct((batch_size, capacity, *s), dtype)) for name, s in shapes
+        }
+        return {name: jnp.zeros((*lead, *entry.shape), dtype) for name, entry in kept.items()}
 
     group, groups = len(config.window_pattern), config.num_groups
     layers: dict[str, Any] = {"layers": {f"layer_{j}": entries(groups) for j in range(group)}} if groups else {}
@@ -47,20 +50,36 @@ def remember(
     """Write a layer's new entries [b, t, ...]; returns all of the layer's [b, s, ...], in their dtype, and the buffers.
 
     ``layer`` None: the buffers are this layer's own. Else they are stacked, and updated in place at
-    [layer, :, slot:slot + t] rather than cut up and stacked again.
+    [layer, ..., slot:slot + t, :] rather than cut up and stacked again.
     """
     zero = jnp.zeros((), jnp.int32)
+    lead = () if layer is None else (jnp.asarray(layer, jnp.int32),)
     seen, stored = {}, {}
     for name, new in entries.items():
-        buffer = buffers[name]
-        rest = (zero,) * (new.ndim - 2)
-        if layer is None:
-            buffer = jax.lax.dynamic_update_slice(buffer, new.astype(buffer.dtype), (zero, slot, *rest))
-            own = buffer
-        else:
-            layer = jnp.asarray(layer, jnp.int32)
-            update = new.astype(buffer.dtype)[None]
-            buffer = jax.lax.dynamic_update_slice(buffer, update, (layer, zero, slot, *rest))
-            own = jax.lax.dynamic_index_in_dim(buffer, layer, 0, keepdims=False)
-        seen[name], stored[name] = own.astype(new.dtype), buffer
+        buffer, update = buffers[name], _fold(new)
+        start = (*lead, *(zero,) * (update.ndim - 2), slot, zero)
+        update = update.astype(buffer.dtype)
+        buffer = jax.lax.dynamic_update_slice(buffer, update[None] if lead else update, start)
+        own = jax.lax.dynamic_index_in_dim(buffer, lead[0], 0, keepdims=False) if lead else buffer
+        seen[name], stored[name] = _unfold(own, new).astype(new.dtype), buffer
     return seen, stored
+
+
+def _fold(x: Array) -> Array:
+    """[b, t, k, h] as it is kept, [b, k, t, h]: heads stand before slots, as attention's products read them; the other
+    way round each step would copy the whole cache. [b, t, width] stays.
+
+    Of one row the axis b is left out: with it XLA:CPU copies the values four times at each step, as it updates them in
+    one shape and reads them in another.
+    """
+    if x.ndim == 3:
+        return x
+    x = x.swapaxes(1, 2)
+    return x[0] if x.shape[0] == 1 else x
+
+
+def _unfold(kept: Array, new: Array) -> Array:
+    """All entries of a layer, [b, s, k, h] or [b, s, width], for new ones [b, t, ...]."""
+    if new.ndim == 3:
+        return kept
+    return (kept[None] if new.shape[0] == 1 else kept).swapaxes(1, 2)

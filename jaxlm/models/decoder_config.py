@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxlm.core.dtypes import DType, as_dtype
 from jaxlm.models import shapes
@@ -13,6 +13,7 @@ from jaxlm.nn.latent_attention import MlaConfig
 from jaxlm.nn.mlp import MlpKind
 from jaxlm.nn.moe import MoeConfig
 from jaxlm.nn.norms import NormKind
+from jaxlm.nn.quantized import Quantization
 from jaxlm.nn.rope import RopeConfig
 
 
@@ -86,6 +87,10 @@ class DecoderConfig:
     """Width of a head at the base; None = that of this model, heads growing in number."""
     param_dtype: DType = "float32"
     compute_dtype: DType = "float32"
+    quantization: Quantization = "none"
+    """Products of the layers' linear maps in 8 bits while training: forward and backward (int8, fp8) or forward alone
+    (int8_forward, fp8_forward). Parameters, embeddings, head, norms and attention's own products stay as they are.
+    Needs the extra ``quant``."""
     scan_layers: bool = True
     """One compiled layer run num_layers times; False = written out: faster steps for small models, longer
     compilation."""
@@ -95,6 +100,9 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         shapes.check_choices(self)
+        if self.quantization not in get_args(Quantization):
+            choices = ", ".join(get_args(Quantization))
+            raise ValueError(f"model.quantization={self.quantization!r} is unknown: choose {choices}")
         positive = ["vocab_size", "vocab_multiple", "max_seq_len", "num_layers", "model_dim", "num_heads"]
         shapes.check_positive(self, [*positive, "num_kv_heads", "head_dim", "mlp_dim", "base_dim", "base_head_dim"])
         if self.mla is None and self.head_dim is None and self.model_dim % self.num_heads:
@@ -136,6 +144,10 @@ class DecoderConfig:
             raise ValueError("model.norm_offset=True has no gains to offset with norm_scale=False: change one of them")
         if self.moe is not None and self.bias:
             raise ValueError("model.bias=True with model.moe: experts have no biases, set bias=False")
+        if self.moe is not None and self.quantization != "none":
+            raise ValueError(
+                f"model.quantization={self.quantization!r} does not reach the experts of model.moe: set it to 'none'"
+            )
         if self.mla is not None:
             for name in ("num_kv_heads", "head_dim"):
                 if getattr(self, name) is not None:

@@ -9,6 +9,7 @@ from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
 from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import EncoderConfig, resolve_encoder_attention
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent, resolve_unroll
+from jaxlm.nn.quantized import check_quantization
 from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 from jaxlm.sharding.mesh import MeshConfig
 
@@ -82,6 +83,12 @@ def _no_kernel() -> str | None:
     return "no kernel was asked for"
 
 
+def check_installed(config: ModelConfig) -> None:
+    """Raises UserError where the model needs an extra's package that is not there."""
+    if isinstance(config, DecoderConfig):
+        check_quantization(config.quantization)
+
+
 def for_platform(
     config: ModelConfig, platform: str, *, recurrent_kernel_missing: Callable[[], str | None] = _no_kernel
 ) -> ModelConfig:
@@ -100,9 +107,10 @@ def for_platform(
 def for_inference(
     config: ModelConfig, platform: str, *, recurrent_kernel_missing: Callable[[], str | None] = _no_kernel
 ) -> ModelConfig:
-    """The config as it runs best here, however it was trained: scanned layers decode faster."""
+    """The config as it runs best here on parameters as they were trained: a copy of each layer is cheaper to make in a
+    scan than of all at once."""
     if isinstance(config, DecoderConfig):
-        config = dataclasses.replace(config, attention="auto", scan_layers=True)
+        config = dataclasses.replace(config, attention="auto", scan_layers=True, quantization="none")
     if isinstance(config, EncoderConfig):
         config = dataclasses.replace(config, attention="auto")
     if isinstance(config, RecurrentConfig):

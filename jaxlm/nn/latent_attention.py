@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxlm.core.types import Array
 from jaxlm.nn.linear import Linear, apply_together
 from jaxlm.nn.norms import Norm
+from jaxlm.nn.quantized import Quantization
 from jaxlm.nn.rope import RopeTables, apply_rope
 from jaxlm.nn.self_attention import AttendFn, RememberFn
 
@@ -61,6 +62,7 @@ class LatentAttention(nn.Module):
     use_bias: bool
     dtype: jnp.dtype
     param_dtype: jnp.dtype
+    quantization: Quantization = "none"
 
     @nn.compact
     def __call__(
@@ -74,7 +76,7 @@ class LatentAttention(nn.Module):
 
         def linear(name: str, fan_in: int, width: int, *, bias: bool = False) -> Linear:
             std = 1.0 / math.sqrt(fan_in) if self.init_std is None else self.init_std
-            return Linear(width, std, bias, self.dtype, self.param_dtype, name=name)
+            return Linear(width, std, bias, self.dtype, self.param_dtype, self.quantization, name=name)
 
         def norm(name: str, x: Array) -> Array:
             return Norm(
@@ -117,5 +119,5 @@ class LatentAttention(nn.Module):
             k_bs1h = jnp.concatenate([latent_bs1r, entries["k_rope"][:, :, None]], axis=-1)
             out_btnr = attend(q_btnh, k_bs1h, latent_bs1r)
             out_btnh = jnp.einsum("btnr,rnh->btnh", out_btnr, kernel_rnh[..., nope:])
-        out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, name="o")
+        out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, self.quantization, name="o")
         return out(out_btnh.reshape(b, t, n * c.v_head_dim)), stored

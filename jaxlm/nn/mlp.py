@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxlm.core.types import Array
 from jaxlm.nn.linear import Linear, apply_together
+from jaxlm.nn.quantized import Quantization
 
 MlpKind = Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu2"]
 GATED: tuple[MlpKind, ...] = ("swiglu", "geglu")
@@ -42,11 +43,12 @@ class MLP(nn.Module):
     use_bias: bool
     dtype: jnp.dtype
     param_dtype: jnp.dtype
+    quantization: Quantization = "none"
 
     @nn.compact
     def __call__(self, x_btd: Array) -> Array:
         def linear(name: str, features: int, std: float) -> Linear:
-            return Linear(features, std, self.use_bias, self.dtype, self.param_dtype, name=name)
+            return Linear(features, std, self.use_bias, self.dtype, self.param_dtype, self.quantization, name=name)
 
         act = ACTIVATIONS[self.kind]
         names = ("up", "gate") if self.kind in GATED else ("up",)

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from jaxlm.core.axes import free_axes, taken_axes, taken_row_axes
 from jaxlm.core.types import BATCH_AXES, CONTEXT_AXIS, Array
-from jaxlm.nn.linear import Linear, is_unsharded, normal_init
+from jaxlm.nn.linear import KERNEL_SCALE, Linear, dequantize, is_unsharded, normal_init
 from jaxlm.nn.mlp import ACTIVATIONS, GATED, MLP, MlpKind
 
 EXPERT_AXIS, MODEL_AXIS = "expert", "model"
@@ -173,7 +173,8 @@ class Experts(nn.Module):
     @nn.compact
     def __call__(self, in_features: int) -> Array:
         shape = (self.num_experts, in_features, self.features)
-        return self.param("kernel", normal_init(self.init_std), shape, self.param_dtype).astype(self.dtype)
+        kernel = self.param("kernel", normal_init(self.init_std), shape, self.param_dtype)
+        return dequantize(kernel, self.get_variable("params", KERNEL_SCALE), self.dtype)
 
 
 class MoE(nn.Module):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxlm.core.types import Array
 from jaxlm.nn.linear import Linear, apply_together
 from jaxlm.nn.norms import Norm
+from jaxlm.nn.quantized import Quantization
 from jaxlm.nn.rope import RopeTables, apply_rope
 
 AttendFn = Callable[[Array, Array, Array], Array]
@@ -34,6 +35,7 @@ class SelfAttention(nn.Module):
     use_bias: bool
     dtype: jnp.dtype
     param_dtype: jnp.dtype
+    quantization: Quantization = "none"
 
     @nn.compact
     def __call__(
@@ -44,7 +46,9 @@ class SelfAttention(nn.Module):
 
         def linear(name: str, heads: int) -> Linear:
             width = heads * self.head_dim
-            return Linear(width, self.init_std, self.use_bias, self.dtype, self.param_dtype, name=name)
+            return Linear(
+                width, self.init_std, self.use_bias, self.dtype, self.param_dtype, self.quantization, name=name
+            )
 
         def norm(name: str, x: Array) -> Array:
             return Norm(
@@ -69,5 +73,5 @@ class SelfAttention(nn.Module):
         if remember is not None:
             entries, stored = remember(entries)
         out_btnh = attend(q_btnh, entries["k"], entries["v"])
-        out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, name="o")
+        out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, self.quantization, name="o")
         return out(out_btnh.reshape(b, t, self.num_heads * self.head_dim)), stored

@@ -1,8 +1,10 @@
 """A trained causal model (decoder, recurrent) behind the handle: scoring in windows, batched completion, streaming."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
+import jax
 import numpy as np
 
 from jaxlm.core.errors import UserError
@@ -12,6 +14,7 @@ from jaxlm.evals.scoring import score_sequences
 from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.api import Model
+from jaxlm.models.decoder_inference import Weights
 from jaxlm.models.families import make_model
 from jaxlm.run.completion import Completer, Row, programs
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_seed, check_texts
@@ -32,6 +35,10 @@ class CausalLM(LanguageModel):
       model: from ``make_model``. Its config is what counts: programs are shared by all models of one config.
       params: on any devices; only read.
       run_config: the run's config as JSON values, of which ``data`` tells how documents began and how long rows were.
+      weights: "int8" keeps the kernels of a decoder's layers in 8 bits, one scale for each output; ``params`` is then
+        of the form that `inference_params` makes.
+
+    Raises UserError for int8 weights of what is no decoder, or lies on several devices.
     """
 
     def __init__(
@@ -43,9 +50,13 @@ class CausalLM(LanguageModel):
         *,
         step: int = 0,
         is_ema: bool = False,
+        weights: Weights = "trained",
     ):
         data = run_config.get("data", {})
-        self.params, self.tokenizer, self.config, self.run_config = params, tokenizer, model.config, run_config
+        spread = any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in jax.tree.leaves(params))
+        self._programs = programs(model.config, weights, spread=spread)
+        self.params = self._programs.keep(params)
+        self.tokenizer, self.config, self.run_config = tokenizer, model.config, run_config
         self.step, self.is_ema = step, is_ema
         self.vocab_size: int = model.config.vocab_size
         longest = model.config.max_seq_len
@@ -53,13 +64,18 @@ class CausalLM(LanguageModel):
         self.family = model.config.family
         self.start_id = start_symbol(tokenizer, data)
         self.stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-        self._programs = programs(model.config)
 
     @classmethod
-    def of_run(cls, opened: Opened, tokenizer: Tokenizer, run_config: dict[str, Any]) -> Self:
+    def of_run(
+        cls, opened: Opened, tokenizer: Tokenizer, run_config: dict[str, Any], *, weights: Weights = "trained"
+    ) -> Self:
         """The model of a checkpoint."""
-        model = make_model(opened.config)
-        return cls(model, opened.params, tokenizer, run_config, step=opened.step, is_ema=opened.is_ema)
+        step, is_ema, model = opened.step, opened.is_ema, make_model(opened.config)
+        return cls(model, opened.params, tokenizer, run_config, step=step, is_ema=is_ema, weights=weights)
+
+    @functools.cached_property
+    def _decoding_params(self) -> Params:
+        return self._programs.prepare(self.params)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text as the model reads it: behind the start symbol, if the run was trained with one."""
@@ -197,7 +213,7 @@ class CausalLM(LanguageModel):
     def _completer(self, max_new_tokens: int, sampling: SamplingConfig, seed: int, stop: tuple[str, ...]) -> Completer:
         return Completer(
             self._programs,
-            self.params,
+            self._decoding_params,
             self.tokenizer,
             context=self.context,
             max_new_tokens=max_new_tokens,

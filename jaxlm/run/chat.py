@@ -206,7 +206,7 @@ def main(argv: list[str]) -> int:
 
     sampling = make_sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
     seed = check_seed(args.seed)
-    model = load(args.run, step=args.step, ema=args.ema)
+    model = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     if not isinstance(model, CausalLM):
         raise UserError(f"a model of family {model.family!r} cannot write token by token: use another run")
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]

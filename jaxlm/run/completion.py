@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.core.types import Array, Params
 from jaxlm.evals.perplexity import target_logprobs
 from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, prefill
 from jaxlm.generate.sampling import SamplingConfig
-from jaxlm.models.families import ModelConfig, for_inference, make_model
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.models.decoder_inference import Weights, inference_config, inference_params
+from jaxlm.models.families import ModelConfig, for_inference, for_platform, make_model
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -26,6 +29,10 @@ _CHUNK = 16
 class Programs(NamedTuple):
     """A causal model's pure functions, jitted."""
 
+    keep: Callable[[Params], Params]
+    """Trained parameters as ``logits`` and ``logprobs`` take them."""
+    prepare: Callable[[Params], Params]
+    """Those as ``prefill`` and ``decode`` take them: worth making once, before many tokens."""
     logits: Callable[..., Array]
     """``(params, tokens_bt) -> f32 [b, t, v]``."""
     logprobs: Callable[..., Array]
@@ -35,23 +42,43 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def programs(config: ModelConfig) -> Programs:
-    """The programs of a config, kept: opening another checkpoint of a run compiles nothing again."""
-    model = make_model(for_inference(config, jax.default_backend(), recurrent_kernel_missing=recurrent_kernel_missing))
+def programs(config: ModelConfig, weights: Weights = "trained", *, spread: bool = False) -> Programs:
+    """The programs of a config, kept: opening another checkpoint of a run compiles nothing again.
+
+    ``spread``: the parameters lie over several devices. They are used as they lie then; else a decoder's are laid out
+    anew for generation. Raises UserError for weights in a form that the model is not made for.
+    """
+    platform = jax.default_backend()
+    trained = make_model(for_inference(config, platform, recurrent_kernel_missing=recurrent_kernel_missing))
+    if isinstance(config, DecoderConfig) and not spread:
+        lay_out = jax.jit(functools.partial(inference_params, config, weights=weights))
+        written = make_model(for_platform(inference_config(config), platform))
+    elif weights == "trained":
+        lay_out, written = _as_it_is, trained
+    else:
+        raise UserError(f"weights={weights!r} is for a decoder on one device: leave it out")
+    keeps_trained = weights == "trained"
+    reader = trained if keeps_trained else written
 
     def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
-        return target_logprobs(model, params, {"tokens": tokens_bt, "targets": targets_bt})[0]
+        return target_logprobs(reader, params, {"tokens": tokens_bt, "targets": targets_bt})[0]
 
     return Programs(
-        logits=jax.jit(model.apply_fn),
+        keep=_as_it_is if keeps_trained else lay_out,
+        prepare=lay_out if keeps_trained else _as_it_is,
+        logits=jax.jit(reader.apply_fn),
         logprobs=jax.jit(logprobs),
         prefill=jax.jit(
-            functools.partial(prefill, model), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
+            functools.partial(prefill, written), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
         ),
         decode=jax.jit(
-            functools.partial(decode, model), static_argnames=("sampling", "stop_ids"), donate_argnames="state"
+            functools.partial(decode, written), static_argnames=("sampling", "stop_ids"), donate_argnames="state"
         ),
     )
+
+
+def _as_it_is(params: Params) -> Params:
+    return params
 
 
 class Row(NamedTuple):

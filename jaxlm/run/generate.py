@@ -32,6 +32,9 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, default_new_tokens:
         action=argparse.BooleanOptionalAction,
         help="the averaged or the trained parameters; default averaged, if the run kept them",
     )
+    parser.add_argument(
+        "--weights", choices=("trained", "int8"), default="trained", help="int8: kernels in 8 bits; default %(default)s"
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -87,7 +90,7 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     make_sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
     check_seed(args.seed)
     prompts = [*args.prompt, *(read_prompts(args.prompts_file) if args.prompts_file else [])] or [""]
-    model = load(args.run, step=args.step, ema=args.ema)
+    model = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     start = time.perf_counter()
     generations = model.generate(
         prompts,

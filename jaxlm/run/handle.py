@@ -1,13 +1,15 @@
 """``jaxlm.load(run_dir)``: a trained model from its run directory. Opening reads files and executes nothing in them."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
+from jaxlm.models.decoder_inference import Weights
 from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.encoder_lm import EncoderLM
 from jaxlm.run.language_model import Generation, LanguageModel, Score
@@ -47,16 +49,22 @@ FAMILIES: dict[str, Callable[..., LanguageModel]] = {
 """Family -> how to open it: ``f(run, run_config, step, ema) -> LanguageModel``."""
 
 
-def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = None) -> LanguageModel:
+def load(
+    run_dir: str | Path, *, step: int | None = None, ema: bool | None = None, weights: Weights = "trained"
+) -> LanguageModel:
     """The model of a run directory, its parameters on the first device; no optimiser state is read.
 
     Args:
       run_dir: what ``jaxlm pretrain``, ``jaxlm finetune``, ``tools.hf import`` or ``tools.ngram fit`` wrote.
       step: which checkpoint; None = the newest.
       ema: True = the averaged parameters, False = the trained ones, None = averaged if the run kept them.
+      weights: "int8" keeps the kernels of a decoder's layers in 8 bits: a quarter of their memory in f32, and faster
+        generation where memory bandwidth binds (docs/quantization.md says what it costs).
 
     Raises UserError where the directory is no run, or has no such checkpoint, average or family.
     """
+    if weights not in get_args(Weights):
+        raise UserError(f"weights={weights!r} is unknown: choose {', '.join(get_args(Weights))}")
     run = RunDir(run_dir)
     if not run.path.is_dir():
         raise UserError(f"no run directory {run.path}: give the --run-dir of a training run")
@@ -64,4 +72,10 @@ def load(run_dir: str | Path, *, step: int | None = None, ema: bool | None = Non
     family = config.get("model", {}).get("family", "decoder")
     if family not in FAMILIES:
         raise UserError(f"{run.config_path} names family {family!r}: this jaxlm opens {', '.join(FAMILIES)}")
+    if weights != "trained":
+        if family != "decoder" or "task" in config:
+            raise UserError(
+                f"weights={weights!r} is for decoders that write, {run.path} is another model: leave it out"
+            )
+        return _trained(functools.partial(CausalLM.of_run, weights=weights))(run, config, step, ema)
     return FAMILIES[family](run, config, step, ema)

@@ -22,7 +22,7 @@ from jaxlm.io.agree import (
     say,
 )
 from jaxlm.io.run_dir import RunDir
-from jaxlm.models.families import MASKED
+from jaxlm.models.families import MASKED, check_installed
 from jaxlm.run.assembly import Assembly, plan_batches
 from jaxlm.run.config import PretrainConfig, may_change
 from jaxlm.run.config_files import load_config
@@ -123,6 +123,7 @@ def pretrain(
 
 def _assemble(config: PretrainConfig, mesh: Mesh) -> tuple[Assembly, str]:
     """The parts of the run, its data prepared, and its memory estimate as a line."""
+    on_every_process("packages", lambda: check_installed(config.model))
     data = first_then_others("data", lambda: prepare_data(config, say))
     check_same("data", lambda: {"dataset_key": data.dataset.key})
 

@@ -142,6 +142,26 @@ def test_a_reserved_symbol_stops_as_a_token(run):
         lm.generate(["to be"], stop=[""])
 
 
+def test_int8_weights_score_and_write_nearly_the_same(run):
+    path, _, params, lm = run
+    small = load(path, weights="int8")
+    kernels = {leaf.dtype for leaf in jax.tree.leaves(small.params["tail_0"]["mlp"]) if leaf.ndim == 2}
+    assert kernels == {jnp.dtype(jnp.int8)}
+    (exact,), (rough,) = lm.score([TEXT]), small.score([TEXT])
+    assert rough.num_tokens == exact.num_tokens
+    assert rough.nats != exact.nats
+    np.testing.assert_allclose(rough.nats, exact.nats, rtol=0.02)
+    (written,) = small.generate(["to be"], max_new_tokens=6, temperature=0)
+    logits = small.logits([small.encode("to be") + written.tokens[:-1]])[0]
+    assert logits[-6:].argmax(-1).tolist() == written.tokens
+    jax.tree.map(np.testing.assert_array_equal, lm.params, params)
+
+
+def test_unknown_weights_are_refused(run):
+    with pytest.raises(UserError, match="weights='int4' is unknown: choose trained, int8"):
+        load(run[0], weights="int4")
+
+
 def test_streaming_says_what_generate_says(run):
     from jaxlm.generate.sampling import SamplingConfig
 

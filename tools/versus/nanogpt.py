@@ -1,7 +1,8 @@
 """``python -m tools.versus nanogpt FOLDER [--peer-python PYTHON]``: our train step against nanoGPT's compiled one.
 
-FOLDER has nanoGPT's model.py; PYTHON is an interpreter that has torch. Both train the model of its README's CPU recipe
-on random tokens of the same shape, each in a process of its own, on the same cores, and take turns of some steps.
+FOLDER has nanoGPT's model.py; PYTHON is an interpreter that has torch. Both train the model of its README's CPU recipe,
+or with ``--model gpt2`` on a GPU GPT-2 124M in bf16 (AdamW, flash attention), on random tokens of the same shape, each
+in a process of its own, on the same device, and take turns of some steps.
 Prints one JSON line: milliseconds a step (median over turns of the median step), tokens a second, seconds to compile.
 """
 
@@ -12,31 +13,52 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tools.versus.turns import alternate, ratio, serve, spread
 
-ROWS, SEQ_LEN, VOCAB_SIZE = 12, 64, 65
 
-PEER = f"""
-import sys, time, statistics
+class Shape(NamedTuple):
+    """What both train."""
+
+    rows: int
+    seq_len: int
+    vocab_size: int
+    num_layers: int
+    num_heads: int
+    model_dim: int
+    device: str
+
+
+SHAPES = {"char": Shape(12, 64, 65, 4, 4, 128, "cpu"), "gpt2": Shape(16, 1024, 50304, 12, 12, 768, "cuda")}
+
+PEER = """
+import contextlib, sys, time, statistics
 sys.path.insert(0, sys.argv[1])
 import torch
 from model import GPT, GPTConfig
+rows, seq_len, vocab_size, n_layer, n_head, n_embd = map(int, sys.argv[3:9])
+device = sys.argv[9]
 torch.manual_seed(0)
 torch.set_num_threads(int(sys.argv[2]))
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 stdout, sys.stdout = sys.stdout, sys.stderr
 model = GPT(GPTConfig(
-    block_size={SEQ_LEN}, vocab_size={VOCAB_SIZE}, n_layer=4, n_head=4, n_embd=128, dropout=0.0, bias=False))
-optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+    block_size=seq_len, vocab_size=vocab_size, n_layer=n_layer, n_head=n_head, n_embd=n_embd, dropout=0.0, bias=False))
+model.to(device)
+optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), device)
 compiled = torch.compile(model)
-x, y = (torch.randint(0, {VOCAB_SIZE}, ({ROWS}, {SEQ_LEN})) for _ in range(2))
+x, y = (torch.randint(0, vocab_size, (rows, seq_len), device=device) for _ in range(2))
+half = torch.amp.autocast(device_type="cuda", dtype=torch.bfloat16) if device == "cuda" else contextlib.nullcontext()
 def step():
-    _, loss = compiled(x, y)
+    with half:
+        _, loss = compiled(x, y)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if device == "cuda":
+        torch.cuda.synchronize()
 start = time.perf_counter()
 step()
 print(time.perf_counter() - start, file=stdout, flush=True)
@@ -50,12 +72,11 @@ for line in sys.stdin:
 """
 
 
-def take_steps() -> None:
+def take_steps(name: str) -> None:
     """Our side: compiles, then takes as many steps as each line of standard input says."""
     import jax
     import numpy as np
 
-    from configs.shakespeare_nanogpt import config as make_config
     from jaxlm.core.keys import Purpose, fold_key, purpose_key
     from jaxlm.models.families import for_platform, make_model
     from jaxlm.optim.optimizers import make_optimizer
@@ -65,16 +86,16 @@ def take_steps() -> None:
     from jaxlm.train.step import make_train_step
 
     keep_freed_memory()
-    config = make_config()
-    model_config = dataclasses.replace(config.model, vocab_size=VOCAB_SIZE)
+    model_config, optimizer, num_steps = _ours(name)
+    shape = SHAPES[name]
     model = make_model(for_platform(model_config, jax.default_backend()))
-    tx = make_optimizer(config.optimizer, config.num_steps)
-    tokens = np.random.default_rng(0).integers(0, VOCAB_SIZE, (ROWS, SEQ_LEN)).astype(np.int32)
+    tx = make_optimizer(optimizer, num_steps)
+    tokens = np.random.default_rng(0).integers(0, shape.vocab_size, (shape.rows, shape.seq_len)).astype(np.int32)
     batch = jax.device_put({"tokens": tokens, "targets": tokens, "loss_mask": np.ones(tokens.shape, np.float32)})
-    state = jax.jit(lambda key: create_state(model.init(key), tx))(fold_key(config.seed, Purpose.INIT))
-    schedule = config.optimizer.schedule_fn(config.num_steps)
+    state = jax.jit(lambda key: create_state(model.init(key), tx))(fold_key(0, Purpose.INIT))
+    schedule = optimizer.schedule_fn(num_steps)
     step = jax.jit(make_train_step(causal_objective(model), tx, schedule=schedule), donate_argnums=0)
-    key = purpose_key(config.seed, Purpose.DROPOUT)
+    key = purpose_key(0, Purpose.DROPOUT)
     start = time.perf_counter()
     compiled: Any = step.lower(state, None, batch, key).compile()
 
@@ -87,6 +108,19 @@ def take_steps() -> None:
     serve(sys.stdin, work)
 
 
+def _ours(name: str) -> tuple[Any, Any, int]:
+    """(model, optimiser, steps of the schedule) of our side."""
+    if name == "gpt2":  # a machine with a GPU may lack what configs of whole runs import
+        from jaxlm.optim.optimizers import OptimizerConfig
+        from tools.bench.models import GPT2
+
+        return GPT2, OptimizerConfig(name="adamw", b2=0.99), 1000
+    from configs.shakespeare_nanogpt import config
+
+    made = config()
+    return dataclasses.replace(made.model, vocab_size=SHAPES[name].vocab_size), made.optimizer, made.num_steps
+
+
 def main(argv: list[str]) -> int:
     """Prints the table as one JSON line."""
     parser = argparse.ArgumentParser(prog="tools.versus nanogpt", description=__doc__)
@@ -95,18 +129,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=40, help="steps a turn")
+    parser.add_argument("--model", choices=list(SHAPES), default="char", help="gpt2: 124M, on a GPU")
     args = parser.parse_args(argv)
     if not (args.nanogpt / "model.py").exists():
         parser.error(f"{args.nanogpt} has no model.py: give nanoGPT's folder")
+    shape = SHAPES[args.model]
+    ours = f"from tools.versus.nanogpt import take_steps; take_steps({args.model!r})"
     commands = {
-        "nanogpt": [args.peer_python, "-c", PEER, str(args.nanogpt), str(args.threads)],
-        "jaxlm": [sys.executable, "-c", "from tools.versus.nanogpt import take_steps; take_steps()"],
+        "nanogpt": [args.peer_python, "-c", PEER, str(args.nanogpt), str(args.threads), *map(str, shape)],
+        "jaxlm": [sys.executable, "-c", ours],
     }
     sides = alternate(commands, turns=args.turns, count=args.steps)
     figures: dict[str, Any] = {}
     for name, side in sides.items():
         times = spread(side["turns"])
-        per_second = ROWS * SEQ_LEN / times["ms"] * 1e3
+        per_second = shape.rows * shape.seq_len / times["ms"] * 1e3
         figures[name] = times | {"tokens_per_second": per_second, "compile_seconds": side["prepare"]}
     speed = ratio(sides["jaxlm"]["turns"], sides["nanogpt"]["turns"])
     print(json.dumps({**figures, "speed_ratio": speed, "turns": args.turns, "steps": args.steps}))

@@ -1,0 +1,67 @@
+"""The bench: its rows, its plan for a GPU, and that training and decoding need nothing but JAX, Flax and Optax."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tools.bench.session import make_plan, run_session
+
+BARE = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"grain", "array_record", "tensorflow_datasets", "tyro", "sentencepiece",
+                                      "pyarrow", "tensorboardX", "matplotlib", "qwix"}:
+            raise ImportError(f"{name} is not on this machine")
+
+sys.meta_path.insert(0, Absent())
+import tools.bench.session, tools.bench.__main__
+from tools.bench.decode import Case as Decode, time_decode
+from tools.bench.models import SMALL
+from tools.bench.train import Case as Train, time_step
+import dataclasses, json
+tiny = dataclasses.replace(SMALL, num_layers=1, model_dim=32)
+print(json.dumps([time_step(Train("tiny", tiny, 2, 16), 2), time_decode(Decode("tiny", tiny, 2, 8, 5), 2)]))
+"""
+
+
+def test_train_and_decode_need_jax_flax_and_optax_alone(repo):
+    done = subprocess.run([sys.executable, "-c", BARE], cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    train, decode = json.loads(done.stdout.splitlines()[-1])
+    assert train["name"] == "train tiny adamw 2x16"
+    assert train["mfu"] is None  # a CPU's peak is not known
+    assert 0 < train["ms_min"] <= train["ms"] <= train["ms_max"]
+    assert decode["name"] == "decode tiny batch 2, 8 + 5 tokens"
+    assert decode["bandwidth_fraction"] == pytest.approx(
+        decode["bytes_per_step"] / decode["measured_bandwidth"] / (decode["ms"] / 1e3)
+    )
+
+
+def test_the_plan_names_the_wanted_figures_first():
+    names = [step.name for step in make_plan("nanoGPT")]
+    assert names[0] == "versus nanogpt"
+    assert names[1] == "train gpt2-124M adamw 16x1024"
+    assert names[2].startswith("train llama-1.3B")
+    assert [name.partition(",")[0] for name in names[3:7]] == [
+        "decode llama-1.3B bf16 batch 1",
+        "decode llama-1.3B bf16 int8 batch 1",
+        "decode llama-1.3B bf16 batch 64",
+        "decode llama-1.3B bf16 int8 batch 64",
+    ]
+    assert len(set(names)) == len(names)
+    assert make_plan(None)[0].name == names[1]
+
+
+def test_a_session_out_of_time_says_what_it_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OUT", str(tmp_path))
+    assert run_session(0.0, None) == 0
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert len(rows) == len(make_plan(None))
+    assert all(row["left_out"] for row in rows)
+    assert json.loads(capsys.readouterr().out)["rows"] == rows
+    assert os.listdir(tmp_path) == ["bench.json"]

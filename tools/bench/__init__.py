@@ -1,0 +1,1 @@
+"""Measures this machine: `python -m tools.bench`."""

@@ -1,0 +1,68 @@
+"""``python -m tools.bench [train|loop|decode|data|loader|checkpoint ...]``: one JSON table for the device JAX finds.
+
+``--plan gpu`` runs instead what a session on an accelerator is for, in the order of its worth, within ``--seconds``.
+Times are medians over repeats; the spread is given beside them, since machines are shared. Data are random tokens
+held in memory: nothing is read from disk but what a section measures.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+
+import jax
+
+from jaxlm.run.devices import keep_freed_memory
+from tools.bench.measuring import Row
+
+SECTIONS = {
+    "train": "train",
+    "loop": "loop",
+    "decode": "decode",
+    "data": "data",
+    "loader": "data",
+    "checkpoint": "checkpoint",
+}
+"""Section -> the module that has ``bench_SECTION(repeats)``. Train and decode need JAX, Flax and Optax alone."""
+
+
+def section_rows(name: str, repeats: int) -> Iterator[Row]:
+    """The rows of a section as they come."""
+    module = importlib.import_module(f"tools.bench.{SECTIONS[name]}")
+    yield from getattr(module, f"bench_{name}")(repeats)
+
+
+def show(row: Row) -> None:
+    """A row as a line on stderr."""
+    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{v}" for k, v in row.items()), file=sys.stderr)
+
+
+def main(argv: list[str]) -> int:
+    """Prints rows to stderr as they come, and the whole table as one JSON line on stdout."""
+    parser = argparse.ArgumentParser(prog="tools.bench", description=__doc__)
+    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="all unless named")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--plan", choices=["gpu"], help="a prepared session in place of sections")
+    parser.add_argument("--seconds", type=float, default=480.0, help="of the session; default %(default)s")
+    parser.add_argument("--nanogpt", help="a folder with nanoGPT's model.py, to measure in turns with it")
+    args = parser.parse_args(argv)
+    if args.plan:
+        from tools.bench.session import run_session
+
+        return run_session(args.seconds, args.nanogpt)
+    keep_freed_memory()
+    table = []
+    for name in args.sections or SECTIONS:
+        for row in section_rows(name, args.repeats):
+            show(row)
+            table.append(row)
+    device = jax.devices()[0]
+    print(
+        json.dumps({"device": device.device_kind, "platform": device.platform, "jax": jax.__version__, "rows": table})
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

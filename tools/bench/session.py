@@ -1,0 +1,94 @@
+"""What a session on a GPU is for, in the order of its worth, within a budget of seconds.
+
+Each step is a process of its own, so that one which runs out of memory or time costs no other; rows are printed and
+written to ``$OUT/bench.json`` as they come.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tools.bench.decode import GPU_CASES, time_decode
+from tools.bench.decode import Case as DecodeCase
+from tools.bench.measuring import Row
+from tools.bench.train import GPT2_CASE, LLAMA_CASE, Case, time_step, versions
+
+
+class Step(NamedTuple):
+    """One process of the session."""
+
+    name: str
+    command: list[str]
+    expected: float
+    """Seconds that it is thought to take: it is left out where fewer remain."""
+
+
+def _measured() -> dict[str, DecodeCase | Case]:
+    """Label -> what is measured under it."""
+    train = [GPT2_CASE, *versions(GPT2_CASE), LLAMA_CASE, *versions(LLAMA_CASE)]
+    return {case.label: case for case in (*train, *GPU_CASES)}
+
+
+def make_plan(nanogpt: str | None) -> list[Step]:
+    """The steps, the most wanted first."""
+    # GPT-2 beside nanoGPT; 1.3 B; decoding; then one change at a time.
+    first: list[Any] = [GPT2_CASE, LLAMA_CASE, *GPU_CASES]
+    rest = [*versions(GPT2_CASE), *versions(LLAMA_CASE)]
+    beside = []
+    if nanogpt is not None:
+        command = [sys.executable, "-m", "tools.versus", "nanogpt", nanogpt, "--model", "gpt2", "--turns", "5"]
+        beside = [Step("versus nanogpt", [*command, "--steps", "20"], 100.0)]
+    steps = [Step(case.label, [sys.executable, "-m", "tools.bench.session", case.label], 45.0) for case in first + rest]
+    return beside + steps
+
+
+def run_session(seconds: float, nanogpt: str | None) -> int:
+    """Runs the plan; prints each row as it comes and the whole table as one JSON line."""
+    end, table = time.monotonic() + seconds, []
+    out = Path(os.environ.get("OUT", "."))
+    for step in make_plan(nanogpt):
+        left = end - time.monotonic()
+        row: Row = {"name": step.name}
+        if left < step.expected:
+            row["left_out"] = f"{left:.0f} s left"
+        else:
+            row |= _run(step, left)
+        table.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+        (out / "bench.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+    print(json.dumps({"rows": table}))
+    return 0
+
+
+def _run(step: Step, seconds: float) -> Row:
+    """What a process printed as its last line, or how it failed."""
+    environment = os.environ | {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
+    if "versus" in step.command[2]:  # two processes share the device's memory
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    try:
+        done = subprocess.run(step.command, capture_output=True, text=True, timeout=seconds, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {seconds:.0f} s"}
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main(argv: list[str]) -> int:
+    """One label: measures it, prints its row."""
+    import jax
+
+    case = _measured()[argv[0]]
+    repeats = int(argv[1]) if len(argv) > 1 else 5
+    steps = 1 if jax.default_backend() == "cpu" else 10
+    row = time_step(case, repeats, steps=steps) if isinstance(case, Case) else time_decode(case, repeats)
+    print(json.dumps(row | {"device": jax.devices()[0].device_kind, "jax": jax.__version__}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
