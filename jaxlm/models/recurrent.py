@@ -31,6 +31,7 @@ from jaxlm.nn.recurrent import (
     init_state,
     unroll,
 )
+from jaxlm.nn.recurrent_kernel import input_product
 from jaxlm.sharding.activations import HIDDEN_SPEC
 from jaxlm.sharding.constrain import constrain
 
@@ -210,7 +211,11 @@ def make_recurrent(config: RecurrentConfig) -> Model:
             kernel_dg, bias_g = layer["recurrent"]["kernel"].astype(compute_dtype), layer["recurrent"].get("bias")
             if dropout_key is not None and config.weight_dropout:
                 kernel_dg = dropout(kernel_dg, config.weight_dropout, jax.random.fold_in(dropout_key, 2 * i + 4))
-            x_tbg = matmul(x_tbd, layer["input"]["kernel"].astype(compute_dtype), out_dtype=jnp.float32)
+            input_dg = layer["input"]["kernel"].astype(compute_dtype)
+            if config.implementation == "kernel":
+                x_tbg = input_product(x_tbd, input_dg)
+            else:
+                x_tbg = matmul(x_tbd, input_dg, out_dtype=jnp.float32)
             x_tbd, layer_state = unroll(
                 config.cell,
                 x_tbg,

@@ -20,6 +20,31 @@ from jaxlm.core.types import BATCH_AXES, Array
 State = dict[str, Array]
 
 
+@jax.custom_vjp
+def input_product(x_tbd: Array, kernel_dg: Array) -> Array:
+    """``x W`` in f32, [t, b, g], its gradient made as fast on a CPU as the product itself."""
+    return jnp.einsum("tbd,dg->tbg", x_tbd, kernel_dg)
+
+
+def _input_forward(x_tbd: Array, kernel_dg: Array) -> tuple[Array, tuple[Array, Array]]:
+    return input_product(x_tbd, kernel_dg), (x_tbd, kernel_dg)
+
+
+def _input_backward(residuals: tuple[Array, Array], grad_tbg: Array) -> tuple[Array, Array]:
+    x_tbd, kernel_dg = residuals
+    return jnp.einsum("tbg,dg->tbd", grad_tbg, kernel_dg), _weight_gradient(x_tbd, grad_tbg)
+
+
+input_product.defvjp(_input_forward, _input_backward)
+
+
+def _weight_gradient(x_tbd: Array, grad_tbg: Array) -> Array:
+    """``x^T grad`` over all rows and steps. The transposed rows are written out: XLA:CPU multiplies with an operand that
+    is to be read across at three quarters of the speed."""
+    rows_nd, grad_ng = x_tbd.reshape(-1, x_tbd.shape[-1]), grad_tbg.reshape(-1, grad_tbg.shape[-1])
+    return jnp.dot(jax.lax.optimization_barrier(rows_nd.T), grad_ng)
+
+
 def target(cell: str, direction: str) -> str:
     """The name by which XLA knows the call of a cell; direction: "forward" or "backward"."""
     return f"jaxlm_{cell}_{direction}"
@@ -87,12 +112,11 @@ def _backward(cell: str, residuals: tuple, grads: tuple[Array, State]) -> tuple:
     before_tbd = jnp.concatenate([state["h"][None], h_tbd[:-1]])
     if keep_tb is not None:
         before_tbd = jnp.where(keep_tb[..., None], before_tbd, 0.0)
-    d, g = kernel_dg.shape
-    dproduct = (dproduct_tbg if cell == "gru" else dx_tbg).reshape(-1, g)
-    dkernel_dg = jnp.dot(before_tbd.reshape(-1, d).T, dproduct)
+    dproduct_tbg = dproduct_tbg if cell == "gru" else dx_tbg
+    dkernel_dg = _weight_gradient(before_tbd, dproduct_tbg)
     dstate = {"h": dh} | ({"c": dc} if cell == "lstm" else {})
     no_keep = None if keep_tb is None else np.zeros(keep_tb.shape, jax.dtypes.float0)
-    return dx_tbg, jnp.sum(dx_tbg, axis=(0, 1)), dkernel_dg, jnp.sum(dproduct, axis=0), dstate, no_keep
+    return dx_tbg, jnp.sum(dx_tbg, axis=(0, 1)), dkernel_dg, jnp.sum(dproduct_tbg, axis=(0, 1)), dstate, no_keep
 
 
 kernel_unroll.defvjp(_forward, _backward)

@@ -57,6 +57,7 @@ def unroll_ours(cell: str, directory: str, asked: str) -> None:
     import jax.numpy as jnp
 
     from jaxlm.nn.recurrent import choose_unroll, init_state, unroll
+    from jaxlm.nn.recurrent_kernel import input_product
     from jaxlm.run.cpu_kernels import recurrent_kernel_missing
     from jaxlm.run.devices import keep_freed_memory
 
@@ -73,7 +74,7 @@ def unroll_ours(cell: str, directory: str, asked: str) -> None:
     width = given["u"].shape[0]
 
     def scored(x_tbd: jax.Array, w: jax.Array, u: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x_tbg = (x_tbd.reshape(steps * rows, -1) @ w).reshape(steps, rows, -1)
+        x_tbg = input_product(x_tbd, w)
         state = init_state(cell, rows, width)  # pyright: ignore[reportArgumentType]
         y_tbd, _ = unroll(cell, x_tbg, u, bias, state, x_bias_g=b, implementation=implementation)  # pyright: ignore
         return jnp.sum(y_tbd * given["out"]), y_tbd
