@@ -1,5 +1,7 @@
 """Who may attend to whom. One rule serves training, packed rows, ragged prompts and cached decoding."""
 
+import functools
+
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array
@@ -21,14 +23,15 @@ def attention_mask(
     segment, so order is only ever compared inside one.
     """
     distance_bts = q_positions_bt[:, :, None] - k_positions_bs[:, None, :]
-    mask_bts = jnp.ones(distance_bts.shape, bool)
-    if causal:
-        mask_bts &= distance_bts >= 0
+    conditions = [distance_bts >= 0] if causal else []
     if window is not None:
-        mask_bts &= (distance_bts < window) & (distance_bts > -window)
+        conditions.append((distance_bts < window) & (distance_bts > -window))
     if q_segment_ids_bt is not None:
         if k_segment_ids_bs is None:
             raise ValueError("q_segment_ids_bt without k_segment_ids_bs: give both or neither")
-        mask_bts &= q_segment_ids_bt[:, :, None] == k_segment_ids_bs[:, None, :]
-        mask_bts &= (k_segment_ids_bs != 0)[:, None, :]
-    return mask_bts
+        conditions.append(q_segment_ids_bt[:, :, None] == k_segment_ids_bs[:, None, :])
+        conditions.append((k_segment_ids_bs != 0)[:, None, :])
+    if not conditions:
+        return jnp.ones(distance_bts.shape, bool)
+    # No constant array to begin with: a scan over layers would keep it, one for each place it is used at.
+    return jnp.broadcast_to(functools.reduce(jnp.logical_and, conditions), distance_bts.shape)

@@ -39,8 +39,8 @@ input_product.defvjp(_input_forward, _input_backward)
 
 
 def _weight_gradient(x_tbd: Array, grad_tbg: Array) -> Array:
-    """``x^T grad`` over all rows and steps. The transposed rows are written out: XLA:CPU multiplies with an operand that
-    is to be read across at three quarters of the speed."""
+    """``x^T grad`` over all rows and steps. The transposed rows are written out: with an operand that is to be read
+    across, XLA multiplies at three quarters of the speed on a CPU."""
     rows_nd, grad_ng = x_tbd.reshape(-1, x_tbd.shape[-1]), grad_tbg.reshape(-1, grad_tbg.shape[-1])
     return jnp.dot(jax.lax.optimization_barrier(rows_nd.T), grad_ng)
 

@@ -139,7 +139,11 @@ def _meet(queries: _Queries, place: Array, options: RingOptions) -> Array:
 
 
 def _scores(queries: _Queries, keys: _Keys, options: RingOptions) -> tuple[Array, Array]:
-    """Scores after the soft cap, f32 [b, k, g, t, s], and the mask that broadcasts over them."""
+    """Scores after the soft cap, f32 [b, k, g, t, s], and 1.0 where a query sees a key, which broadcasts over them.
+
+    Multiplied with, not selected by: the broadcast constant of a selection depends on no layer, and a scan over layers
+    would keep one for every pair of chunks.
+    """
     q_bkgth = queries.q_bkgth * options.scale
     scores = jnp.einsum("bkgth,bksh->bkgts", q_bkgth, keys.k_bksh, preferred_element_type=jnp.float32)
     if options.softcap is not None:
@@ -152,18 +156,19 @@ def _scores(queries: _Queries, keys: _Keys, options: RingOptions) -> tuple[Array
         causal=options.causal,
         window=options.window,
     )
-    return scores, mask_bts[:, None, None]
+    return scores, mask_bts[:, None, None].astype(jnp.float32)
 
 
 def _merge(found: _Found, queries: _Queries, keys: _Keys, options: RingOptions) -> _Found:
     """What a chunk of queries has found once it has seen one more chunk of keys."""
-    scores, mask = _scores(queries, keys, options)
-    highest = jnp.maximum(found.max_bkgt, jnp.max(jnp.where(mask, scores, HIDDEN), axis=-1))
-    weights = jnp.where(mask, jnp.exp(scores - highest[..., None]), 0.0)
+    scores, seen = _scores(queries, keys, options)
+    scores = scores * seen + (1.0 - seen) * HIDDEN
+    highest = jnp.maximum(found.max_bkgt, jnp.max(scores, axis=-1))
+    weights = jnp.exp(scores - highest[..., None]) * seen
     kept = jnp.exp(found.max_bkgt - highest)
     dtype = keys.v_bksh.dtype
-    seen = jnp.einsum("bkgts,bksh->bkgth", weights.astype(dtype), keys.v_bksh, preferred_element_type=jnp.float32)
-    return _Found(highest, kept * found.sum_bkgt + jnp.sum(weights, axis=-1), kept[..., None] * found.out_bkgth + seen)
+    more = jnp.einsum("bkgts,bksh->bkgth", weights.astype(dtype), keys.v_bksh, preferred_element_type=jnp.float32)
+    return _Found(highest, kept * found.sum_bkgt + jnp.sum(weights, axis=-1), kept[..., None] * found.out_bkgth + more)
 
 
 def _look(found: _Found, queries: _Queries, keys: _Keys, block: Array, options: RingOptions) -> _Found:
@@ -232,6 +237,8 @@ def _ring_fwd(
     segment_ids_bt: Array | None,
     options: RingOptions,
 ) -> tuple[Array, tuple[Array, _Keys, Array, Array]]:
+    # Who sees whom is the same in all layers: a scan over them would work out all masks beforehand, and keep them.
+    q_bkgth, positions_bt, segment_ids_bt = jax.lax.optimization_barrier((q_bkgth, positions_bt, segment_ids_bt))
     keys = _Keys(k_bksh, v_bksh, positions_bt, segment_ids_bt)
     out, log_sum = _attend_round(q_bkgth, keys, options)
     out = out.astype(q_bkgth.dtype)
@@ -254,8 +261,9 @@ KeyGrads = tuple[Array, Array]
 
 def _gradients(queries: _Queries, given: _Given, keys: _Keys, options: RingOptions) -> tuple[Array, KeyGrads]:
     """What one chunk of queries and one of keys add to each other's gradients, f32."""
-    scores, mask = _scores(queries, keys, options)
-    weights = jnp.where(mask, jnp.exp(scores - given.log_sum_bkgt[..., None]), 0.0)
+    scores, seen = _scores(queries, keys, options)
+    hidden = (1.0 - seen) * HIDDEN  # before the exponential, which could overflow where nothing is seen
+    weights = jnp.exp(scores * seen + hidden - given.log_sum_bkgt[..., None]) * seen
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     dtype = keys.v_bksh.dtype
     grad_v = product("bkgts,bkgth->bksh", weights.astype(dtype), given.grad_bkgth)

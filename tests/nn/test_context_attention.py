@@ -70,6 +70,24 @@ def test_it_is_the_attention_of_whole_rows(rows, name, monkeypatch):
         assert np.linalg.norm(grad - wanted) <= 1e-5 * np.linalg.norm(wanted)
 
 
+def test_under_a_scan_over_layers_a_ring_keeps_no_scores_and_no_masks(rows):
+    """What does not change from layer to layer is worked out before the scan and kept: it must be nothing large."""
+    q, k, v, _, segments, positions = rows
+    packed = {"q_positions": positions, "q_segment_ids": segments, "mask_bts": None, "window": 21}
+
+    def layers(q):
+        def layer(q, _):
+            return attend_rows(q, k * q[:, :, :K], v, **packed, context_attention="ring"), None
+
+        return jnp.sum(jax.lax.scan(jax.checkpoint(layer), q, None, length=2)[0])
+
+    mesh = make_mesh(MeshConfig(data=1, context=4), jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        program = jax.make_jaxpr(jax.grad(layers))(q)
+    kept = [out.aval.shape for equation in program.eqns for out in equation.outvars]
+    assert [shape for shape in kept if shape[-2:] == (T // 4, T // 4)] == []
+
+
 def test_a_ring_under_a_window_goes_no_further_than_it_reaches():
     options = RingOptions("context", ways=8, causal=True, window=17, softcap=None, scale=1.0)
     assert [options._replace(window=w).steps(16) for w in (1, 2, 17, 18, 500, None)] == [1, 2, 2, 3, 8, 8]

@@ -70,7 +70,7 @@ def unroll_ours(cell: str, directory: str, asked: str) -> None:
     )
     given = {name: jnp.asarray(value) for name, value in np.load(f"{directory}/given.npz").items()}
     bias = given["n"] if cell == "gru" else None
-    steps, rows, _ = given["x"].shape
+    rows = given["x"].shape[1]
     width = given["u"].shape[0]
 
     def scored(x_tbd: jax.Array, w: jax.Array, u: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
