@@ -48,6 +48,15 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs() -> Iterator[None]:
+    """Compiled programs are given back after each file: kept for the whole session they come to gigabytes."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The root of the checkout."""

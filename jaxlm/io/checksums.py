@@ -16,6 +16,8 @@ from typing import Any
 from etils import epath
 
 _PART = re.compile(r"checksums\.(0|[1-9]\d*)-of-([1-9]\d*)\.json", re.ASCII)
+_PARTIAL = ".partial"
+"""What follows a part's name while it is written."""
 _BLOCK = 1 << 20
 _THREADS = 4
 
@@ -33,7 +35,8 @@ def write_manifest(directory: epath.Path, part: int = 0, parts: int = 1) -> None
     File i of the sorted list goes to part i mod ``parts``. Nothing else may change the directory meanwhile. One thread:
     it runs beside training. Raises OSError as the file system does.
     """
-    paths = sorted(path for path in _walk(directory) if not _PART.fullmatch(path))
+    # Other processes may be writing their parts: whole or not, those are no files of the directory.
+    paths = sorted(path for path in _walk(directory) if not _PART.fullmatch(path.removesuffix(_PARTIAL)))
     files = {path: _describe(directory / path, sync=_is_local(directory)) for path in paths[part::parts]}
     record = {"files": files, "part": part, "parts": parts}
     _write(directory / part_name(part, parts), _render(record))
@@ -169,7 +172,7 @@ def _write(path: epath.Path, data: bytes) -> None:
     if not _is_local(path):
         path.write_bytes(data)  # an object appears whole or not at all
         return
-    partial = f"{os.fspath(path)}.partial"
+    partial = f"{os.fspath(path)}{_PARTIAL}"
     with open(partial, "wb") as file:
         file.write(data)
         file.flush()

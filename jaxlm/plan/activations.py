@@ -31,15 +31,25 @@ class Constants(NamedTuple):
     weights: float
     """A layer's weights in the compute dtype, gathered over fsdp, or their gradients before they are split."""
     logits: float
-    """Arrays [rows, positions, vocabulary] in f32: the logits; their gradient is made inside the products it goes into."""
+    """Arrays [rows, positions, vocabulary] in f32: the logits. Their gradient is made inside of products."""
     chunk: float
     """The same where the loss is worked out by chunks."""
     table: float
     """The head's kernel in f32, gathered over fsdp, or its gradient."""
+    beside: float
+    """Of each further layer of a group of windows, the share that is at work beside the first."""
 
 
 CALIBRATED = Constants(
-    inner=1.55, experts=2.79, routed=4.01, stream=4.19, weights=0.98, logits=1.09, chunk=1.42, table=0.86
+    inner=3.44,
+    experts=3.12,
+    routed=2.92,
+    stream=2.45,
+    weights=1.15,
+    logits=1.16,
+    chunk=1.43,
+    table=0.83,
+    beside=0.75,
 )
 """Fitted by ``python -m tools.plan calibrate`` on half of ``experiments/plan_grid.csv`` (libtpu 0.0.42.1); see
 docs/plan.md for how well it foretells the other half."""
@@ -152,11 +162,13 @@ def decoder_step_bytes(
         scores = tokens * w.queries / config.qk_width * seq_len * (item + 1)
         kept += config.num_layers * scores if config.remat_policy == "none" else 0.0
     stream = config.model_dim + _padding(config) * (w.queries + w.keys + w.values + w.out)
-    inner = constants.inner if config.moe is None else constants.experts
+    # The arrays of a gated MLP are those of its two ways up and of their product; else of one way and what follows it.
+    ways_up = (2 if config.mlp in GATED else 1) + 1
+    inner = (constants.inner if config.moe is None else constants.experts) * ways_up / 3
     layer = item * tokens * (inner * w.inner + constants.routed * w.routed + constants.stream * stream) + scores
     weights = constants.weights * item * layer_params(config, model_ways=model_ways, expert_ways=expert_ways)
     # The layers of a group are recomputed from inputs of their own, and XLA does so side by side.
-    layers = min(len(config.window_pattern), config.num_layers)
+    layers = 1 + constants.beside * (min(len(config.window_pattern), config.num_layers) - 1)
     chunk = seq_len if loss_chunk is None else min(loss_chunk, seq_len)
     arrays = constants.logits if chunk == seq_len else constants.chunk
     if config.padded_vocab_size != config.vocab_size:  # the gradient is written out once more, to be padded

@@ -31,6 +31,16 @@ def test_sealed_when_all_parts_are_there_and_intact(directory, parts):
     assert not is_sealed(directory)
 
 
+def test_a_part_that_another_process_is_writing_is_no_file(directory):
+    """Seen with two processes under load: the half-written part was listed, and moved every share after it by one."""
+    being_written = directory / f"{part_name(0, 2)}.partial"
+    being_written.write_bytes(b"{")
+    write_manifest(directory, 1, 2)
+    being_written.unlink()
+    write_manifest(directory, 0, 2)
+    assert find_damage(directory) == []
+
+
 def test_each_kind_of_damage_is_named(directory):
     write_manifest(directory, 0, 2)
     write_manifest(directory, 1, 2)

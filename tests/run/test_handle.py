@@ -152,14 +152,15 @@ def test_int8_weights_score_and_write_nearly_the_same(run):
     assert rough.nats != exact.nats
     np.testing.assert_allclose(rough.nats, exact.nats, rtol=0.02)
     (written,) = small.generate(["to be"], max_new_tokens=6, temperature=0)
-    logits = small.logits([small.encode("to be") + written.tokens[:-1]])[0]
+    prompt = small.encode("to be")  # pyright: ignore[reportAttributeAccessIssue]
+    logits = small.logits([prompt + written.tokens[:-1]])[0]
     assert logits[-6:].argmax(-1).tolist() == written.tokens
     jax.tree.map(np.testing.assert_array_equal, lm.params, params)
 
 
 def test_unknown_weights_are_refused(run):
     with pytest.raises(UserError, match="weights='int4' is unknown: choose trained, int8"):
-        load(run[0], weights="int4")
+        load(run[0], weights="int4")  # pyright: ignore[reportArgumentType]
 
 
 def test_streaming_says_what_generate_says(run):

@@ -15,14 +15,12 @@ def cases(repo: Path) -> list[GridCase]:
 
 
 def test_the_other_half_is_foretold(cases):
-    """The aim is all of them within 10 %: docs/plan.md says which are not yet."""
     _, judged = halves(cases)
     compared = [case for case in judged if case.is_compared]
     errors = sorted(abs(prepared(case).error(CALIBRATED)) for case in compared)
-    assert len(errors) >= 12
+    assert len(errors) >= 25
     assert errors[len(errors) // 2] <= 0.03
-    assert sum(error <= 0.10 for error in errors) >= len(errors) - 3
-    assert errors[-1] <= 0.26
+    assert errors[-1] <= 0.10
 
 
 def test_the_halves_depend_on_what_the_runs_are_alone(cases):

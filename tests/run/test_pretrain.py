@@ -290,7 +290,7 @@ def refused(process, *words):
         (("--num-steps", "many"), ("num_steps", "many")),
         (("--mesh.fsdp", "3"), ("mesh", "3")),
         (("--mesh.context", "3"), ("data.seq_len=32", "mesh.context=3", "multiple of 3")),
-        (("--mesh.context-attention", "rings"), ("rings", "ring, all_to_all")),
+        (("--mesh.context-attention", "rings"), ("rings", "'ring', 'all_to_all'")),
         (("--global-batch-size", "7"), ("global_batch_size=7", "grad_accum_steps=2")),
         (("--data.seq-len", "128"), ("seq_len=128", "max_seq_len=64")),
         (("--model.vocab-size", "100"), ("vocab_size=100", "281")),
@@ -308,7 +308,7 @@ def test_an_unknown_config_is_refused(command):
 
 
 @pytest.mark.parametrize(
-    ("content", "word"), [(b"", "empty"), (b"caf\xe9 " * 40, "UTF-8"), (b"only a few words here", "sequence")]
+    ("content", "word"), [(b"", "empty"), (b"caf\xe9 " * 40, "utf-8"), (b"only a few words here", "sequence")]
 )
 def test_bad_text_is_refused_and_named(command, tmp_path, content, word):
     path = tmp_path / "bad.txt"

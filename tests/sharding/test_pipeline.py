@@ -191,7 +191,9 @@ def test_a_routers_balance_is_a_statistic_of_each_microbatch():
         terms = jax.jit(lambda p, t, i: model.hidden(p, t, **i).terms)(
             placed(plain, params, mesh), rows["tokens"], inputs
         )
-    slots = choose_schedule(config.pipeline, ROWS, dict(mesh.shape)).slots
+    schedule = choose_schedule(config.pipeline, ROWS, dict(mesh.shape))
+    assert schedule is not None
+    slots = schedule.slots
     of_microbatch = jax.jit(lambda p, t, i: plain.hidden(p, t, **i).terms)
     parts = []
     for own in np.arange(ROWS).reshape(2, -1, slots).swapaxes(1, 2).reshape(2 * slots, -1):

@@ -114,7 +114,7 @@ def test_adafactors_row_and_column_moments_lie_as_what_is_left_of_the_parameter(
     shapes = flatten_with_paths(layout.abstract.opt_state)
     rows = [leaf for path, leaf in shapes.items() if "v_row" in path and path.endswith("mlp/up/kernel")]
     assert rows
-    assert all(leaf.sharding.spec in (P(None, STATE_AXES), P(None, "model")) for leaf in rows)
+    assert all(leaf.sharding.spec in (P("stage", STATE_AXES), P("stage", "model")) for leaf in rows)
 
 
 def test_few_key_heads_lie_whole_where_an_axis_does_not_divide_them():

@@ -31,5 +31,5 @@ def test_fits_shows_and_refuses(tmp_path, capsys):
     assert "river" in highest
     with pytest.raises(UserError, match="is there already"):
         main(["quality", "--good", good, "--bad", bad, "--out", quality])
-    with pytest.raises(UserError, match="no file at"):
+    with pytest.raises(UserError, match="does not exist"):
         main(["show", quality, "--text", str(tmp_path / "none.jsonl")])
