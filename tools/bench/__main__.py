@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import jax
 
 from jaxlm.run.devices import keep_freed_memory
+from jaxlm.run.libtpu import quiet_without_tpu
 from tools.bench.measuring import Row
 
 SECTIONS = {
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=480.0, help="of the session; default %(default)s")
     parser.add_argument("--nanogpt", help="a folder with nanoGPT's model.py, to measure in turns with it")
     args = parser.parse_args(argv)
+    quiet_without_tpu()
     if args.plan:
         from tools.bench.session import run_session
 
