@@ -43,7 +43,7 @@ def check_quantization(quantization: Quantization) -> None:
 
 def _qwix() -> Any:
     try:
-        import qwix  # pyright: ignore[reportMissingImports]
+        import qwix
     except ImportError as error:
         raise UserError("model.quantization needs the package qwix: pip install 'jaxlm[quant]', or set none") from error
     return qwix
