@@ -6,7 +6,8 @@ is fitted (`Constants`).
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.models.decoder import DecoderConfig
@@ -66,6 +67,42 @@ class StepBytes(NamedTuple):
     """Their weights and gradients, whole over fsdp."""
     logits: int
     """Logits and the head's table, while the loss is worked out."""
+
+
+class Share(NamedTuple):
+    """One device's part of a microbatch, and into how many parts the mesh cuts what it works on."""
+
+    rows: int
+    seq_len: int
+    model_ways: int = 1
+    expert_ways: int = 1
+    context_ways: int = 1
+    """Devices that split the positions of a row."""
+    stream_ways: int = 1
+    """Devices that split the stream between products (``model``, with sequence-parallel norms)."""
+    loss_chunk: int | None = None
+    """Positions of a row whose logits exist at once; None = all."""
+
+    @classmethod
+    def on(cls, axis_sizes: Mapping[str, int], *, sequence_parallel: bool = False, **fields: Any) -> "Share":
+        """With the ways of a mesh; ``fields`` are the others."""
+        return cls(
+            model_ways=axis_sizes["model"],
+            expert_ways=axis_sizes["expert"],
+            context_ways=axis_sizes["context"],
+            stream_ways=axis_sizes["model"] if sequence_parallel else 1,
+            **fields,
+        )
+
+    @property
+    def tokens(self) -> float:
+        """Of the microbatch on this device."""
+        return self.rows * self.seq_len / self.context_ways
+
+    @property
+    def chunk(self) -> int:
+        """Positions of a row whose logits exist at once."""
+        return self.seq_len if self.loss_chunk is None else min(self.loss_chunk, self.seq_len)
 
 
 class _Widths(NamedTuple):
@@ -140,26 +177,16 @@ def layer_params(config: DecoderConfig, *, model_ways: int = 1, expert_ways: int
     return (attention_params(config) + feed_forward / (1 if config.moe is None else expert_ways)) / model_ways
 
 
-def decoder_step_bytes(
-    config: DecoderConfig,
-    *,
-    rows: int,
-    seq_len: int,
-    model_ways: int = 1,
-    expert_ways: int = 1,
-    context_ways: int = 1,
-    stream_ways: int = 1,
-    loss_chunk: int | None = None,
-    constants: Constants = CALIBRATED,
-) -> StepBytes:
-    """For one device's rows of one microbatch. ``context_ways``: devices that split the positions of a row."""
-    item, tokens = as_dtype(config.compute_dtype).itemsize, rows * seq_len / context_ways
+def decoder_step_bytes(config: DecoderConfig, share: Share, constants: Constants = CALIBRATED) -> StepBytes:
+    """What one device's share of a microbatch holds beside the state."""
+    item, tokens = as_dtype(config.compute_dtype).itemsize, share.tokens
+    model_ways, expert_ways = share.model_ways, share.expert_ways
     w = _widths(config, model_ways, expert_ways)
-    per_token = kept_per_token(config, model_ways=model_ways, expert_ways=expert_ways, stream_ways=stream_ways)
+    per_token = kept_per_token(config, model_ways=model_ways, expert_ways=expert_ways, stream_ways=share.stream_ways)
     kept = config.num_layers * tokens * per_token
     scores = 0.0
     if config.attention in ("auto", "xla"):  # the kernels of cuDNN and splash hold no [t, t] weights
-        scores = tokens * w.queries / config.qk_width * seq_len * (item + 1)
+        scores = tokens * w.queries / config.qk_width * share.seq_len * (item + 1)
         kept += config.num_layers * scores if config.remat_policy == "none" else 0.0
     stream = config.model_dim + _padding(config) * (w.queries + w.keys + w.values + w.out)
     # The arrays of a gated MLP are those of its two ways up and of their product; else of one way and what follows it.
@@ -169,10 +196,9 @@ def decoder_step_bytes(
     weights = constants.weights * item * layer_params(config, model_ways=model_ways, expert_ways=expert_ways)
     # The layers of a group are recomputed from inputs of their own, and XLA does so side by side.
     layers = 1 + constants.beside * (min(len(config.window_pattern), config.num_layers) - 1)
-    chunk = seq_len if loss_chunk is None else min(loss_chunk, seq_len)
-    arrays = constants.logits if chunk == seq_len else constants.chunk
+    arrays = constants.logits if share.chunk == share.seq_len else constants.chunk
     if config.padded_vocab_size != config.vocab_size:  # the gradient is written out once more, to be padded
         arrays += item / 4
     vocab = config.padded_vocab_size / model_ways
-    logits = 4 * vocab * (arrays * rows * chunk / context_ways + constants.table * config.model_dim)
+    logits = 4 * vocab * (arrays * share.rows * share.chunk / share.context_ways + constants.table * config.model_dim)
     return StepBytes(math.ceil(kept), math.ceil(layers * layer), math.ceil(layers * weights), math.ceil(logits))

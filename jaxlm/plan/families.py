@@ -12,7 +12,7 @@ from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.nn.mlp import GATED
 from jaxlm.nn.recurrent import gate_width
 from jaxlm.plan import flops
-from jaxlm.plan.activations import StepBytes, decoder_step_bytes
+from jaxlm.plan.activations import Share, StepBytes, decoder_step_bytes
 from jaxlm.plan.params import ParamCounts, param_shapes
 
 
@@ -47,21 +47,18 @@ def _recurrent_flops(config: RecurrentConfig, seq_len: int) -> float:
     return 6.0 * count_recurrent_params(config).matmul
 
 
-def _recurrent_bytes(
-    config: RecurrentConfig, *, rows: int, seq_len: int, model_ways: int, loss_chunk: int | None, **other: int
-) -> StepBytes:
+def _recurrent_bytes(config: RecurrentConfig, share: Share) -> StepBytes:
     """Kept: for each layer its input, the input's part of the gates, the gates and the states, in f32. The logits and
     their gradient. The other axes split nothing of it."""
-    del other
-    tokens, kept = rows * seq_len, 0.0
+    tokens, kept = share.rows * share.seq_len, 0.0
     for width in config.layer_widths:
         gates = (gate_width(config.cell) + (config.cell == "gru")) * width
-        kept += tokens * (config.model_dim + (2 * gates + 3 * width) / model_ways) * 4
-    chunk = seq_len if loss_chunk is None else min(loss_chunk, seq_len)
-    return StepBytes(int(kept), 0, 0, int(2 * rows * chunk * config.padded_vocab_size / model_ways * 4))
+        kept += tokens * (config.model_dim + (2 * gates + 3 * width) / share.model_ways) * 4
+    logits = 2 * share.rows * share.chunk * config.padded_vocab_size / share.model_ways * 4
+    return StepBytes(int(kept), 0, 0, int(logits))
 
 
-def _encoder_bytes(config: EncoderConfig, **sizes: Any) -> StepBytes:
+def _encoder_bytes(config: EncoderConfig, share: Share) -> StepBytes:
     """What a plain decoder of the same shape keeps: a layer has the same products, norms and attention weights."""
     decoder = DecoderConfig(
         vocab_size=config.vocab_size,
@@ -77,7 +74,7 @@ def _encoder_bytes(config: EncoderConfig, **sizes: Any) -> StepBytes:
         remat_policy=config.remat_policy,
         attention=config.attention,
     )
-    return decoder_step_bytes(decoder, **sizes)
+    return decoder_step_bytes(decoder, share)
 
 
 _FLOPS: dict[str, Callable[[Any, int], float]] = {
@@ -85,7 +82,7 @@ _FLOPS: dict[str, Callable[[Any, int], float]] = {
     "recurrent": _recurrent_flops,
     "encoder": _encoder_flops,
 }
-_BYTES: dict[str, Callable[..., StepBytes]] = {
+_BYTES: dict[str, Callable[[Any, Share], StepBytes]] = {
     "decoder": decoder_step_bytes,
     "recurrent": _recurrent_bytes,
     "encoder": _encoder_bytes,
@@ -97,25 +94,6 @@ def train_flops_per_token(config: ModelConfig, seq_len: int) -> float:
     return _FLOPS[config.family](config, seq_len)
 
 
-def step_bytes(
-    config: ModelConfig,
-    *,
-    rows: int,
-    seq_len: int,
-    model_ways: int = 1,
-    expert_ways: int = 1,
-    context_ways: int = 1,
-    stream_ways: int = 1,
-    loss_chunk: int | None = None,
-) -> StepBytes:
-    """What one device's rows of one microbatch hold beside the state. See `decoder_step_bytes`."""
-    return _BYTES[config.family](
-        config,
-        rows=rows,
-        seq_len=seq_len,
-        model_ways=model_ways,
-        expert_ways=expert_ways,
-        context_ways=context_ways,
-        stream_ways=stream_ways,
-        loss_chunk=loss_chunk,
-    )
+def step_bytes(config: ModelConfig, share: Share) -> StepBytes:
+    """What one device's share of a microbatch holds beside the state."""
+    return _BYTES[config.family](config, share)

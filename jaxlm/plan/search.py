@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import BATCH_AXES
 from jaxlm.models.decoder import DecoderConfig
-from jaxlm.plan.activations import decoder_step_bytes
+from jaxlm.plan.activations import Share, decoder_step_bytes
 from jaxlm.plan.compiled import recompute_flops, roofline
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.plan.hlo import Collective
@@ -114,15 +114,7 @@ def evaluate(
     """Memory and time of one way to run it."""
     model = dataclasses.replace(work.model, remat_policy=remat_policy)
     rows = work.global_batch_size // grad_accum_steps // math.prod(sizes[axis] for axis in BATCH_AXES)
-    step = decoder_step_bytes(
-        model,
-        rows=rows,
-        seq_len=work.seq_len,
-        model_ways=sizes["model"],
-        expert_ways=sizes["expert"],
-        context_ways=sizes["context"],
-        loss_chunk=loss_chunk,
-    )
+    step = decoder_step_bytes(model, Share.on(sizes, rows=rows, seq_len=work.seq_len, loss_chunk=loss_chunk))
     memory = estimate_memory(param_bytes=state[0], state_bytes=state[1], step=step, accumulates=grad_accum_steps > 1)
     collectives = estimate_collectives(
         model,

@@ -5,6 +5,7 @@ import math
 from jax.sharding import Mesh
 
 from jaxlm.core.errors import UserError
+from jaxlm.plan.activations import Share
 from jaxlm.plan.families import step_bytes
 from jaxlm.plan.memory import MemoryEstimate, estimate_memory, sharded_bytes
 from jaxlm.run.config import PretrainConfig
@@ -17,20 +18,17 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
     """Bytes on one device for a run of ``config`` (its model resolved) on ``mesh``."""
     sizes = dict(mesh.shape)
     rows = math.ceil(config.microbatch_size / batch_ways(mesh))
-    step = step_bytes(
-        config.model,
+    share = Share.on(
+        sizes,
+        sequence_parallel=config.mesh.sequence_parallel,
         rows=rows,
         seq_len=config.data.seq_len,
-        model_ways=sizes["model"],
-        expert_ways=sizes["expert"],
         loss_chunk=config.loss_chunk,
-        context_ways=sizes["context"],
-        stream_ways=sizes["model"] if config.mesh.sequence_parallel else 1,
     )
     return estimate_memory(
         param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),
         state_bytes=sharded_bytes(layout.abstract, layout.specs, sizes),
-        step=step,
+        step=step_bytes(config.model, share),
         accumulates=config.grad_accum_steps > 1,
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 from jaxlm.core.errors import UserError
 from jaxlm.data.batches import DataConfig
 from jaxlm.models.presets import preset
-from jaxlm.plan.activations import CALIBRATED, Constants, decoder_step_bytes
+from jaxlm.plan.activations import CALIBRATED, Constants, Share, decoder_step_bytes
 from jaxlm.plan.calibration import Case, fit_constants
 from jaxlm.plan.memory import estimate_memory
 from jaxlm.plan.topology import GIB, Topology, parse_topology
@@ -195,17 +195,10 @@ def prepared(case: GridCase) -> Case:
     work = workload(config)
     sizes = config.mesh.axis_sizes(case.topology.num_chips)
     params, state = work.state_bytes(sizes)
+    share = Share.on(sizes, rows=int(case.row["rows"]), seq_len=config.data.seq_len, loss_chunk=config.loss_chunk)
 
     def total(constants: Constants) -> int:
-        step = decoder_step_bytes(
-            work.model,
-            rows=int(case.row["rows"]),
-            seq_len=config.data.seq_len,
-            model_ways=sizes["model"],
-            expert_ways=sizes["expert"],
-            loss_chunk=config.loss_chunk,
-            constants=constants,
-        )
+        step = decoder_step_bytes(work.model, share, constants)
         accumulates = config.grad_accum_steps > 1
         return estimate_memory(param_bytes=params, state_bytes=state, step=step, accumulates=accumulates).total
 

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.models.decoder import DecoderConfig
-from jaxlm.plan.activations import StepBytes, decoder_step_bytes
+from jaxlm.plan.activations import Share, StepBytes, decoder_step_bytes
 from jaxlm.plan.flops import attention_flops_per_token, peak_flops, train_flops_per_token
 from jaxlm.plan.memory import estimate_memory, sharded_bytes
 from jaxlm.plan.params import count_decoder_params
@@ -64,9 +64,7 @@ def test_sharded_bytes_divide_by_the_axes_of_each_spec():
 )
 def test_what_the_advice_names_lowers_its_term(change, term):
     def bytes_of(config):
-        estimate = estimate_memory(
-            param_bytes=10, state_bytes=30, step=decoder_step_bytes(config, rows=8, seq_len=1024)
-        )
+        estimate = estimate_memory(param_bytes=10, state_bytes=30, step=decoder_step_bytes(config, Share(8, 1024)))
         return {t.name: t.num_bytes for t in estimate.terms}
 
     assert bytes_of(DecoderConfig(**{**vars(GPT2), **change})).get(term, 0) < 0.5 * bytes_of(GPT2)[term]

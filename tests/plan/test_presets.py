@@ -12,7 +12,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig, make_decoder
 from jaxlm.models.presets import PRESETS, preset
-from jaxlm.plan.activations import decoder_step_bytes
+from jaxlm.plan.activations import Share, decoder_step_bytes
 from jaxlm.plan.flops import attention_flops_per_token, forward_flops_per_token, train_flops_per_token
 from jaxlm.plan.memory import kv_cache_bytes_per_token
 from jaxlm.plan.model import plan_model
@@ -103,7 +103,7 @@ def test_the_cache_of_a_token():
 def test_experts_keep_room_for_all_tokens_of_their_group():
     def kept(**ways):
         config = DecoderConfig(**SMALL, moe=MoeConfig())
-        return decoder_step_bytes(config, rows=1, seq_len=64, **ways).kept
+        return decoder_step_bytes(config, Share(1, 64, **ways)).kept
 
     assert kept(expert_ways=4) > 2 * kept()
 
