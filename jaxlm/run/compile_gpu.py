@@ -2,8 +2,6 @@
 
 import dataclasses
 import importlib.util
-import json
-import sys
 from typing import Any
 
 import jax
@@ -13,20 +11,19 @@ from jaxlm.core.errors import UserError
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.families import ModelConfig
 from jaxlm.nn.attention import choose_implementation
-from jaxlm.plan.compiled import figures_table
 from jaxlm.plan.gpus import Gpu, parse_gpus
 from jaxlm.plan.topology import Topology
-from jaxlm.run.compile_tpu import compile_for, with_batch_tokens
+from jaxlm.run.compile_tpu import CompileOptions, compile_for, conclude, with_batch_tokens
 from jaxlm.run.config import PretrainConfig
-from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.config_files import load_config
 
 PROG = "python -m tools.compile_gpu"
 PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
 
 @dataclasses.dataclass(frozen=True)
-class GpuOptions(CommandOptions):
-    """Options of the compilation, beside the config of the run."""
+class GpuOptions(CompileOptions):
+    """Which GPUs."""
 
     gpu: str | None = None
     """h100, h200 or a100."""
@@ -34,10 +31,6 @@ class GpuOptions(CommandOptions):
     """GPUs of a host, joined by NVLink."""
     hosts: int = 1
     """How many such hosts, joined by their network."""
-    batch_tokens: int | None = None
-    """Tokens in a step, in place of global_batch_size * data.seq_len."""
-    hlo: str | None = None
-    """A file for the text of the compiled program."""
 
 
 def main(argv: list[str]) -> int:
@@ -56,9 +49,7 @@ def main(argv: list[str]) -> int:
         config, topology, hlo_path=options.hlo, platform="cuda", describe=lambda topology: described(gpu, topology)
     )
     figures["notes"] += note
-    print(figures_table(figures), file=sys.stderr)
-    print(json.dumps(figures))
-    return 0 if figures["fits"] else 1
+    return conclude(figures)
 
 
 def described(gpu: Gpu, topology: Topology) -> list[Any]:

@@ -39,16 +39,22 @@ PROG = "python -m tools.compile_tpu"
 
 @dataclasses.dataclass(frozen=True)
 class CompileOptions(CommandOptions):
-    """Options of the compilation, beside the config of the run."""
+    """Options of a compilation for any devices, beside the config of the run."""
+
+    batch_tokens: int | None = None
+    """Tokens in a step, in place of global_batch_size * data.seq_len."""
+    hlo: str | None = None
+    """A file for the text of the compiled program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TpuOptions(CompileOptions):
+    """Which TPUs."""
 
     topology: str | None = None
     """The slice: v5p:8x8x16, v5e:16x16, v4:12x16x16..."""
     slices: int = 1
     """How many such slices, joined by the data-centre network; mesh.data is a multiple of it."""
-    batch_tokens: int | None = None
-    """Tokens in a step, in place of global_batch_size * data.seq_len."""
-    hlo: str | None = None
-    """A file for the text of the compiled program."""
 
 
 def main(argv: list[str]) -> int:
@@ -56,12 +62,16 @@ def main(argv: list[str]) -> int:
 
     A table goes to stderr, one JSON object to stdout. The exit code: 0 = fits, 1 = does not fit, 2 = bad input.
     """
-    config, options = load_config(PretrainConfig, argv, CompileOptions, prog=PROG)
+    config, options = load_config(PretrainConfig, argv, TpuOptions, prog=PROG)
     if options.topology is None:
         raise UserError(f"no --topology given: {PROG} CONFIG --topology v5p:8x8x16")
     topology = parse_topology(options.topology, options.slices)
     config = with_batch_tokens(config, options.batch_tokens)
-    figures = compile_for(config, topology, hlo_path=options.hlo)
+    return conclude(compile_for(config, topology, hlo_path=options.hlo))
+
+
+def conclude(figures: dict[str, Any]) -> int:
+    """Prints what a compilation found; returns the exit code."""
     print(figures_table(figures), file=sys.stderr)
     print(json.dumps(figures))
     return 0 if figures["fits"] else 1

@@ -12,9 +12,9 @@ from jaxlm.nn.attention import attend
 from jaxlm.nn.context_attention import attend_rows, repeated_heads
 from jaxlm.nn.ring_attention import RingOptions
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from tests.sharding.comparing import QUICK
 
 B, T, N, K, H = 2, 64, 4, 2, 8
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 CASES = {
     "ring": ("ring", False, {}),
     "ring, packed": ("ring", True, {"softcap": 1.5}),

@@ -60,9 +60,13 @@ def environment(num_devices, **variables):
 
 def start(config, run_dir, *argv, num_devices=1, **variables):
     """``jaxlm pretrain`` as a process of its own."""
-    args = [sys.executable, "-m", "jaxlm", "pretrain", str(config), *argv, "--run-dir", str(run_dir)]
+    return launch("pretrain", str(config), *argv, "--run-dir", str(run_dir), num_devices=num_devices, **variables)
+
+
+def launch(*argv, num_devices=1, **variables):
+    """Any ``jaxlm`` command as a process of its own."""
     return subprocess.Popen(
-        args,
+        [sys.executable, "-m", "jaxlm", *argv],
         cwd=REPO,
         env=environment(num_devices, **variables),
         text=True,

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,11 +10,10 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.run.supervise import Patience, kind_of_end, main
 from tests.run.commands import (
-    REPO,
     assert_same_run,
-    environment,
     finish,
     free_port,
+    launch,
     saved,
     start,
     succeed,
@@ -45,17 +42,9 @@ def whole_run(config_file, tmp_path_factory):
     return run_dir
 
 
-def supervise(config, run_dir, *options, num_devices=1, argv=(), **variables):
-    args = ["supervise", "--pause", "0.2", *options, "pretrain", str(config), *argv, "--run-dir", str(run_dir)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "jaxlm", *args],
-        cwd=REPO,
-        env=environment(num_devices, **variables),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-    )
+def supervise(config, run_dir, *options, argv=(), **variables):
+    command = ("pretrain", str(config), *argv, "--run-dir", str(run_dir))
+    return launch("supervise", "--pause", "0.2", *options, *command, **variables)
 
 
 def child_of(process):
@@ -110,13 +99,11 @@ def test_a_sigterm_to_the_supervisor_saves_and_ends_it(config_file, tmp_path):
 
 def test_it_gives_up_where_nothing_gets_on(config_file, tmp_path):
     # XLA aborts on a flag that it does not know: a process that dies at each start.
-    environ = environment(1) | {"XLA_FLAGS": "--xla_no_such_flag=1"}
-    args = ["supervise", "--pause", "0.1", "--max-failures", "2", "pretrain", str(config_file)]
-    args = [sys.executable, "-m", "jaxlm", *args, "--run-dir", str(tmp_path / "run")]
-    done = subprocess.run(args, cwd=REPO, env=environ, text=True, capture_output=True, timeout=240)
-    assert done.returncode == 1
-    assert done.stderr.count("starting again") == 1
-    assert "gave up after 2 failures without a new checkpoint" in done.stderr
+    process = supervise(config_file, tmp_path / "run", "--max-failures", "2", XLA_FLAGS="--xla_no_such_flag=1")
+    ((code, _, err),) = finish([process])
+    assert code == 1
+    assert err.count("starting again") == 1
+    assert "gave up after 2 failures without a new checkpoint" in err
 
 
 def test_a_refusal_is_not_repeated(config_file, tmp_path):

@@ -9,20 +9,14 @@ import functools
 import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
 
-from jaxlm.core.tree import flatten_with_paths
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import make_model
-from jaxlm.run.setup import batch_sharding
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.pipeline import PipelineConfig
-from jaxlm.sharding.rules import param_specs
-from jaxlm.train.objectives import causal_objective
+from tests.sharding.comparing import assert_same_on, loss_and_grads
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""The programs run once: compiling them well would take most of the time."""
 VOCAB, ROWS, SEQ_LEN = 37, 8, 16
 SMALL = DecoderConfig(
     vocab_size=VOCAB,  # odd, so that the table is padded
@@ -126,38 +120,18 @@ def batch(packed):
     return out
 
 
-def loss_and_grads(model, params, rows, loss_chunk):
-    objective = causal_objective(model, loss_chunk=loss_chunk)
-
-    def loss_fn(params):
-        terms, _ = objective.terms(params, None, None, rows, jax.random.key(0))
-        counts = objective.counts(rows)
-        return sum(term.weight * term.total / counts[name] for name, term in terms.items())
-
-    return jax.jit(jax.value_and_grad(loss_fn), compiler_options=QUICK)(params)
-
-
 @functools.cache
 def on_one_device(name):
     """Parameters, loss and gradients of a case."""
     case = CASES[name]
     model = make_model(case.model)
     params = jax.jit(model.init)(jax.random.key(0))
-    return params, *loss_and_grads(model, params, batch(case.packed), None)
+    return params, *loss_and_grads(model, params, batch(case.packed))
 
 
 @pytest.mark.parametrize(("mesh", "name"), [pytest.param(*row, id=name_of(row)) for row in TABLE])
 def test_a_mesh_gives_the_loss_and_gradients_of_one_device(mesh, name):
-    """Loss with all its terms, and each gradient tensor by norm, to 1e-5."""
     case, config = CASES[name], MeshConfig(**mesh)
-    params, loss, grads = on_one_device(name)
-    model, mesh = make_model(case.model, config.activations), make_mesh(config, jax.devices())
-    specs = param_specs(model.rules, params, dict(mesh.shape))
-    params = jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(mesh, s)), params, specs)
-    with jax.set_mesh(mesh):
-        rows = jax.device_put(batch(case.packed), batch_sharding(mesh))
-        other, other_grads = loss_and_grads(model, params, rows, case.loss_chunk)
-    np.testing.assert_allclose(other, loss, rtol=1e-5)
-    others = flatten_with_paths(other_grads)
-    for path, x in flatten_with_paths(grads).items():
-        assert np.linalg.norm(np.asarray(others[path]) - x) <= 1e-5 * np.linalg.norm(x), path
+    model = make_model(case.model, config.activations)
+    rows = batch(case.packed)
+    assert_same_on(make_mesh(config, jax.devices()), model, rows, *on_one_device(name), loss_chunk=case.loss_chunk)

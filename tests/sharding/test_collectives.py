@@ -27,10 +27,9 @@ from jaxlm.run.setup import abstract_batch, lay_out_state, lower_train_step
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.step import make_train_step
+from tests.sharding.comparing import QUICK
 
 TABLE = Path(__file__).with_name("collectives.json")
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Machine code is not what is looked at."""
 SEQ_LEN, ROWS = 32, 16
 DENSE = DecoderConfig(
     vocab_size=1016,  # the table is by far the largest parameter: gathered whole, it stands out

@@ -18,14 +18,12 @@ from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import check_stages, make_model
 from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
-from jaxlm.run.setup import batch_sharding, check_rows, lay_out_state
+from jaxlm.run.setup import check_rows, lay_out_state
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.pipeline import PipelineConfig, Schedule, choose_schedule, run_pipeline
 from jaxlm.sharding.rules import param_specs
-from jaxlm.train.objectives import causal_objective
+from tests.sharding.comparing import assert_same_on, loss_and_grads, placed
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""The programs run once: compiling them well would take most of the time."""
 VOCAB, ROWS, SEQ_LEN = 37, 8, 8
 DEEP = DecoderConfig(
     vocab_size=VOCAB,  # odd, so that the table is padded
@@ -93,17 +91,6 @@ def batch(packed):
     return out
 
 
-def loss_and_grads(model, params, rows):
-    objective = causal_objective(model)
-
-    def loss_fn(params):
-        terms, _ = objective.terms(params, None, None, rows, jax.random.key(0))
-        counts = objective.counts(rows)
-        return sum(term.weight * term.total / counts[name] for name, term in terms.items())
-
-    return jax.jit(jax.value_and_grad(loss_fn), compiler_options=QUICK)(params)
-
-
 @functools.cache
 def on_one_device(name, packed):
     """Parameters, loss and gradients."""
@@ -112,28 +99,15 @@ def on_one_device(name, packed):
     return params, *loss_and_grads(model, params, batch(packed))
 
 
-def placed(model, params, mesh):
-    specs = param_specs(model.rules, params, dict(mesh.shape))
-    return jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(mesh, s)), params, specs)
-
-
 ROWS_OF_TABLE = [pytest.param(*row, id=name_of(row)) for row in TABLE]
 ROWS_OF_TABLE += [pytest.param(*row, id=name_of(row), marks=pytest.mark.slow) for row in MORE]
 
 
 @pytest.mark.parametrize(("sizes", "name", "packed"), ROWS_OF_TABLE)
 def test_stages_give_the_loss_and_gradients_of_one_device(sizes, name, packed):
-    """Loss with all its terms, and each gradient tensor by norm, to 1e-5."""
-    params, loss, grads = on_one_device(name, packed)
     config, mesh = mesh_of(**sizes)
     model = make_model(MODELS[name], config.activations)
-    with jax.set_mesh(mesh):
-        rows = jax.device_put(batch(packed), batch_sharding(mesh))
-        other, other_grads = loss_and_grads(model, placed(model, params, mesh), rows)
-    np.testing.assert_allclose(other, loss, rtol=1e-5)
-    others = flatten_with_paths(other_grads)
-    for path, x in flatten_with_paths(grads).items():
-        assert np.linalg.norm(np.asarray(others[path]) - x) <= 1e-5 * np.linalg.norm(x), path
+    assert_same_on(mesh, model, batch(packed), *on_one_device(name, packed))
 
 
 @pytest.mark.parametrize(
