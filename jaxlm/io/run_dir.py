@@ -36,6 +36,7 @@ class RunDir:
         self.checkpoints_path = self.path / "checkpoints"
         self.tensorboard_path = self.path / "tensorboard"
         self.tokenizer_path = self.path / "tokenizer"
+        self.chat_template_path = self.path / "chat_template.jinja"
         self.profile_path = self.path / "profile"
         self.report_path = self.path / "report.html"
         self.done_path = self.path / "done.json"

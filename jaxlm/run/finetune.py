@@ -18,23 +18,19 @@ from jaxlm.core.types import Array, Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
 from jaxlm.evals import classification as scores
-from jaxlm.io.agree import check_same, first_then_others, on_every_process, on_first_process, one_fate, say
-from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.agree import on_every_process, one_fate
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import for_platform, make_model, width_of
 from jaxlm.models.heads import make_task_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
-from jaxlm.run.config import MAY_CHANGE
 from jaxlm.run.config_files import load_config
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
-from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.finetune_config import FinetuneConfig
 from jaxlm.run.finetune_data import Labelled, head_config, prepare_examples
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
-from jaxlm.run.prepare import keep_tokenizer
 from jaxlm.run.processes import start_processes
 from jaxlm.run.setup import (
     StateLayout,
@@ -43,7 +39,8 @@ from jaxlm.run.setup import (
     lay_out_state,
     total_peak_flops,
 )
-from jaxlm.run.training import Sample, conclude, exit_code, one_run, print_figures, train
+from jaxlm.run.training import Sample, exit_code, print_figures
+from jaxlm.run.tuning import tune
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.train.objectives import task_objective
 from jaxlm.train.responses import Adjustment
@@ -80,48 +77,23 @@ def finetune(
     Raises UserError for bad input, before anything expensive has run. ``dry_run`` stops there. ``may_change``: further
     fields in which a run that has begun may differ.
     """
-    directory = RunDir(run_dir)
-    with one_run(config, directory) as mesh:
-        if not dry_run:
-            final = on_first_process("run directory", lambda: _open(directory))
-            if final is not None:
-                on_first_process("config", lambda: _check_same_task(directory, config, may_change))
-                say(f"{directory.path} is finished: pass another --run-dir to train again")
-                return final
-        begun = _Begun(directory)
-        data = first_then_others("examples", lambda: prepare_examples(begun.fill(config), say, resumes=begun.saved))
-        check_same("examples", lambda: {"examples_sha256": data.fingerprint})
-        run = Tuning(data, mesh)
-        say(run.describe())
-        if dry_run:
-            return {"num_params": run.num_params, "num_steps": run.config.num_steps}
-        use_compilation_cache()
-        keep_freed_memory()
-        free = may_change if begun.saved else (*may_change, "base_step")  # nothing has come of that step yet
-        on_first_process("config", lambda: _write_config(directory, run, free))
-        outcome, _ = train(run, directory, profile_steps)
-        flops = run.flops_per_row * run.config.global_batch_size * run.num_steps
-        facts = {"num_params": run.num_params, "train_flops": flops}
-        return on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
+    return tune(
+        config,
+        run_dir,
+        Tuning,
+        prepare=prepare_examples,
+        open_fields=_open_fields(config),
+        may_change=may_change,
+        profile_steps=profile_steps,
+        dry_run=dry_run,
+    )
 
 
-class _Begun:
-    """What a run directory tells of a run that has begun."""
-
-    def __init__(self, directory: RunDir):
-        self._config = directory.read_config()["config"] if directory.config_path.exists() else {}
-        self.saved = False
-        """Whether it has a checkpoint: the base's parameters are not needed any more."""
-        if directory.checkpoints_path.is_dir():
-            with Checkpointer(directory.checkpoints_path, read_only=True) as checkpointer:
-                self.saved = bool(checkpointer.steps())
-
-    def fill(self, config: FinetuneConfig) -> FinetuneConfig:
-        """``base_step`` as the run wrote it down when it began: the base may have been trained on since."""
-        same = config.base is not None and config.base == self._config.get("base")
-        if not (same and self.saved and config.base_step is None):
-            return config
-        return dataclasses.replace(config, base_step=self._config["base_step"])
+def _open_fields(config: FinetuneConfig) -> list[str]:
+    """What the data fills in, unless it is given."""
+    given = {"num_steps": config.num_steps, "task.labels": config.task.labels or None}
+    model = ["model"] if config.model is None else ["model.vocab_size", "model.dropout"]
+    return [name for name, value in given.items() if value is None] + model
 
 
 class Tuning:
@@ -158,6 +130,15 @@ class Tuning:
     @property
     def peak_flops(self) -> float | None:
         return total_peak_flops(self.mesh)
+
+    @property
+    def facts(self) -> Figures:
+        """What the final figures say beside scores."""
+        flops = self.flops_per_row * self.config.global_batch_size * self.num_steps
+        return {"num_params": self.num_params, "train_flops": flops}
+
+    def make_ready(self, directory: RunDir) -> None:
+        """There is nothing to compute beforehand."""
 
     def describe(self) -> str:
         """One line: task, parameters, where they come from, steps."""
@@ -256,24 +237,3 @@ def task_figures(outputs: np.ndarray, labels: np.ndarray) -> Figures:
     if num_labels == 2:
         figures["eval/f1"] = scores.binary_f1(labels, predictions)
     return figures
-
-
-def _open(directory: RunDir) -> dict[str, Any] | None:
-    """Takes the run directory for this command. Returns the final figures of a finished run."""
-    directory.lock()
-    return directory.final_figures()
-
-
-def _check_same_task(directory: RunDir, config: FinetuneConfig, may_change: tuple[str, ...]) -> None:
-    """Refuses another config's finished run, without its data: what the data would fill in is open, unless given."""
-    given = {"base_step": config.base_step, "num_steps": config.num_steps, "task.labels": config.task.labels or None}
-    unsaid = [name for name, value in given.items() if value is None]
-    model = ["model"] if config.model is None else ["model.vocab_size", "model.dropout"]
-    directory.check_config(config, may_change=(*MAY_CHANGE, *may_change, *unsaid, *model))
-
-
-def _write_config(directory: RunDir, run: Tuning, may_change: tuple[str, ...]) -> None:
-    free = (*MAY_CHANGE, *may_change)
-    directory.write_config(run.config, may_change=free, device=jax.devices()[0].device_kind)
-    directory.require(examples_sha256=run.data.fingerprint)
-    keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)

@@ -10,16 +10,14 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.data.examples import EncodedRows, Example, encode_rows, label_arrays
-from jaxlm.io.checkpoints import Checkpointer
-from jaxlm.io.config_json import decode_config, near_names
+from jaxlm.io.config_json import near_names
 from jaxlm.io.labelled import read_examples
-from jaxlm.io.run_dir import RunDir
-from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
+from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import MASKED, ModelConfig
 from jaxlm.models.heads import OWN, HeadConfig
 from jaxlm.run.finetune_config import FinetuneConfig, TaskConfig
-from jaxlm.run.opening import open_trained
+from jaxlm.run.opening import open_base
 from jaxlm.run.prepare import resolve_model
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -141,18 +139,11 @@ def _open_model(
     else:
         if config.model is not None:
             raise UserError("base and model are both given, and the base has a model: leave one of them out")
-        run = RunDir(config.base)
-        base_config = run.read_config()["config"]
-        tokenizer = load_tokenizer(run.tokenizer_path)
-        if config.from_scratch or resumes:
-            model = resolve_model(decode_config(ModelConfig, base_config["model"], where="config.model"), tokenizer)
-        else:
-            if not run.checkpoints_path.is_dir():
-                raise UserError(f"{run.path} has no checkpoints/: train the base until its first save")
-            with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
-                opened = open_trained(base_config, tokenizer, checkpointer, config.base_step, None)
-            model, params = opened.config, {k: part for k, part in opened.params.items() if k not in OWN}
-            config = dataclasses.replace(config, base_step=opened.step)
+        base = open_base(config.base, config.base_step, read_params=not (config.from_scratch or resumes))
+        model, tokenizer = base.model, base.tokenizer
+        if base.params is not None:
+            params = {name: part for name, part in base.params.items() if name not in OWN}
+            config = dataclasses.replace(config, base_step=base.step)
     if config.dropout is not None:
         if not hasattr(model, "dropout"):
             raise UserError(f"dropout={config.dropout}: a {model.family} has rates of other names, leave it None")

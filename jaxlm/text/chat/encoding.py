@@ -67,6 +67,16 @@ class ChatFormat:
     @functools.cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """The ids that end an assistant's turn: as a rule one. Raises UserError where the template has no end."""
+        return tuple(self._encode(self._end)[0])
+
+    @functools.cached_property
+    def stop(self) -> str:
+        """The same end as text: a symbol's name, or characters. Raises UserError where there is none."""
+        return "".join(segment.text for segment in self._end)
+
+    @functools.cached_property
+    def _end(self) -> list[Segment]:
+        """What the assistant says after its words."""
         probe = Conversation((Message("user", "a"), Message("assistant", "b")), "a conversation of two letters")
         said = [segment for segment in self.segments(probe) if segment.counted]
         rest = said[0].text.partition("b")[2] if said else ""
@@ -76,7 +86,7 @@ class ChatFormat:
                 f"chat template {self.template.name!r} with this {self.tokenizer.kind} tokenizer has nothing that ends "
                 "the assistant's turn, so no answer would stop: choose another template"
             )
-        return tuple(self._encode(end)[0])
+        return end
 
     def segments(self, conversation: Conversation) -> list[Segment]:
         """The rendered text, cut at symbols and at the borders of what the assistant says; joined it is the whole."""
