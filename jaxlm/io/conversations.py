@@ -35,7 +35,8 @@ def read_conversations(path: str | Path, *, on_bad: OnBad | None = None) -> Iter
 
     Forms, by their fields: ``messages`` (OpenAI: objects with ``role`` and ``content``), ``conversations`` (ShareGPT:
     ``from`` and ``value``), ``instruction`` and ``output`` (Alpaca: with ``input`` and ``system`` where there are, the
-    input after the instruction and a blank line), ``prompt`` and ``completion``.
+    input after the instruction and a blank line), ``instruction`` and ``instances`` (Self-Instruct's seed tasks: one of
+    ``input`` and ``output``), ``prompt`` and ``completion``.
 
     Bad are a record of no form, a field of another type, and what `check_conversation` refuses. Raises UserError where
     no record is left.
@@ -138,6 +139,13 @@ def _alpaca(record: dict[str, Any], where: str) -> tuple[Message, ...]:
     return (*system, user, Message("assistant", _text(record, "output", where)))
 
 
+def _seed_task(record: dict[str, Any], where: str) -> tuple[Message, ...]:
+    instances = record["instances"]
+    if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], dict):
+        raise UserError(f"{where}: 'instances' is no list of one object: write each as a record of its own")
+    return _alpaca({"instruction": record["instruction"], **instances[0]}, where)
+
+
 def _completion(record: dict[str, Any], where: str) -> tuple[Message, ...]:
     return (*_prompt(record, where), Message("assistant", _answer(record, "completion", where)))
 
@@ -146,6 +154,7 @@ _FORMS: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any], str], tuple[Messa
     (("messages",), _openai),
     (("conversations",), _sharegpt),
     (("instruction", "output"), _alpaca),
+    (("instruction", "instances"), _seed_task),
     (("prompt", "completion"), _completion),
 )
 """Fields that a form must have -> how it is read; the first that fits."""

@@ -24,6 +24,7 @@ from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.latent_attention import MlaConfig
 from jaxlm.nn.moe import MoeConfig
+from jaxlm.nn.neftune import neftune
 from jaxlm.nn.rope import RopeConfig
 from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 from jaxlm.sharding.pipeline import choose_schedule
@@ -31,23 +32,31 @@ from jaxlm.sharding.pipeline import choose_schedule
 __all__ = ["RULES", "DecoderConfig", "MlaConfig", "MoeConfig", "RopeConfig", "make_decoder", "resolve_attention"]
 
 
-def make_decoder(config: DecoderConfig, layout: ActivationLayout = DEFAULT_LAYOUT) -> Model:
-    """A decoder as pure functions; ``layout`` is that of the mesh it will run on. Raises ValueError while
-    ``vocab_size`` is None."""
+def make_decoder(
+    config: DecoderConfig, layout: ActivationLayout = DEFAULT_LAYOUT, *, neftune_alpha: float = 0.0
+) -> Model:
+    """A decoder as pure functions; ``layout`` is that of the mesh it will run on. ``neftune_alpha``: noise on the
+    embeddings (`nn.neftune`) wherever there is a dropout key. Raises ValueError while ``vocab_size`` is None."""
     compute_dtype = as_dtype(config.compute_dtype)
     group, groups = len(config.window_pattern), config.num_groups
     layers, final_norm = DecoderLayers(config, layout), block_norm(config)
     coefs = layers.coefs
 
-    def embed_tokens(params: Params, tokens_bt: Array, positions: Array, key: Array | None) -> Array:
+    def embed_tokens(
+        params: Params, tokens_bt: Array, positions: Array, segment_ids: Array | None, dropout_key: Array | None
+    ) -> Array:
         x_btd = look_up(params["embed"]["table"], tokens_bt, compute_dtype)
+        if neftune_alpha and dropout_key is not None:
+            segments_bt = jnp.ones_like(tokens_bt) if segment_ids is None else segment_ids
+            noise_key = jax.random.fold_in(dropout_key, config.num_layers + 1)
+            x_btd = neftune(x_btd, segments_bt, noise_key, alpha=neftune_alpha)
         if config.embed_scale:  # rounded to the compute dtype, as Gemma was trained
             x_btd = x_btd * jnp.asarray(math.sqrt(config.base_dim or config.model_dim), compute_dtype)
         if config.position == "learned":
             rows = params["embed"]["positions"].astype(compute_dtype)
             x_btd = x_btd + jnp.take(rows, positions, axis=0, mode="clip")
-        if key is not None:
-            x_btd = dropout(x_btd, config.dropout, jax.random.fold_in(key, config.num_layers))
+        if config.dropout > 0 and dropout_key is not None:
+            x_btd = dropout(x_btd, config.dropout, jax.random.fold_in(dropout_key, config.num_layers))
         return layout.between(x_btd)
 
     def hidden(
@@ -68,7 +77,7 @@ def make_decoder(config: DecoderConfig, layout: ActivationLayout = DEFAULT_LAYOU
         index = jnp.arange(t, dtype=jnp.int32) + offset if positions is None else positions  # [t] or [b, t]
         new_cache = None if kv_cache is None else advance(kv_cache, index, segment_ids, b, t)
         seen = layers.see((b, t), positions, segment_ids, new_cache, offset)
-        x_btd = embed_tokens(params, tokens_bt, index, key)
+        x_btd = embed_tokens(params, tokens_bt, index, segment_ids, dropout_key)
         buffers = None if kv_cache is None else dict(kv_cache.layers)
         sums = layers.no_sums()
         if groups:

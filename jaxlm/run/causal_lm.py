@@ -19,6 +19,9 @@ from jaxlm.models.families import make_model
 from jaxlm.run.completion import Completer, Row, programs
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_seed, check_texts
 from jaxlm.run.opening import Opened
+from jaxlm.text.chat.encoding import ChatFormat
+from jaxlm.text.chat.messages import as_messages
+from jaxlm.text.chat.template import ChatTemplate
 from jaxlm.text.tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 128
@@ -37,6 +40,7 @@ class CausalLM(LanguageModel):
       run_config: the run's config as JSON values, of which ``data`` tells how documents began and how long rows were.
       weights: "int8" keeps the kernels of a decoder's layers in 8 bits, one scale for each output; ``params`` is then
         of the form that `inference_params` makes.
+      template: the chat template that it was taught; None for a model that only continues.
 
     Raises UserError for int8 weights of what is no decoder, or lies on several devices.
     """
@@ -51,6 +55,7 @@ class CausalLM(LanguageModel):
         step: int = 0,
         is_ema: bool = False,
         weights: Weights = "trained",
+        template: ChatTemplate | None = None,
     ):
         data = run_config.get("data", {})
         spread = any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in jax.tree.leaves(params))
@@ -63,15 +68,22 @@ class CausalLM(LanguageModel):
         self.context = UNBOUNDED_CONTEXT if longest is None else min(longest, data.get("seq_len", longest))
         self.family = model.config.family
         self.start_id = start_symbol(tokenizer, data)
+        self.form = None if template is None else ChatFormat(template, tokenizer)
         self.stop_ids = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
 
     @classmethod
     def of_run(
-        cls, opened: Opened, tokenizer: Tokenizer, run_config: dict[str, Any], *, weights: Weights = "trained"
+        cls,
+        opened: Opened,
+        tokenizer: Tokenizer,
+        run_config: dict[str, Any],
+        *,
+        template: ChatTemplate | None = None,
+        weights: Weights = "trained",
     ) -> Self:
         """The model of a checkpoint."""
-        step, is_ema, model = opened.step, opened.is_ema, make_model(opened.config)
-        return cls(model, opened.params, tokenizer, run_config, step=step, is_ema=is_ema, weights=weights)
+        options: dict[str, Any] = {"step": opened.step, "is_ema": opened.is_ema, "template": template}
+        return cls(make_model(opened.config), opened.params, tokenizer, run_config, weights=weights, **options)
 
     @functools.cached_property
     def _decoding_params(self) -> Params:
@@ -179,9 +191,7 @@ class CausalLM(LanguageModel):
         Raises UserError for a prompt that does not leave room for ``max_new_tokens`` in the context, or that is empty
         where the model has no start symbol, and for options out of range.
         """
-        sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        counts = {"max_new_tokens": max_new_tokens, "num_samples": num_samples, "batch_size": batch_size}
-        stop = check_request(seed, stop, **counts)
+        stop = check_request(seed, stop, max_new_tokens=max_new_tokens, num_samples=num_samples, batch_size=batch_size)
         texts = check_texts(prompts, "prompts")
         if max_new_tokens is None:
             longest = max((len(self.encode(text)) for text in texts), default=0)
@@ -189,26 +199,62 @@ class CausalLM(LanguageModel):
         encoded = [
             self.prompt_ids(text, max_new_tokens, slide=slide, name=f"prompts[{i}]") for i, text in enumerate(texts)
         ]
-        rows = [Row(i, sample, ids) for i, ids in enumerate(encoded) for sample in range(num_samples)]
+        sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         completer = self._completer(max_new_tokens, sampling, seed, stop)
-        found: dict[tuple[int, int], Generation] = {}
-        for batch in completer.batches(rows, batch_size):
-            for row, drawn in zip(batch, completer.complete(batch), strict=True):
-                text, drawn, finish = completer.cut_at_stop(row.ids, drawn)
-                found[row.prompt, row.sample] = Generation(
-                    text, drawn.tokens, drawn.logprobs, texts[row.prompt], finish
-                )
-        return [found[row.prompt, row.sample] for row in rows]
+        return _complete(completer, texts, encoded, num_samples, batch_size)
+
+    def answer(
+        self,
+        conversations: Sequence[Any],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        num_samples: int = 1,
+        batch_size: int = 32,
+    ) -> list[Generation]:
+        """``num_samples`` answers to each conversation, in the run's chat template, those of one side by side.
+
+        ``conversations``: what the user says, or a list of turns, each a ``Message`` or ``{"role", "content"}``.
+        Options as for `generate`; an answer ends where the template ends the assistant's turn.
+
+        Raises UserError for a model without a template, for what is no conversation, and for one that leaves no room.
+        """
+        if self.form is None:
+            raise UserError("this run was taught no chat template: use generate, or tune it (jaxlm sft)")
+        stop = check_request(
+            seed, (self.form.stop,), max_new_tokens=max_new_tokens, num_samples=num_samples, batch_size=batch_size
+        )
+        prompts = [as_messages(one, f"conversations[{i}]") for i, one in enumerate(conversations)]
+        encoded = [self.form.prompt(one, f"conversations[{i}]") for i, one in enumerate(prompts)]
+        if max_new_tokens is None:
+            max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, self.context - max(map(len, encoded), default=0)))
+        for i, ids in enumerate(encoded):
+            self._check_room(ids, max_new_tokens, f"conversations[{i}]", "")
+        sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        completer = self._completer(max_new_tokens, sampling, seed, stop)
+        return _complete(completer, [one[-1].content for one in prompts], encoded, num_samples, batch_size)
 
     def stream(
-        self, prompt: str | Sequence[int], *, max_new_tokens: int, sampling: SamplingConfig, seed: int = 0
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        seed: int = 0,
+        stop: Sequence[str] = (),
     ) -> Iterator[tuple[int, str]]:
         """One completion as it is drawn: ``(token, new text)``. Text that is half a character is held back until whole.
 
-        ``prompt``: text, or token ids that fit the context with ``max_new_tokens``. The end symbol ends it, unsaid.
+        ``prompt``: text, or token ids that fit the context with ``max_new_tokens``. The end symbol, or a ``stop``
+        string, ends it, unsaid.
         """
         ids = self.prompt_ids(prompt, max_new_tokens) if isinstance(prompt, str) else list(prompt)
-        return self._completer(max_new_tokens, sampling, check_seed(seed), ()).stream(ids)
+        return self._completer(max_new_tokens, sampling, check_seed(seed), tuple(stop)).stream(ids)
 
     def _completer(self, max_new_tokens: int, sampling: SamplingConfig, seed: int, stop: tuple[str, ...]) -> Completer:
         return Completer(
@@ -227,8 +273,12 @@ class CausalLM(LanguageModel):
         ids = self.encode(text)
         if not ids:
             raise UserError(f"{name} is empty and this model has no start symbol: give at least one character")
-        if slide:
-            return ids
+        if not slide:
+            self._check_room(ids, max_new_tokens, name, ", or let the context slide (slide=True, --slide)")
+        return ids
+
+    def _check_room(self, ids: Sequence[int], max_new_tokens: int, name: str, otherwise: str) -> None:
+        """Raises UserError where the prompt leaves no room for so many tokens."""
         room = self.context - len(ids)
         if room < 0:
             raise UserError(f"{name} has {len(ids)} tokens, more than the context of {self.context}: shorten it")
@@ -236,9 +286,21 @@ class CausalLM(LanguageModel):
             ask = f"ask for at most {room}, " if room else ""
             raise UserError(
                 f"{name} of {len(ids)} tokens and max_new_tokens={max_new_tokens} exceed the context of "
-                f"{self.context}: {ask}shorten the prompt, or let the context slide (slide=True, --slide)"
+                f"{self.context}: {ask}shorten the prompt{otherwise}"
             )
-        return ids
+
+
+def _complete(
+    completer: Completer, texts: Sequence[str], encoded: Sequence[list[int]], num_samples: int, batch_size: int
+) -> list[Generation]:
+    """The completions of prompts in their order, those of one prompt side by side."""
+    rows = [Row(i, sample, ids) for i, ids in enumerate(encoded) for sample in range(num_samples)]
+    found: dict[tuple[int, int], Generation] = {}
+    for batch in completer.batches(rows, batch_size):
+        for row, drawn in zip(batch, completer.complete(batch), strict=True):
+            text, drawn, finish = completer.cut_at_stop(row.ids, drawn)
+            found[row.prompt, row.sample] = Generation(text, drawn.tokens, drawn.logprobs, texts[row.prompt], finish)
+    return [found[row.prompt, row.sample] for row in rows]
 
 
 def make_sampling(*args: Any, **kwargs: Any) -> SamplingConfig:

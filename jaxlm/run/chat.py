@@ -1,7 +1,8 @@
 """``jaxlm chat RUN``: write with a model in the terminal, its text streaming as it is drawn.
 
-A base model continues: what you type is added to the text so far, and it writes on from there. Lines that begin with /
-are commands. Ctrl-C stops the writing, not the program. With a pipe on stdin, each line is one turn.
+A base model continues: what you type is added to the text so far, and it writes on from there. One that was tuned to
+conversations answers, in its own template. Lines that begin with / are commands. Ctrl-C stops the writing, not the
+program. With a pipe on stdin, each line is one turn.
 """
 
 import argparse
@@ -11,14 +12,16 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxlm.core.errors import UserError
 from jaxlm.run.generate import Parser, add_sampling_options
+from jaxlm.text.chat.messages import Message
 
 if TYPE_CHECKING:
     from jaxlm.generate.sampling import SamplingConfig
     from jaxlm.run.causal_lm import CausalLM
+    from jaxlm.text.chat.encoding import ChatFormat
 
 HELP = """\
 /reset              forget the text so far
@@ -26,7 +29,7 @@ HELP = """\
 /seed N             start the draws again from this seed
 /help               this list
 /quit               leave (Ctrl-D does too)
-Ctrl-C stops the writing. An empty line lets the model write on."""
+Ctrl-C stops the writing. An empty line lets a base model write on."""
 
 
 class Conversation(Protocol):
@@ -65,6 +68,37 @@ class Continuation:
         self.ids += tokens
 
 
+class Dialogue:
+    """Turns in the model's chat template. The oldest exchanges fall away where the context is full."""
+
+    def __init__(self, model: "CausalLM", form: "ChatFormat", max_new_tokens: int):
+        self.model, self.form = model, form
+        self.room = model.context - max_new_tokens
+        self.messages: list[Message] = []
+        self.forgot = 0
+
+    def prompt_ids(self, line: str) -> list[int]:
+        if not line.strip():
+            raise UserError("say something: this model answers")
+        self.messages.append(Message("user", line))
+        ids = whole = self.form.prompt(self.messages)
+        while len(ids) > self.room and len(self.messages) > 2:
+            del self.messages[:2]
+            ids = self.form.prompt(self.messages)
+        self.forgot = len(whole) - len(ids)
+        if len(ids) > self.room:
+            self.messages.pop()
+            raise UserError(f"this turn has {len(ids)} tokens and there is room for {self.room}: say less")
+        return ids
+
+    def answered(self, tokens: list[int]) -> None:
+        said = self.model.tokenizer.decode(tokens).partition(self.form.stop)[0]
+        if said.strip():
+            self.messages.append(Message("assistant", said))
+        else:  # no turn may be empty
+            self.messages.pop()
+
+
 class Chat:
     """The state of one sitting: the conversation, the sampling options, and the number of the turn."""
 
@@ -79,8 +113,10 @@ class Chat:
         self.turn = 0
         self.conversation = self.new_conversation()
 
-    def new_conversation(self) -> Continuation:
-        """Which kind suits the model; a base model's so far."""
+    def new_conversation(self) -> Continuation | Dialogue:
+        """Which kind suits the model."""
+        if self.model.form is not None:
+            return Dialogue(self.model, self.model.form, self.max_new_tokens)
         return Continuation(self.model, self.max_new_tokens)
 
     def command(self, line: str) -> str | None:
@@ -118,7 +154,9 @@ class Chat:
         # A seed of its own for each turn, or the same question would always have the same answer.
         seed = (self.seed + 1_000_003 * self.turn) % (1 << 32)
         self.turn += 1
-        stream = self.model.stream(ids, max_new_tokens=self.max_new_tokens, sampling=self.sampling, seed=seed)
+        stop = () if self.model.form is None else (self.model.form.stop,)
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "sampling": self.sampling, "stop": stop}
+        stream = self.model.stream(ids, seed=seed, **options)
         try:
             for token, text in stream:
                 if token not in self.model.stop_ids:

@@ -152,7 +152,8 @@ class Completer:
         return drawn
 
     def stream(self, ids: list[int]) -> Iterator[tuple[int, str]]:
-        """One completion as it is drawn: (token, new text). Half a character is held back until it is whole."""
+        """One completion as it is drawn: (token, new text). Half a character is held back until it is whole, and so is
+        what may become a stop string."""
         state = self._start([Row(0, 0, ids)], self.max_new_tokens)
         tokens: list[int] = []
         said = ""
@@ -165,11 +166,18 @@ class Completer:
                 tokens.append(token)
             last = stopped or count == self.max_new_tokens
             text = self.text(ids, tokens)
-            text = text if last else text.rstrip("\ufffd")
+            cut = min((at for at in (text.find(string) for string in self.stop) if at >= 0), default=None)
+            last = last or cut is not None
+            text = text[:cut] if last else self._without_begun_stop(text.rstrip("\ufffd"))
             yield token, text[len(said) :]
             if last:
                 return
             said = text
+
+    def _without_begun_stop(self, text: str) -> str:
+        """The text up to where a stop string may have begun at its end."""
+        ends = (n for string in self.stop for n in range(len(string) - 1, 0, -1) if text.endswith(string[:n]))
+        return text[: len(text) - max(ends, default=0)]
 
     def text(self, prompt_ids: Sequence[int], tokens: Sequence[int]) -> str:
         """What the tokens add to the prompt's text: a tokenizer may read a piece otherwise at the start of a text."""

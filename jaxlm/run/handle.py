@@ -10,18 +10,19 @@ from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.decoder_inference import Weights
+from jaxlm.run.align.base import saved_template
 from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.encoder_lm import EncoderLM
 from jaxlm.run.language_model import Generation, LanguageModel, Score
 from jaxlm.run.ngram_lm import open_ngram
-from jaxlm.run.opening import Opened, open_trained
+from jaxlm.run.opening import open_trained
 from jaxlm.run.tuned_model import TunedModel
-from jaxlm.text.tokenizer import Tokenizer
 
 __all__ = ["FAMILIES", "Generation", "LanguageModel", "Score", "load"]
 
 
-Open = Callable[[Opened, Tokenizer, dict[str, Any]], LanguageModel]
+Open = Callable[..., LanguageModel]
+"""``make(opened, tokenizer, run_config)``, and ``template=`` where the run has one."""
 
 
 def _trained(make: Open) -> Callable[..., LanguageModel]:
@@ -35,7 +36,12 @@ def _trained(make: Open) -> Callable[..., LanguageModel]:
         tokenizer = load_tokenizer(run.tokenizer_path)
         with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
             opened = open_trained(config, tokenizer, checkpointer, step, ema)
-        return (TunedModel if "task" in config else make)(opened, tokenizer, config)
+        template = saved_template(run)
+        if "task" in config:
+            return TunedModel(opened, tokenizer, config)
+        return (
+            make(opened, tokenizer, config) if template is None else make(opened, tokenizer, config, template=template)
+        )
 
     return open_run
 
@@ -55,7 +61,7 @@ def load(
     """The model of a run directory, its parameters on the first device; no optimiser state is read.
 
     Args:
-      run_dir: what ``jaxlm pretrain``, ``jaxlm finetune``, ``tools.hf import`` or ``tools.ngram fit`` wrote.
+      run_dir: what ``jaxlm pretrain``, ``jaxlm finetune``, ``jaxlm sft``, ``tools.hf import``... wrote.
       step: which checkpoint; None = the newest.
       ema: True = the averaged parameters, False = the trained ones, None = averaged if the run kept them.
       weights: "int8" keeps the kernels of a decoder's layers in 8 bits: a quarter of their memory in f32, and faster

@@ -94,6 +94,18 @@ class LanguageModel:
         """``num_samples`` completions of each prompt, those of one prompt side by side."""
         self._cannot("generate")
 
+    def answer(
+        self,
+        conversations: Sequence[Any],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        num_samples: int = 1,
+    ) -> list[Generation]:
+        """``num_samples`` answers to what the user says, or to each list of turns (models that were taught to)."""
+        self._cannot("answer")
+
     def fill(self, text: str, *, top_k: int = 5) -> list[list[Any]]:
         """For each <mask> of the text the likeliest symbols (encoders)."""
         self._cannot("fill masks")

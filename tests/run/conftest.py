@@ -18,16 +18,16 @@ TEXT = "to be, or not to be: that is the question\n"
 
 
 @functools.cache
-def _model(vocab_size):
-    config = DecoderConfig(vocab_size=vocab_size, max_seq_len=48, num_layers=2, model_dim=16, num_heads=2, init_std=0.4)
-    model = make_decoder(config)
+def _model(vocab_size, max_seq_len):
+    sizes = {"max_seq_len": max_seq_len, "num_layers": 2, "model_dim": 16, "num_heads": 2}
+    model = make_decoder(DecoderConfig(vocab_size=vocab_size, init_std=0.4, **sizes))
     return model, jax.jit(model.init)(jax.random.key(0))
 
 
-def _make_run(path, *, kind: Literal["byte", "char"] = "byte", ema=False, data=None, seq_len=32):
+def _make_run(path, *, kind: Literal["byte", "char"] = "byte", ema=False, data=None, seq_len=32, max_seq_len=48):
     """Writes a byte (or char) decoder with checkpoints 3 and 7 to ``path``; returns its model and parameters."""
     tokenizer = train_tokenizer(TokenizerConfig(kind=kind), [TEXT])
-    model, params = _model(tokenizer.vocab_size)
+    model, params = _model(tokenizer.vocab_size, max_seq_len)
     data = {"seq_len": seq_len, "add_bos": True, "add_eos": True, "packing": "best_fit"} | (data or {})
     record = {"config": {"model": config_to_dict(model.config), "data": data}, "versions": {}, "git_commit": None}
     path.mkdir()

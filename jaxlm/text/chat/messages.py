@@ -1,7 +1,7 @@
 """Conversations in the OpenAI messages form, answers that were ranked or judged, and what is none of these."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxlm.core.errors import UserError
 
@@ -63,6 +63,20 @@ def check_turns(messages: Sequence[Message], where: str) -> None:
             twice = messages[0].role == "system"
             what = "a second system turn" if twice else "a system turn after others"
             raise UserError(f"{where}: message {number} is {what}: give one, and give it first")
+
+
+def as_messages(value: Any, where: str) -> tuple[Message, ...]:
+    """What the user says, or turns as ``Message`` or ``{"role", "content"}``, as messages that are checked."""
+    if isinstance(value, str):
+        value = [Message("user", value)]
+    out: list[Message] = []
+    for turn in value:
+        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else turn
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise UserError(f"{where} holds {turn!r:.80}, which is no turn: give role and content, both text")
+        out.append(Message(role, content))
+    check_turns(out, where)
+    return tuple(out)
 
 
 def check_conversation(conversation: Conversation) -> Conversation:
