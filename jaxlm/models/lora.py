@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ def init_adapters(base: Params, config: LoraConfig, key: Array) -> Params:
         draw = jax.random.normal(jax.random.fold_in(key, number), (*lead, fan_in, config.rank), jnp.float32)
         flat[f"{module}/{A}/kernel"] = draw / math.sqrt(fan_in)
         flat[f"{module}/{B}/kernel"] = jnp.zeros((*lead, config.rank, fan_out), jnp.float32)
-    return _nested(flat)
+    return nested(flat)
 
 
 def attach(base: Params, adapters: Params, config: LoraConfig) -> Params:
@@ -133,7 +134,7 @@ def unmerge(merged: Params, adapters: Params, config: LoraConfig) -> Params:
     flat = {path: leaf for path, leaf in flatten_with_paths(adapters).items() if re.search(f"/({A}|{B})/kernel$", path)}
     return _changed(
         merged,
-        _nested(flat),
+        nested(flat),
         lambda _, module, a, b: module | {"kernel": _add(module["kernel"], -config.scale, a, b)},
     )
 
@@ -201,7 +202,7 @@ def _without(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _nested(flat: dict[str, Array]) -> Params:
+def nested(flat: dict[str, Any]) -> Params:
     """``{'a/b': x}`` -> ``{'a': {'b': x}}``."""
     out: Params = {}
     for path, leaf in flat.items():

@@ -55,6 +55,8 @@ def export_hf(
         raise UserError(f"{target} is there already: name a new directory")
     run = RunDir(run_dir)
     record = run.read_config()["config"]
+    if record.get("tune", "all") != "all":
+        raise UserError(f"{run.path} holds adapters alone: merge them into a run (tools.lora merge), and export that")
     tokenizer = load_tokenizer(run.tokenizer_path)
     config: Any = decode_config(ModelConfig, record.get("model", {}), where="config.model")
     if config.vocab_size is None:

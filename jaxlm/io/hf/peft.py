@@ -66,9 +66,7 @@ def peft_adapters(config: Any, adapters: Params, lora: LoraConfig, *, base: str 
     """The settings and tensors of `export_peft`."""
     check_fits(param_shapes(make_model(config)), adapters)
     family, hf = write_config(config)
-    whole = read_config(family, hf)
-    if config.family == "decoder":
-        whole = dataclasses.replace(whole, window_pattern=config.window_pattern)
+    whole = whole_config(config, read_config(family, hf))
     shapes = {path: leaf.shape for path, leaf in flatten_with_paths(param_shapes(make_model(whole))).items()}
     pieces = [piece for piece in write_out(family, whole, shapes) if piece.tensor.endswith(".weight")]
     leaves = {path: np.asarray(leaf) for path, leaf in flatten_with_paths(adapters).items()}
@@ -95,6 +93,11 @@ def peft_adapters(config: Any, adapters: Params, lora: LoraConfig, *, base: str 
     if left := sorted(leaves.keys() - done):
         raise UserError(f"PEFT has no module for {left[0]}: merge the adapters and export the model")
     return PeftAdapters(_settings(family, lora, pieces, joined, saved, turned, base), tensors)
+
+
+def whole_config(config: Any, theirs: Any) -> Any:
+    """Their form of a model, its layers grouped as ours are."""
+    return theirs if config.family != "decoder" else dataclasses.replace(theirs, window_pattern=config.window_pattern)
 
 
 def _check_module(piece: Piece, shapes: dict[str, tuple[int, ...]]) -> None:
