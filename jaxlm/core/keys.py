@@ -15,6 +15,7 @@ class Purpose(enum.IntEnum):
     SHUFFLE = 2
     SAMPLE = 3
     MASK = 4
+    ROLLOUT = 5
 
 
 def purpose_key(seed: int, purpose: Purpose) -> Array:

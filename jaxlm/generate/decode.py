@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxlm.core.types import Array, Params
-from jaxlm.generate.sampling import SamplingConfig, row_keys, sample_token
+from jaxlm.generate.sampling import SamplingConfig, row_keys, sample_token, token_logprobs
 from jaxlm.models.api import KVCache, Model
 
 
@@ -31,6 +31,9 @@ class Generated(NamedTuple):
     """Tokens drawn, the stop token included."""
     stopped_b: Array
     """True where a stop token ended the row (else it ran to ``max_new_tokens``)."""
+    tempered_logprobs_bn: Array | None = None
+    """f32, nats: of each token under ``softmax(logits / temperature)``, from which a policy samples; only where asked
+    for (``prefill(..., tempered=True)``)."""
 
 
 class DecodeState(NamedTuple):
@@ -88,15 +91,22 @@ def _draw(state: DecodeState, logits_bv: Array, sampling: SamplingConfig, stop_i
     live_b = ~state.done_b
     stop_b = live_b & jnp.isin(token_b, jnp.asarray(stop_ids, jnp.int32))
     pad_b = out.tokens_bn[:, -1]  # not written before the last step, and then it is the padding that we look for
+
+    def written(column_b: Array, into_bn: Array) -> Array:
+        return jax.lax.dynamic_update_slice(into_bn, column_b[:, None], (jnp.zeros_like(step), step))
+
+    tempered_bn = out.tempered_logprobs_bn
+    if tempered_bn is not None:
+        tempered_b = logprob_b
+        if sampling.temperature not in (0, 1):
+            tempered_b = token_logprobs(logits_bv, token_b, temperature=sampling.temperature)
+        tempered_bn = written(jnp.where(live_b, tempered_b, 0.0), tempered_bn)
     generated = Generated(
-        tokens_bn=jax.lax.dynamic_update_slice(
-            out.tokens_bn, jnp.where(live_b, token_b, pad_b)[:, None], (jnp.zeros_like(step), step)
-        ),
-        logprobs_bn=jax.lax.dynamic_update_slice(
-            out.logprobs_bn, jnp.where(live_b, logprob_b, 0.0)[:, None], (jnp.zeros_like(step), step)
-        ),
+        tokens_bn=written(jnp.where(live_b, token_b, pad_b), out.tokens_bn),
+        logprobs_bn=written(jnp.where(live_b, logprob_b, 0.0), out.logprobs_bn),
         lengths_b=out.lengths_b + live_b.astype(jnp.int32),
         stopped_b=out.stopped_b | stop_b,
+        tempered_logprobs_bn=tempered_bn,
     )
     seen_bv = state.seen_bv
     if seen_bv is not None:
@@ -123,8 +133,10 @@ def prefill(
     key: Array,
     stop_ids: tuple[int, ...] = (),
     pad_id: int = 0,
+    tempered: bool = False,
 ) -> DecodeState:
-    """Read left-padded prompts and draw each row's first token. ``key``: scalar, or one for each row."""
+    """Read left-padded prompts and draw each row's first token. ``key``: scalar, or one for each row. ``tempered``:
+    keep the log-probabilities at the sampling temperature too."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
     batch_size, prompt_len = tokens_bt.shape
@@ -149,6 +161,7 @@ def prefill(
             logprobs_bn=jnp.zeros((batch_size, max_new_tokens), jnp.float32),
             lengths_b=jnp.zeros(batch_size, jnp.int32),
             stopped_b=jnp.zeros(batch_size, bool),
+            tempered_logprobs_bn=jnp.zeros((batch_size, max_new_tokens), jnp.float32) if tempered else None,
         ),
     )
     return _draw(state, logits_bv, sampling, stop_ids)
@@ -198,11 +211,12 @@ def generate_tokens(
     key: Array,
     stop_ids: tuple[int, ...] = (),
     pad_id: int = 0,
+    tempered: bool = False,
 ) -> Generated:
     """Complete left-padded prompts (:func:`left_pad`): prefill, then a loop that ends early when all rows are done.
 
-    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``. ``key`` is a scalar (each row folds
-    its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens`` fit the context.
+    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``, ``tempered``. ``key`` is a scalar
+    (each row folds its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens`` fit the context.
     """
     state = prefill(
         model,
@@ -215,5 +229,6 @@ def generate_tokens(
         key=key,
         stop_ids=stop_ids,
         pad_id=pad_id,
+        tempered=tempered,
     )
     return decode(model, params, state, until=max_new_tokens, sampling=sampling, stop_ids=stop_ids).generated

@@ -116,5 +116,13 @@ def sample_token(
         # Gumbel noise belongs to token ids, so rounding that reorders near-equal logits does not change the draw.
         draw = jax.vmap(lambda row_key: jax.random.gumbel(row_key, scores_bv.shape[-1:], jnp.float32))
         token_b = jnp.argmax(scores_bv + draw(row_keys(key, logits_bv.shape[0])), axis=-1)
+    return token_b.astype(jnp.int32), token_logprobs(logits_bv, token_b)
+
+
+def token_logprobs(logits_bv: Array, token_b: Array, *, temperature: float = 1.0) -> Array:
+    """Log-probability of each row's token under ``softmax(logits / temperature)``, no filter applied, f32 [b]."""
+    logits_bv = logits_bv.astype(jnp.float32)
+    if temperature != 1:
+        logits_bv = logits_bv / temperature
     chosen_b = jnp.take_along_axis(logits_bv, token_b[:, None], axis=-1)[:, 0]
-    return token_b.astype(jnp.int32), chosen_b - jax.nn.logsumexp(logits_bv, axis=-1)
+    return chosen_b - jax.nn.logsumexp(logits_bv, axis=-1)

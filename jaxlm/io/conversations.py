@@ -14,9 +14,11 @@ from jaxlm.text.chat.messages import (
     Conversation,
     Judged,
     Message,
+    Prompt,
     Ranking,
     check_conversation,
     check_judged,
+    check_prompt,
     check_ranking,
 )
 
@@ -58,6 +60,12 @@ def read_judged(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Ju
     """Single answers that were judged: ``prompt``, ``completion`` and ``label`` (true = good), ``source`` where there
     is."""
     return _each(path, _judged, "judged answers", on_bad)
+
+
+def read_prompts(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Prompt]:
+    """What is to be answered, from a file of prompts or of conversations: ``messages`` (without the last turn, if that
+    is the assistant's) or ``prompt`` (a text or messages). The whole record comes with it, for a checker to read."""
+    return _each(path, _open_prompt, "prompts", on_bad)
 
 
 def _each(
@@ -110,6 +118,18 @@ def _judged(record: dict[str, Any], where: str) -> Judged:
     source = _text(record, "source", where) if record.get("source") is not None else ""
     answer = _answer(record, "completion", where)
     return check_judged(Judged(_prompt(record, where), answer, record["label"], source, where))
+
+
+def _open_prompt(record: dict[str, Any], where: str) -> Prompt:
+    if "messages" in record:
+        messages = _messages(record["messages"], where)
+        if messages and messages[-1].role == "assistant":
+            messages = messages[:-1]
+    elif "prompt" in record:
+        messages = _prompt(record, where)
+    else:
+        raise UserError(f"{where} is no prompt (it has {_names(record)}): give messages or prompt")
+    return check_prompt(Prompt(messages, record, where))
 
 
 def _openai(record: dict[str, Any], where: str) -> tuple[Message, ...]:

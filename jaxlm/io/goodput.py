@@ -15,6 +15,8 @@ CAUSES = ("step", "data_wait", "compile", "checkpoint", "evaluation", "rollback"
 """step: steps that the result rests on. data_wait: the host waiting for batches. rollback: steps undone after a spike,
 and the restore. restart: steps lost since the last save of a process that ended, and the start of the next one.
 start_up: from the command to the first step of the first process, compilation apart."""
+COUNTING = ("step", "rollout")
+"""Causes that the result rests on. rollout, the model writing what it learns from, is there in runs that have any."""
 
 
 class Account:
@@ -27,7 +29,7 @@ class Account:
         self.between = 0.0
         """Seconds from the last line of a process to the start of the next: it did not run, or was killed before it
         logged. No part of ``seconds``."""
-        self._stretches: list[tuple[int, int, float]] = []
+        self._stretches: list[tuple[int, int, dict[str, float]]] = []
         self._step, self._time = 0, None
         for event in events:
             self.add(event)
@@ -48,7 +50,8 @@ class Account:
         elif event["event"] == "rollback":
             self._undo(step, "rollback")
         elif step > self._step:
-            self._stretches.append((self._step, step, spent.get("step", 0.0)))
+            counting = {cause: spent[cause] for cause in COUNTING if cause in spent}
+            self._stretches.append((self._step, step, counting))
         self._step, self._time = step, now
 
     @property
@@ -57,18 +60,20 @@ class Account:
 
     @property
     def goodput(self) -> float | None:
-        """The share of the time that went into steps that count; None before any time has passed."""
-        return self.seconds["step"] / self.total if self.total > 0 else None
+        """The share of the time that went into what the result rests on; None before any time has passed."""
+        return sum(self.seconds.get(cause, 0.0) for cause in COUNTING) / self.total if self.total > 0 else None
 
     def _undo(self, step: int, cause: str) -> None:
         """Moves the time of the steps after ``step`` from what counts to ``cause``."""
         while self._stretches and self._stretches[-1][1] > step:
             first, last, seconds = self._stretches.pop()
-            lost = seconds if first >= step else seconds * (last - step) / (last - first)
+            share = 1.0 if first >= step else (last - step) / (last - first)
+            lost = {counting: share * spent for counting, spent in seconds.items()}
             if first < step:
-                self._stretches.append((first, step, seconds - lost))
-            self.seconds["step"] -= lost
-            self.seconds[cause] += lost
+                self._stretches.append((first, step, {name: seconds[name] - lost[name] for name in seconds}))
+            for counting, spent in lost.items():
+                self.seconds[counting] -= spent
+                self.seconds[cause] += spent
             if first < step:
                 break
 

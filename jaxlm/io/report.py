@@ -201,6 +201,7 @@ def _time(path: Path) -> list[str]:
 
 _CAUSES = {
     "step": "steps that count (goodput)",
+    "rollout": "rollouts: answers written and judged (goodput)",
     "data_wait": "waiting for data",
     "compile": "compiling",
     "checkpoint": "saving",

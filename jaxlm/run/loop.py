@@ -12,12 +12,13 @@ import jax
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array, Batch
 from jaxlm.data.batches import DataState
-from jaxlm.io.agree import first_stderr
+from jaxlm.io.agree import AgreedError, first_stderr, num_processes
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.goodput import Goodput
 from jaxlm.io.metrics import MetricsWriter
 from jaxlm.io.progress import Progress, notice
 from jaxlm.run.cadence import Cadence, SaveTimer
+from jaxlm.run.collector import Collector
 from jaxlm.run.health import Health
 from jaxlm.run.incidents import Incidents
 from jaxlm.run.interval import Figures, Interval
@@ -60,6 +61,8 @@ class Job:
     goodput: Goodput = dataclasses.field(default_factory=Goodput)
     health: Health | None = None
     """Looks into the model before some steps; None = never."""
+    collector: Collector | None = None
+    """Has the model write what it learns from; None = all data are there beforehand."""
     figures: Figures = dataclasses.field(default_factory=dict)
     """What was last logged before it: stands until the run logs anew."""
     profile_dir: Path | None = None
@@ -111,6 +114,8 @@ class _Loop:
         diagnosis: str | None = None
         # Steps may come again, and several processes agree on a count that never falls.
         while not (stopped := stop.requested(first_step + taken)) and self.step < job.num_steps:
+            if (diagnosis := self.collect()) is not None:
+                break
             self.take_step()
             taken += 1
             logs = self.due(job.cadence.log_every) or self.step == job.num_steps
@@ -134,6 +139,31 @@ class _Loop:
         job.checkpointer.wait()
         stopped_by = STOPPED if diagnosis is not None else stop.agreed_name() if stopped else None
         return Outcome(self.state, self.step, figures, stopped_by, diagnosis)
+
+    def collect(self) -> str | None:
+        """New data of the model's own, where the next step needs them; a diagnosis where they say that it should not be
+        taken. What was trained since the last save is then dropped: the same command meets it again."""
+        job = self.job
+        if job.collector is None or not job.collector.due(self.data_state):
+            return None
+        try:
+            with self.aside("rollout"):
+                found = job.collector.collect(self.state, self.data_state)
+        except UserError as error:
+            if (num_processes() == 1 or isinstance(error, AgreedError)) and self.interval.look() is None:
+                self.log()
+                self.save()
+            raise
+        self.state = found.state
+        self.figures.update(found.figures)
+        # Counted to the step that learns from them: a run resumed here collects them again.
+        job.writer.write(self.step + 1, known(found.figures))
+        job.writer.write_samples(self.step + 1, found.samples)
+        if found.diagnosis is not None:
+            job.incidents.add([{"step": self.step, "kind": "stopped", "diagnosis": found.diagnosis}])
+            self.close_interval()
+            self.step = self.saved_step or 0
+        return found.diagnosis
 
     def take_step(self) -> None:
         job = self.job

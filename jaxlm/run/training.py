@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jax.sharding import Mesh
 
@@ -22,6 +22,7 @@ from jaxlm.io.progress import Progress
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
 from jaxlm.run.cadence import Cadence
+from jaxlm.run.collector import Collector
 from jaxlm.run.health import Health
 from jaxlm.run.incidents import Incidents, describe
 from jaxlm.run.interval import Figures
@@ -76,6 +77,13 @@ class AssembledRun(Protocol):
     def batches(self, state: DataState) -> AbstractContextManager[Iterator[tuple[int, Batch]]]: ...
     def evaluator(self) -> Callable[[Params], Figures]: ...
     def sampler(self) -> Callable[[Params], list[Sample]]: ...
+
+
+@runtime_checkable
+class ActingRun(Protocol):
+    """An assembled run whose data the model writes itself."""
+
+    def collector(self) -> Collector: ...
 
 
 @contextlib.contextmanager
@@ -201,6 +209,7 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
             go_back=after_spike,
             goodput=goodput,
             health=run.health(writer.write, progress.note),
+            collector=run.collector() if isinstance(run, ActingRun) else None,
             figures={name: value for name, value in writer.last.items() if not name.startswith("health/")},
             profile_dir=directory.profile_path,
             profile_steps=profile_steps if is_first() else None,

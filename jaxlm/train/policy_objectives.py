@@ -35,8 +35,12 @@ class PolicyConfig:
     """Its estimator; k1 has no gradient in expectation."""
     entropy_coef: float = 0.0
     """Weight of the entropy, which is rewarded."""
+    temperature: float = 1.0
+    """At which the answers were sampled: the policy is ``softmax(logits / temperature)``."""
 
     def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"policy.temperature={self.temperature} must be above 0: a greedy policy has no gradient")
         if not 0 < self.clip_eps < 1:
             raise ValueError(f"policy.clip_eps={self.clip_eps} is outside 0 .. 1")
         if self.reduction not in get_args(policy.TokenReduction) or self.kl_kind not in ("k2", "k3"):
@@ -47,6 +51,11 @@ class PolicyConfig:
             )
         if self.kl_coef < 0 or self.entropy_coef < 0:
             raise ValueError("policy.kl_coef and policy.entropy_coef are 0 or more")
+
+
+def at_temperature(logits: Array, temperature: float) -> Array:
+    """``logits / temperature``; at 1 the logits themselves."""
+    return logits if temperature == 1 else logits / temperature
 
 
 def policy_objective(model: Model, config: PolicyConfig) -> Objective:
@@ -66,7 +75,7 @@ def policy_objective(model: Model, config: PolicyConfig) -> Objective:
             segment_ids=batch.get("segment_ids"),
             dropout_key=key,
         )
-        logits_btv = model.logits(params, hidden.hidden_btd)
+        logits_btv = at_temperature(model.logits(params, hidden.hidden_btd), config.temperature)
         logprobs_bt = -token_nll(logits_btv, batch["targets"])[0]
         old_bt = batch["old_logprobs"]
         loss = policy.ppo_policy_loss(

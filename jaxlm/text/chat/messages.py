@@ -50,6 +50,15 @@ class Judged(NamedTuple):
     where: str = "this answer"
 
 
+class Prompt(NamedTuple):
+    """Turns to be answered."""
+
+    messages: tuple[Message, ...]
+    record: dict[str, Any]
+    """The whole object that it was read from: what a checker of answers may look at."""
+    where: str = "this prompt"
+
+
 def check_turns(messages: Sequence[Message], where: str) -> None:
     """Raises UserError for no turns, an unknown role, an empty turn, and a system turn that is not the first."""
     if not messages:
@@ -114,6 +123,12 @@ def check_judged(judged: Judged) -> Judged:
     if not judged.answer.strip():
         raise UserError(f"{judged.where}: the answer is empty: leave it out or write it")
     return judged
+
+
+def check_prompt(prompt: Prompt) -> Prompt:
+    """The prompt itself. Raises UserError where it is none, or ends with the assistant."""
+    _check_prompt(prompt.messages, prompt.where)
+    return prompt
 
 
 def _check_prompt(prompt: Sequence[Message], where: str) -> None:
