@@ -14,9 +14,9 @@ from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.api import Model
 
 
-def rollout_keys(seed: int, rollout: int | Array, row_b: Array) -> Array:
-    """A key for each answer, [b]: a function of (seed, rollout's number, answer's number in it)."""
-    return jax.vmap(lambda row: fold_key(seed, Purpose.ROLLOUT, rollout, row))(row_b)
+def rollout_keys(seed: int, rollout: int | Array, row_b: Array, purpose: Purpose = Purpose.ROLLOUT) -> Array:
+    """A key for each answer, [b]: a function of (seed, purpose, rollout's number, answer's number in it)."""
+    return jax.vmap(lambda row: fold_key(seed, purpose, rollout, row))(row_b)
 
 
 def sample_answers(

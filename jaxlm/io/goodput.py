@@ -108,8 +108,12 @@ class Goodput:
             append_line(self._file, line)
 
     def figures(self) -> dict[str, float | None]:
-        """``perf/goodput`` (0 to 1) and ``perf/seconds/CAUSE``."""
-        named = {f"perf/seconds/{cause}": seconds for cause, seconds in self.account.seconds.items()}
+        """``perf/goodput`` (0 to 1) and ``perf/seconds/CAUSE``; where there are rollouts ``perf/rollout_share``, theirs
+        of the time of rollouts and steps."""
+        seconds = self.account.seconds
+        named: dict[str, float | None] = {f"perf/seconds/{cause}": spent for cause, spent in seconds.items()}
+        if seconds.get("rollout"):
+            named["perf/rollout_share"] = seconds["rollout"] / (seconds["rollout"] + seconds["step"])
         return {"perf/goodput": self.account.goodput, **named}
 
     def close(self) -> None:

@@ -127,12 +127,12 @@ def example_batches(plan: ExamplePlan, state: DataState, sharding: Sharding) -> 
     batch_id = next_batch_id(state.cursor, state.skipped)
     while plan.num_batches is None or batch_id < plan.num_batches:
         arrays = plan.batch(batch_id)
-        batch = {name: _spread(array, sharding) for name, array in arrays.items()}
+        batch = {name: spread(array, sharding) for name, array in arrays.items()}
         yield batch_id, batch
         batch_id = next_batch_id(batch_id + 1, state.skipped)
 
 
-def _spread(array: np.ndarray, sharding: Sharding) -> jax.Array:
+def spread(array: np.ndarray, sharding: Sharding) -> jax.Array:
     """The array on the devices; one without positions lies as the rows do."""
     if isinstance(sharding, NamedSharding):
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[: array.ndim]))

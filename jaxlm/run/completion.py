@@ -160,7 +160,7 @@ class Completer:
         for count in range(1, self.max_new_tokens + 1):
             if count > 1:
                 state = self._decode(state, count)
-            token_b, stopped_b = _fetch((state.token_b, state.generated.stopped_b))
+            token_b, stopped_b = fetch((state.token_b, state.generated.stopped_b))
             token, stopped = int(token_b[0]), bool(stopped_b[0])
             if not stopped:
                 tokens.append(token)
@@ -228,21 +228,21 @@ class Completer:
         for first in range(0, max_new_tokens, _CHUNK) if self.stop else (0,):
             state = self._decode(state, min(first + _CHUNK, max_new_tokens) if self.stop else max_new_tokens)
             if self.stop:
-                done_b = np.array(_fetch(state.done_b))
+                done_b = np.array(fetch(state.done_b))
                 for i, drawn in enumerate(self._drawn(state, len(rows))):
                     done_b[i] |= self.has_stop(rows[i].ids, drawn.tokens)
                 state = state._replace(done_b=jnp.asarray(done_b))
         return self._drawn(state, len(rows))
 
     def _drawn(self, state: DecodeState, num_rows: int) -> list[Drawn]:
-        out = _fetch(state.generated)
+        out = fetch(state.generated)
         return [
             Drawn(out.tokens_bn[i, :length].tolist(), out.logprobs_bn[i, :length].tolist(), bool(out.stopped_b[i]))
             for i, length in enumerate(out.lengths_b[:num_rows])
         ]
 
 
-def _fetch(tree: Any) -> Any:
+def fetch(tree: Any) -> Any:
     """Arrays as NumPy arrays: whole, also where they lie over several hosts."""
     here = all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree))
     return jax.device_get(tree) if here else process_allgather(tree, tiled=True)

@@ -15,6 +15,7 @@ from jaxlm.models.int8_base import dequantize_base, quantize_base
 from jaxlm.models.lora import LoraConfig, check_fits, merge
 from jaxlm.run.prepare import resolve_model
 from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.train.policy_objectives import CRITIC
 
 
 class Opened(NamedTuple):
@@ -49,6 +50,7 @@ def open_trained(
         raise UserError(f"checkpoint {step} holds no averaged parameters: load with ema=False, or train with ema_decay")
     name = "ema_params" if kept and ema is not False else "params"
     params, _ = checkpointer.restore_params(step=step, name=name)
+    params.pop(CRITIC, None)  # a policy's critic writes nothing
     if has_adapters(run_config):
         params = merge_adapters(run_config, params)
     return Opened(config, params, step or 0, name == "ema_params")

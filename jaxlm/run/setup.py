@@ -1,7 +1,7 @@
 """From pure functions to compiled ones: the sharded state and the train step of a run, whatever its objective."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import optax
@@ -9,9 +9,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key, purpose_key
-from jaxlm.core.types import Array, Batch, PyTree
-from jaxlm.models.api import Model
-from jaxlm.models.heads import TaskModel
+from jaxlm.core.types import Array, Batch, Params, PyTree
+from jaxlm.models.api import Rules
 from jaxlm.plan.flops import peak_flops
 from jaxlm.sharding.mesh import batch_spec, batch_ways, make_mesh
 from jaxlm.sharding.pipeline import PipelineConfig
@@ -37,8 +36,17 @@ class StateLayout(NamedTuple):
     """Initialises on the mesh: no host and no device ever holds the whole."""
 
 
+class Parametrised(Protocol):
+    """What has parameters: a model, a task's model, several together."""
+
+    @property
+    def init(self) -> Callable[[Array], Params]: ...
+    @property
+    def rules(self) -> Rules: ...
+
+
 def lay_out_state(
-    model: Model | TaskModel,
+    model: Parametrised,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     *,
@@ -48,7 +56,8 @@ def lay_out_state(
 ) -> StateLayout:
     """Shapes, PartitionSpecs and initialiser of the whole state. Raises UserError where a dimension does not divide.
 
-    ``carry()`` makes what the objective is handed at step 0; its leaves lie as the rows of a batch.
+    ``carry()`` makes what the objective is handed at step 0; its leaves lie as the rows of a batch, and numbers
+    everywhere.
     """
 
     def create(key: Array) -> TrainState:
@@ -56,7 +65,8 @@ def lay_out_state(
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     specs = state_specs(shapes, shapes.params, param_specs(model.rules, shapes.params, dict(mesh.shape)))
-    specs = specs.replace(carry=jax.tree.map(lambda _: batch_spec(ndim=1), shapes.carry))
+    carry_specs = jax.tree.map(lambda x: batch_spec(ndim=1) if x.ndim else PartitionSpec(), shapes.carry)
+    specs = specs.replace(carry=carry_specs)
     shardings = named_shardings(mesh, specs)
     abstract = jax.tree.map(lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh), shapes, shardings)
 

@@ -53,18 +53,18 @@ class CollapseState:
     first_entropy: float = 0.0
     first_reward: float = 0.0
 
-    def to_array(self) -> np.ndarray:
-        """f32 [`SIZE`]."""
-        return np.array([*self.counts, self.first_length, self.first_entropy, self.first_reward], np.float32)
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """f32 scalars by name."""
+        first = {name: getattr(self, name) for name in _FIRST}
+        return {name: np.float32(value) for name, value in (dict(zip(SIGNS, self.counts, strict=True)) | first).items()}
 
     @classmethod
-    def from_array(cls, values: Any) -> "CollapseState":
-        *counts, length, entropy, reward = np.asarray(values, np.float32).tolist()
-        return cls(tuple(int(count) for count in counts), length, entropy, reward)
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> "CollapseState":
+        """What `to_arrays` gave."""
+        return cls(tuple(int(arrays[sign]) for sign in SIGNS), *(float(arrays[name]) for name in _FIRST))
 
 
-SIZE = len(SIGNS) + 3
-"""Numbers that are remembered."""
+_FIRST = ("first_length", "first_entropy", "first_reward")
 
 
 def look(
@@ -74,7 +74,7 @@ def look(
     if not state.first_length:
         # Rounded as it will be remembered.
         first = (figures["length"], figures["entropy"], figures["reward"])
-        state = CollapseState.from_array(CollapseState(state.counts, *first).to_array())
+        state = CollapseState.from_arrays(CollapseState(state.counts, *first).to_arrays())
     signs = _signs(figures, state, config)
     counts = tuple(count + 1 if sign else 0 for count, sign in zip(state.counts, signs, strict=True))
     found = next((i for i, count in enumerate(counts) if count >= config.patience), None)

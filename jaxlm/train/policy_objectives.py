@@ -125,3 +125,24 @@ def critic_objective(task: TaskModel, *, clip_eps: float | None = 0.2) -> Object
         return {"value": Term(masked_sum(loss_bt, batch["loss_mask"]), jnp.sum(batch["loss_mask"]))}, carry
 
     return Objective(terms, lambda batch: {"value": jnp.sum(batch["loss_mask"])})
+
+
+CRITIC = "critic"
+"""Where the critic's parameters stand among the policy's."""
+
+
+def actor_critic_objective(policy: Objective, critic: Objective, *, value_coef: float) -> Objective:
+    """Both losses over one batch. ``params``: the policy's, and the critic's under `CRITIC`."""
+
+    def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
+        actor, judge = split_critic(params)
+        out, _ = policy.terms(actor, frozen, None, batch, key)
+        value = critic.terms(judge, frozen, None, batch, key)[0]["value"]
+        return out | {"value": value._replace(weight=value_coef)}, carry
+
+    return Objective(terms, lambda batch: policy.counts(batch) | critic.counts(batch))
+
+
+def split_critic(params: Params) -> tuple[Params, Params]:
+    """The policy's parameters and the critic's; empty where there is none."""
+    return {name: part for name, part in params.items() if name != CRITIC}, params.get(CRITIC, {})

@@ -1,0 +1,72 @@
+"""Reward runs opened to judge rollouts: a number for each answer, from the tokens as they were drawn."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlm.core.errors import UserError
+from jaxlm.core.types import Array, Batch, Params
+from jaxlm.models.families import for_platform, make_model
+from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
+from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.opening import open_base
+from jaxlm.sharding.activations import ActivationLayout
+from jaxlm.sharding.rules import named_shardings, param_specs
+from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.train.preference_objectives import answer_rewards
+
+HEAD = HeadConfig("regress", pooling="last")
+"""What a reward model's head is."""
+
+
+class RewardModel(NamedTuple):
+    """An opened reward run."""
+
+    model: Any
+    """Its model's config."""
+    params: Params
+    """With the head that gives the reward."""
+    step: int
+
+
+def open_reward_model(run_dir: str, step: int | None) -> tuple[RewardModel, Tokenizer]:
+    """Raises UserError where it is no run, or its model has no head with one number."""
+    base = open_base(run_dir, step)
+    assert base.params is not None
+    kernel = base.params.get("classifier", {}).get("kernel")
+    if kernel is None or kernel.shape[-1] != 1:
+        raise UserError(f"{run_dir} holds no reward model: name a run of jaxlm reward")
+    params = {name: part for name, part in base.params.items() if name != "head"}
+    return RewardModel(base.model, params, base.step or 0), base.tokenizer
+
+
+def reward_task(config: Any, mesh: Mesh, activations: ActivationLayout) -> TaskModel:
+    """The reward model of a config as it runs on this mesh."""
+    config = for_platform(
+        config, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing
+    )
+    return make_task_model(make_model(config, activations), HEAD)
+
+
+def place_params(params: Params, rules: Any, mesh: Mesh) -> Params:
+    """Parameters spread over the mesh as the rules say."""
+    shardings = named_shardings(mesh, param_specs(rules, params, dict(mesh.shape)))
+
+    def place(leaf: Any, sharding: jax.sharding.Sharding) -> Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, params, shardings)
+
+
+def row_rewards(task: TaskModel) -> Callable[[Params, Batch], Array]:
+    """``f(params, rows) -> rewards``, f32 [b], of rows [b, t]."""
+
+    def rewards(params: Params, rows: Batch) -> Array:
+        one = {name: rows[name][:, None] for name in ("tokens", "targets", "segment_ids")}
+        return answer_rewards(task, params, one)[:, 0]
+
+    return rewards
