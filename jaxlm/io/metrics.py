@@ -44,7 +44,9 @@ class MetricsWriter:
 
         def stays(entry: Mapping[str, Any]) -> bool:
             # Of the figures of one step those of the evaluation have a line of their own.
-            judged = ("completion" in entry and "rollout" not in entry) or any(name.startswith("eval/") for name in entry)
+            judged = ("completion" in entry and "rollout" not in entry) or any(
+                name.startswith("eval/") for name in entry
+            )
             return resume_step is None or entry["step"] < resume_step + (not (evaluates_again and judged))
 
         for path in (run.metrics_path, run.samples_path):

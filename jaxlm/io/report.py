@@ -13,6 +13,7 @@ from jaxlm.io.health_report import PREFIX, draw_health
 from jaxlm.io.metrics import read_lines
 from jaxlm.io.page import cards, completion, escape, grid_table, pictures, render_page, table
 from jaxlm.io.plots import Curve, draw_curves
+from jaxlm.io.policy_report import policy_section
 from jaxlm.io.progress import format_count, format_seconds
 from jaxlm.io.run_dir import RunDir, write_text
 from jaxlm.io.small_large_report import small_large_section
@@ -20,6 +21,9 @@ from jaxlm.train.responses import describe_response
 
 _LOSSES = (("train/loss", "train"), ("eval/loss", "validation"))
 _NAMES = {
+    "rollout/reward": "reward (rollouts)",
+    "eval/reward": "reward (held out)",
+    "rollout/kl": "KL to the reference, nats an answer",
     "eval/bits_per_byte": "bits per byte (validation)",
     "eval/loss": "loss (validation), nats a token",
     "train/loss": "loss (training), nats a token",
@@ -45,7 +49,7 @@ def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None)
     """
     run = RunDir(run_dir)
     record = run.read_config()
-    lines = list(read_lines(run.metrics_path))
+    lines, samples = list(read_lines(run.metrics_path)), list(read_lines(run.samples_path))
     final = run.final_figures() if final is None else final
     figures = _final_figures(lines, final)
     name = str(record["config"].get("name") or run.path.name)
@@ -59,7 +63,8 @@ def write_report(run_dir: str | Path, *, final: Mapping[str, Any] | None = None)
         *_incidents(run.incidents_path),
         *_time(run.goodput_path),
         *_health(lines),
-        _samples(list(read_lines(run.samples_path))),
+        *policy_section(lines, samples),
+        _samples([one for one in samples if "rollout" not in one]),
         *_comparisons(run.path),
         "<h2>Final figures</h2>",
         table({_NAMES.get(key, key): _show(key, value) for key, value in figures.items()}),

@@ -139,15 +139,15 @@ def learn_from(
       truncated_b: True where the answer has no end.
       kl_coef: f32 scalar.
     """
-    mask_bt, kept_b = rows["loss_mask"], jnp.ones_like(scores_b)
+    mask_bt, kept_b, cut_b = rows["loss_mask"], jnp.ones_like(scores_b), truncated_b.astype(jnp.float32)
     kl_bt = kl_estimate(rows["old_logprobs"], rows["ref_logprobs"], "k1") * mask_bt
     learnt_b = scores_b
     if config.reward_clip is not None:
         learnt_b = jnp.clip(learnt_b, -config.reward_clip, config.reward_clip)
     if config.truncated == "penalise":
-        learnt_b = learnt_b - config.truncation_penalty * truncated_b
+        learnt_b = learnt_b - config.truncation_penalty * cut_b
     if config.truncated == "mask":
-        kept_b = 1.0 - truncated_b.astype(jnp.float32)
+        kept_b = 1.0 - cut_b
     kept_bt = mask_bt * kept_b[:, None]
     penalty = kl_coef if kl.in_reward(algorithm) else jnp.zeros_like(kl_coef)
     out = {name: rows[name] for name in ("tokens", "targets", "segment_ids", "old_logprobs", "ref_logprobs")}

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from jaxlm.core.keys import Purpose, fold_key, purpose_key
-from jaxlm.data.conversations import lay_out
 from jaxlm.data.batches import DataConfig, make_batch, train_plan
+from jaxlm.data.conversations import lay_out
 from jaxlm.io.chat_templates import find_template
 from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
 from jaxlm.io.run_dir import RunDir

@@ -174,7 +174,9 @@ class PolicyRun:
         names += ["returns", "old_values"] if self.config.with_critic else []
         return {
             "kl_coef": jnp.float32(self.config.kl.coef),
-            "rollout": {name: jnp.zeros(shape, kind) for name, kind in (whole | dict.fromkeys(names, jnp.float32)).items()},
+            "rollout": {
+                name: jnp.zeros(shape, kind) for name, kind in (whole | dict.fromkeys(names, jnp.float32)).items()
+            },
             "watch": {name: jnp.asarray(value) for name, value in CollapseState().to_arrays().items()},
         }
 

@@ -250,5 +250,3 @@ class PpoConfig:
         """The policy's, at the critic's rate."""
         rate = self.optimizer.peak_lr if self.critic.peak_lr is None else self.critic.peak_lr
         return dataclasses.replace(self.optimizer, peak_lr=rate)
-
-

@@ -76,7 +76,9 @@ def prepare(
     if config.base is None:
         raise UserError("base is not given: name the run directory of the model to start from, as a rule an SFT run")
     if not any(reward.weight for reward in config.rewards):
-        raise UserError("rewards has none with a weight: name a reward run or a function (rewards=(RewardConfig(...),))")
+        raise UserError(
+            "rewards has none with a weight: name a reward run or a function (rewards=(RewardConfig(...),))"
+        )
     base = open_chat_base(config.base, config.base_step, template=config.prompts.template)
     if base.model.family != "decoder":
         raise UserError(f"base={config.base} is of family {base.model.family!r}: rollouts need a decoder")

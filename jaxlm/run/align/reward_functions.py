@@ -76,7 +76,9 @@ def call_function(fn: RewardFunction, answers: Sequence[Answer], *, name: str, t
     for answer in answers:
         alone = _attempt(fn, [answer], time_limit)
         if alone.kind != "value":
-            raise UserError(f"reward {name!r} {_said(alone, time_limit)} for an answer to {answer.where}{_mend(answer)}")
+            raise UserError(
+                f"reward {name!r} {_said(alone, time_limit)} for an answer to {answer.where}{_mend(answer)}"
+            )
     raise UserError(
         f"reward {name!r} {_said(outcome, time_limit)} for {len(answers)} answers together, beginning with "
         f"{answers[0].where}, and for none of them alone: mend the function, or raise its time_limit"
@@ -116,7 +118,9 @@ def _checked(values: Any, answers: Sequence[Answer], name: str) -> list[float]:
             f"reward {name!r} returned {type(values).__name__}, no list: give one number for each answer"
         ) from None
     if len(rewards) != len(answers):
-        raise UserError(f"reward {name!r} returned {len(rewards)} numbers for {len(answers)} answers: give one for each")
+        raise UserError(
+            f"reward {name!r} returned {len(rewards)} numbers for {len(answers)} answers: give one for each"
+        )
     for value, answer in zip(rewards, answers, strict=True):
         is_number = isinstance(value, numbers.Real) or (hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0)
         if not is_number or not math.isfinite(float(value)):

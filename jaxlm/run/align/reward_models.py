@@ -45,9 +45,7 @@ def open_reward_model(run_dir: str, step: int | None) -> tuple[RewardModel, Toke
 
 def reward_task(config: Any, mesh: Mesh, activations: ActivationLayout) -> TaskModel:
     """The reward model of a config as it runs on this mesh."""
-    config = for_platform(
-        config, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing
-    )
+    config = for_platform(config, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing)
     return make_task_model(make_model(config, activations), HEAD)
 
 

@@ -279,4 +279,3 @@ def make_evaluator(actor: Actor) -> Callable[[Params], Figures]:
         return found
 
     return evaluate
-
