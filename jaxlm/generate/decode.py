@@ -216,7 +216,8 @@ def generate_tokens(
     """Complete left-padded prompts (:func:`left_pad`): prefill, then a loop that ends early when all rows are done.
 
     Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``, ``tempered``. ``key`` is a scalar
-    (each row folds its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens`` fit the context.
+    (each row folds its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens``
+    fit the context.
     """
     state = prefill(
         model,

@@ -31,8 +31,8 @@ def sample_answers(
     pad_id: int,
 ) -> Generated:
     """An answer to each row of ``prompts`` (``tokens``, ``segment_ids``, ``positions`` [b, p], `left_pad`), drawn from
-    the whole of ``softmax(logits / temperature)``; to have n answers, repeat the row with n keys. Both log-probabilities
-    come with the tokens."""
+    the whole of ``softmax(logits / temperature)``; to have n answers, repeat the row with n keys. Both of `Generated`'s
+    log-probabilities come with the tokens."""
     return generate_tokens(
         model,
         params,

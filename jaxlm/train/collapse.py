@@ -1,7 +1,7 @@
 """Signs that reinforcement learning has left the road, seen at rollouts, and why the run should stop.
 
-What is remembered between rollouts is a few numbers in the train state: a run that was killed and started again stops at
-the same rollout.
+What is remembered between rollouts is a few numbers in the train state: a run that was killed and started again stops
+at the same rollout.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class CollapseState:
     first_entropy: float = 0.0
     first_reward: float = 0.0
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
+    def to_arrays(self) -> dict[str, np.float32]:
         """f32 scalars by name."""
         first = {name: getattr(self, name) for name in _FIRST}
         return {name: np.float32(value) for name, value in (dict(zip(SIGNS, self.counts, strict=True)) | first).items()}
@@ -124,7 +124,7 @@ _MENDS = {
     "negative_kl": "the answers are not the policy's own: look at rollout/gap_mean, and use temperature 1 and "
     "compute_dtype float32 to tell",
     "entropy": "raise entropy_coef or kl.coef, or lower optimizer.peak_lr and ppo_epochs, in another run directory",
-    "length": "set advantages.truncated='penalise', raise rollout.max_new_tokens, or look whether the reward grows with "
-    "length, in another run directory",
+    "length": "set advantages.truncated='penalise', raise rollout.max_new_tokens, or look whether the reward grows "
+    "with length, in another run directory",
     "not_finite": "lower optimizer.peak_lr or optimizer.clip_norm, in another run directory",
 }

@@ -63,8 +63,8 @@ class KlConfig:
     coef: float = 0.05
     """Weight of the KL, in rewards or in the loss; 0 = the KL is only watched."""
     place: Literal["reward", "loss"] | None = None
-    """reward: ``- coef * KL`` at each token (ppo), or over the answer before the group's mean is taken off. loss: a term
-    of the loss. None = as the algorithm was published: loss for grpo and dr_grpo, reward for ppo and rloo."""
+    """reward: ``- coef * KL`` at each token (ppo), or over the answer before the group's mean is taken off. loss: a
+    term of the loss. None = as the algorithm was published: loss for grpo and dr_grpo, reward for ppo and rloo."""
     estimator: Literal["k2", "k3"] = "k3"
     """Of the term of the loss. In rewards it is k1, log p / p_ref."""
     target: float | None = None
@@ -92,8 +92,8 @@ ScoreFn = Callable[[Params, Params | None, Params, Batch], Batch]
 
 
 def make_score_rows(model: Model, critic: TaskModel | None, *, temperature: float, num_parts: int = 1) -> ScoreFn:
-    """``score(params, critic_params, ref_params, rows) -> rows`` with ``old_logprobs``, ``ref_logprobs`` and ``entropy``
-    of the targets, [b, t], and with a critic ``old_values``: what the trainer's forward makes of a rollout.
+    """``score(params, critic_params, ref_params, rows) -> rows`` with ``old_logprobs``, ``ref_logprobs`` and
+    ``entropy`` of the targets, [b, t], and with a critic ``old_values``: what the trainer's forward makes of a rollout.
 
     ``num_parts``: rows are read in so many parts, one after the other, for their logits are large.
     """

@@ -68,6 +68,7 @@ def write_base(directory, *, num_steps=150, right=0.5, seed=0, **model):
     state = jax.jit(lambda key: create_state(model_fns.init(key), tx))(fold_key(seed, Purpose.INIT))
     schedule = OptimizerConfig(peak_lr=3e-3).schedule_fn(max(num_steps, 1))
     step = jax.jit(make_train_step(causal_objective(model_fns), tx, schedule=schedule))
+    metrics = {"loss": np.nan}
     for i in range(num_steps):
         batch = make_batch(source, plan, plan.row_ids(i), pad_id=tokenizer.pad_id)
         state, metrics = step(state, None, batch, purpose_key(seed, Purpose.DROPOUT))
@@ -78,7 +79,7 @@ def write_base(directory, *, num_steps=150, right=0.5, seed=0, **model):
     keep_template(run, form.template)
     with Checkpointer(run.checkpoints_path, CheckpointConfig()) as checkpointer:
         checkpointer.save(int(state.step), state, {"data": {"cursor": 0, "skipped": []}, "incidents": [], "spikes": {}})
-    return np.nan if num_steps == 0 else float(metrics["loss"])
+    return float(metrics["loss"])
 
 
 def right_answer(prompts, answers, records):

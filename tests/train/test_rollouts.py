@@ -140,7 +140,7 @@ def test_collapse_is_told_after_patience_and_only_in_a_row(figures, word):
 
 
 def test_a_sure_and_right_policy_is_no_collapse():
-    state, _ = look(GOOD, CollapseState(), CollapseConfig())
+    state, diagnosis = look(GOOD, CollapseState(), CollapseConfig())
     for _ in range(5):
         state, diagnosis = look(GOOD | {"entropy": 0.0001, "reward": 0.99}, state, CollapseConfig())
     assert diagnosis is None

@@ -9,7 +9,7 @@ train state until the next.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class PolicyRun:
         self.data, self.mesh = data, mesh
         self.config: PpoConfig = data.config
         config = self.config
-        model_config = for_platform(config.model, mesh.devices.flat[0].platform)  # pyright: ignore[reportArgumentType]
+        model_config = for_platform(data.base.model, mesh.devices.flat[0].platform)
         self.model = make_model(model_config, config.mesh.activations)
         self.critic: TaskModel | None = None
         if config.with_critic:
@@ -146,12 +146,12 @@ class PolicyRun:
         )
         self.num_params = count_params({k: v for k, v in self.layout.abstract.params.items() if k != CRITIC})
         copies = 2 if config.with_critic else 1
-        self.flops_per_row = copies * self.width * train_flops_per_token(config.model, self.width)
+        self.flops_per_row = copies * self.width * train_flops_per_token(data.base.model, self.width)
 
     def _optimizer(self, adjustment: Adjustment) -> optax.GradientTransformation:
         """The policy's, and for the critic the same at its own rate, each with its own norm to clip."""
         config, width = self.config, width_of(self.model.config)
-        made = {
+        made: dict[Hashable, optax.GradientTransformation] = {
             name: make_optimizer(
                 optimizer.adjusted(rate_factor=adjustment.rate_factor, b2=adjustment.b2), config.num_steps, width=width
             )

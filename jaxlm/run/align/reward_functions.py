@@ -56,7 +56,7 @@ def find_function(name: str, given: Mapping[str, RewardFunction], *, field: str)
         spec.loader.exec_module(module)
     except Exception as error:
         raise UserError(f"{field}={name!r}: {file} fails: {_short(error)}") from error
-    found = getattr(module, function, None)
+    found: Any = getattr(module, function, None)
     if not callable(found):
         raise UserError(f"{field}={name!r}: {file} has no function {function!r}")
     return found

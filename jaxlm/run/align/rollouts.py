@@ -1,4 +1,4 @@
-"""Rollouts on the mesh: answers are drawn, read by trainer and reference, judged, and made into what steps learn from."""
+"""Rollouts on the mesh: answers are drawn, read by trainer and reference, judged, and learnt from."""
 
 import dataclasses
 import functools
@@ -65,13 +65,14 @@ class Actor:
     ) -> None:
         config = prepared.config
         self.prepared, self.config, self.mesh, self.ref_params = prepared, config, mesh, ref_params
+        shape = prepared.base.model
         platform, pad_id = mesh.devices.flat[0].platform, prepared.tokenizer.pad_id
         if mesh.devices.size == 1:
-            self._lay_out = jax.jit(functools.partial(inference_params, config.model))
-            written = make_model(for_platform(inference_config(config.model), platform))
+            self._lay_out = jax.jit(functools.partial(inference_params, shape))
+            written = make_model(for_platform(inference_config(shape), platform))
         else:  # parameters are used as they lie
             self._lay_out = lambda params: params
-            written = make_model(for_inference(config.model, platform))
+            written = make_model(for_inference(shape, platform))
 
         def sample(params: Params, prompts: Batch, rollout: Array, row_b: Array, purpose: Purpose, heat: float) -> Any:
             return sample_answers(
