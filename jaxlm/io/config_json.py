@@ -153,6 +153,9 @@ def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):  # groups of fields
+        for number, item in enumerate(value):
+            yield from _flatten(item, f"{prefix}.{number}")
     else:
         yield prefix, value
 

@@ -177,7 +177,8 @@ def _importable(*directories: Path) -> Iterator[None]:
 
 
 def _option_kinds(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> type hint of every field; for a group of fields its dataclass type."""
+    """Dotted name -> type hint of every field; for a group of fields its dataclass type. Groups in a tuple are known by
+    their number: ``rewards.0.weight``."""
     kinds: dict[str, Any] = {}
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
@@ -186,6 +187,10 @@ def _option_kinds(config: Any, prefix: str = "") -> dict[str, Any]:
         kinds[name] = type(value) if is_group else hints[field.name]
         if is_group:
             kinds |= _option_kinds(value, f"{name}.")
+        for number, item in enumerate(value if isinstance(value, tuple) else ()):
+            if dataclasses.is_dataclass(item):
+                kinds[f"{name}.{number}"] = type(item)
+                kinds |= _option_kinds(item, f"{name}.{number}.")
     return kinds
 
 

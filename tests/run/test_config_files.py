@@ -102,6 +102,22 @@ def test_overrides(here, argv, want):
     assert load("tiny", *argv.split())[0] == want
 
 
+@dataclass(frozen=True)
+class Several:
+    """Groups in a tuple."""
+
+    models: tuple[Model, ...] = ()
+
+
+def test_groups_in_a_tuple_are_known_by_their_number(here):
+    write("configs/two.py", "from {module} import Model, Several\n\ndef config(): return Several((Model(), Model(5)))")
+    config, _ = load_config(Several, ["two", "--models.1.mlp", "swiglu", "--models.0.no-tie"])
+    assert config == Several((Model(tie=False), Model(5, "swiglu")))
+    for name, words in (("--models.2.mlp", "unknown option"), ("--models.1", "group of fields")):
+        with pytest.raises(UserError, match=words):
+            load_config(Several, ["two", name, "gelu"])
+
+
 def test_options_beside_the_config(here):
     options = load("tiny", "--run-dir", "x/y", "--seed", "3", "--dry-run", "--profile", "--profile-steps", "3", "4")[1]
     assert options == RunOptions(Path("x/y"), dry_run=True, profile=True, profile_steps=(3, 4))

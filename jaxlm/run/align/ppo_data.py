@@ -139,7 +139,8 @@ def _read(config: PpoConfig, base: ChatBase, paths: tuple[str, ...], name: str) 
             if len(tokens) + config.rollout.max_new_tokens > longest:
                 raise UserError(
                     f"{prompt.where}: the prompt has {len(tokens)} tokens and leaves no room for "
-                    f"rollout.max_new_tokens={config.rollout.max_new_tokens} in the model's {longest}: shorten the prompt or lower it"
+                    f"rollout.max_new_tokens={config.rollout.max_new_tokens} in the model's {longest}: shorten the "
+                    "prompt or lower it"
                 )
     width = -(-max(map(len, ids)) // 8) * 8
     if longest is not None:

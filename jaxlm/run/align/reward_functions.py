@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from jaxlm.core.errors import UserError
 from jaxlm.text.chat.encoding import ChatFormat
@@ -59,7 +59,7 @@ def find_function(name: str, given: Mapping[str, RewardFunction], *, field: str)
     found: Any = getattr(module, function, None)
     if not callable(found):
         raise UserError(f"{field}={name!r}: {file} has no function {function!r}")
-    return found
+    return cast(RewardFunction, found)
 
 
 def call_function(fn: RewardFunction, answers: Sequence[Answer], *, name: str, time_limit: float) -> list[float]:

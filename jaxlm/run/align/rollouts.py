@@ -218,7 +218,7 @@ class RolloutCollector:
         carry = {
             "kl_coef": kl_coef,
             "rollout": buffer,
-            "watch": {name: spread(value, self._everywhere) for name, value in watch.to_arrays().items()},
+            "watch": {name: spread(np.asarray(value), self._everywhere) for name, value in watch.to_arrays().items()},
         }
         figures: Figures = {f"rollout/{name}": value for name, value in found.items()}
         figures |= {f"rollout/score/{name}": float(np.mean(values)) for name, values in judged.scores.items()}
