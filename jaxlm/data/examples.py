@@ -136,6 +136,7 @@ class ExamplePlan:
         options = {"seed": self.seed, "shuffle": self.shuffle, "num_epochs": self.num_epochs}
         ids = rows_at(places, self.num_rows, **options)
         batch = {name: array[ids % self.num_rows] for name, array in self.arrays.items()}
-        for name in ("segment_ids", "loss_mask"):
-            batch[name][ids < 0] = 0
+        for name in ("segment_ids", "loss_mask", "answer_mask"):
+            if name in batch:
+                batch[name][ids < 0] = 0
         return batch

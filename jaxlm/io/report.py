@@ -103,6 +103,14 @@ def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         ("throughput (tokens a second)", [_curve(lines, "perf/tokens_per_second", "tokens/s")], {"from_zero": True}),
         ("gradient norm", [_curve(lines, "train/grad_norm", "norm", smooth=True)], {"log_y": True}),
     ]
+    if any("train/term/reward_margin" in line or "train/term/ranking" in line for line in lines):
+        pairs = ("accuracy", "share of pairs in the right order"), ("reward_margin", "margin of the implicit rewards")
+        for name, title in pairs:
+            both = [
+                _curve(lines, f"train/term/{name}", "train"),
+                _curve(lines, f"eval/{name}", "held out", markers=True),
+            ]
+            titled.append((title, both, {}))
     drawn = []
     for title, curves, options in titled:
         there = [curve for curve in curves if np.isfinite(curve.values).any()]

@@ -17,6 +17,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("jaxlm.run.finetune:main", "teach it a task from labelled data: jaxlm finetune CONFIG --base RUN"),
     "sft": ("jaxlm.run.align.sft:main", "teach it to answer, from conversations: jaxlm sft CONFIG --base RUN"),
     "ppo": ("jaxlm.run.align.ppo:main", "reinforcement learning from rewards: jaxlm ppo CONFIG --base RUN"),
+    "dpo": (
+        "jaxlm.run.align.dpo:main",
+        "fit it to preferences, by pairs or judged answers: jaxlm dpo CONFIG --base RUN",
+    ),
     "mixture": ("jaxlm.run.mixture:main", "which mixture of sources to train on, by small runs: jaxlm mixture CONFIG"),
     "cleaning": ("jaxlm.run.cleaning_study:main", "what each cleaning step is worth: jaxlm cleaning CONFIG"),
     "tokenizers": ("jaxlm.run.tokenizer_study:main", "tokenizers side by side on your text: jaxlm tokenizers CONFIG"),

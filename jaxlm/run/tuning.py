@@ -85,7 +85,7 @@ def tune(
         if not dry_run:
             final = on_first_process("run directory", lambda: _open(directory))
             if final is not None:
-                unsaid = [*open_fields, *(() if config.base_step is not None else ("base_step",))]
+                unsaid = [*open_fields, *(name for name in _STEPS.values() if getattr(config, name, 0) is None)]
                 free = (*MAY_CHANGE, *may_change, *unsaid)
                 on_first_process("config", lambda: directory.check_config(config, may_change=free))
                 say(f"{directory.path} is finished: pass another --run-dir to train again")
@@ -99,11 +99,15 @@ def tune(
             return {"num_params": run.num_params, "num_steps": run.config.num_steps}
         use_compilation_cache()
         keep_freed_memory()
-        free = may_change if begun.saved else (*may_change, "base_step")  # nothing has come of that step yet
+        free = may_change if begun.saved else (*may_change, *_STEPS.values())  # nothing has come of those steps yet
         on_first_process("config", lambda: _write_config(directory, data, (*MAY_CHANGE, *free)))
         run.make_ready(directory)
         outcome, _ = train(run, directory, profile_steps)
         return on_first_process("final figures", lambda: conclude(directory, outcome, run.facts, {}))
+
+
+_STEPS = {"base": "base_step", "reference": "reference_step"}
+"""Runs that a config may name, and which checkpoint of each."""
 
 
 class _Begun:
@@ -118,11 +122,13 @@ class _Begun:
                 self.saved = bool(checkpointer.steps())
 
     def fill(self, config: Any) -> Any:
-        """``base_step`` as the run wrote it down when it began: the base may have been trained on since."""
-        same = config.base is not None and config.base == self._config.get("base")
-        if not (same and self.saved and config.base_step is None):
-            return config
-        return dataclasses.replace(config, base_step=self._config["base_step"])
+        """``base_step`` and its like as the run wrote them down when it began: those may have been trained on since."""
+        known: dict[str, Any] = {}
+        for run, step in _STEPS.items():
+            named = getattr(config, run, None)
+            if self.saved and named is not None and named == self._config.get(run) and getattr(config, step) is None:
+                known[step] = self._config[step]
+        return dataclasses.replace(config, **known) if known else config
 
 
 def _open(directory: RunDir) -> dict[str, Any] | None:

@@ -18,8 +18,9 @@ from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
 from jaxlm.train.step import Objective
 
-PairLoss = Literal["dpo", "cdpo", "robust", "ipo", "orpo", "simpo"]
-WITH_REFERENCE: tuple[PairLoss, ...] = ("dpo", "cdpo", "robust", "ipo")
+PairLoss = Literal["dpo", "cdpo", "robust", "ipo", "orpo", "simpo", "kto"]
+"""All but kto are of pairs; kto is of single answers that were judged (`train.kto_objective`)."""
+WITH_REFERENCE: tuple[PairLoss, ...] = ("dpo", "cdpo", "robust", "ipo", "kto")
 BY_MEANS: tuple[PairLoss, ...] = ("ipo", "orpo", "simpo")
 """Losses over mean log-probabilities a token, not sums."""
 
@@ -30,7 +31,7 @@ class PairConfig:
 
     loss: PairLoss = "dpo"
     beta: float = 0.1
-    """dpo, cdpo, robust, ipo: how dear it is to leave the reference. simpo: scale of the rewards."""
+    """dpo, cdpo, robust, ipo, kto: how dear it is to leave the reference. simpo: scale of the rewards."""
     label_noise: float = 0.1
     """cdpo, robust: share of pairs whose order is wrong."""
     margin: float = 0.5
@@ -39,6 +40,10 @@ class PairConfig:
     """orpo: lambda, the weight of the odds-ratio loss beside the cross-entropy of the chosen answers."""
     nll_coef: float = 0.0
     """Weight of the chosen answers' cross-entropy a token; orpo always has 1."""
+    desirable_weight: float = 1.0
+    """kto: weight of good answers; with few of them, raise it."""
+    undesirable_weight: float = 1.0
+    """kto: weight of bad answers."""
 
     def __post_init__(self) -> None:
         if self.loss not in get_args(PairLoss):
@@ -47,6 +52,8 @@ class PairConfig:
             raise ValueError(f"pairs.beta={self.beta} must be above 0")
         if not 0 <= self.label_noise < 0.5:
             raise ValueError(f"pairs.label_noise={self.label_noise} is outside 0 .. 0.5 (0.5 excluded)")
+        if not self.desirable_weight > 0 or not self.undesirable_weight > 0:
+            raise ValueError("pairs.desirable_weight and pairs.undesirable_weight must be above 0")
         if self.nll_coef < 0 or self.odds_coef < 0:
             raise ValueError("pairs.nll_coef and pairs.odds_coef are 0 or more")
 
@@ -68,9 +75,13 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
     """The mean of a pair loss over pairs (each prompt's first two answers), and the chosen answers' cross-entropy where
     it has a weight. Losses against a reference read ``ref_logprobs`` [b, k] from the batch.
 
-    ``accuracy`` and ``reward_margin`` are only watched: how often, and by how many nats, the implicit reward of the
-    chosen answer is the higher one.
+    ``accuracy``, ``reward_margin`` and ``chosen_reward`` are only watched: how often, and by how many nats, the
+    implicit reward of the chosen answer is the higher one, and that reward itself. It often falls, the other faster.
+
+    Raises ValueError for kto, whose answers are no pairs.
     """
+    if config.loss == "kto":
+        raise ValueError("pairs.loss='kto' is of single answers: use kto_objective")
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
@@ -82,12 +93,14 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
         mask_b = _pair_mask(batch)
         count = jnp.sum(mask_b)
         loss_b = _pair_losses(config, own_bk, ref_bk)
-        margin_b = config.beta * ((own_bk - ref_bk)[:, 0] - (own_bk - ref_bk)[:, 1])
+        rewards_bk = config.beta * jax.lax.stop_gradient(own_bk - ref_bk)
+        margin_b = rewards_bk[:, 0] - rewards_bk[:, 1]
         chosen_tokens_b = jnp.sum(batch["loss_mask"][:, 0], axis=-1)
         out = {
             config.loss: Term(masked_sum(loss_b, mask_b), count, config.odds_coef if config.loss == "orpo" else 1.0),
             "accuracy": Term(masked_sum((margin_b > 0).astype(jnp.float32), mask_b), count, 0.0),
-            "reward_margin": Term(masked_sum(jax.lax.stop_gradient(margin_b), mask_b), count, 0.0),
+            "reward_margin": Term(masked_sum(margin_b, mask_b), count, 0.0),
+            "chosen_reward": Term(masked_sum(rewards_bk[:, 0], mask_b), count, 0.0),
         }
         if nll_weight:
             out["nll"] = Term(masked_sum(-logprobs_bk[:, 0], mask_b), jnp.sum(chosen_tokens_b * mask_b), nll_weight)
@@ -95,7 +108,7 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
 
     def counts(batch: Batch) -> dict[str, Array]:
         mask_b = _pair_mask(batch)
-        names: list[str] = [config.loss, "accuracy", "reward_margin"]
+        names: list[str] = [config.loss, "accuracy", "reward_margin", "chosen_reward"]
         out = dict.fromkeys(names, jnp.sum(mask_b))
         if nll_weight:
             out["nll"] = jnp.sum(jnp.sum(batch["loss_mask"][:, 0], axis=-1) * mask_b)

@@ -8,6 +8,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.batches import BatchPlan, DataConfig, eval_plan, train_plan
 from jaxlm.data.conversations import ConversationSource, lay_out
 from jaxlm.io.conversations import read_conversations
+from jaxlm.run.align.answers import Prompt, choose_prompts
 from jaxlm.run.align.base import ChatBase, check_length
 from jaxlm.run.align.policy import with_dropout
 from jaxlm.run.align.records import (
@@ -22,7 +23,7 @@ from jaxlm.run.align.records import (
 from jaxlm.run.align.sft_config import SftConfig
 from jaxlm.run.prepare import Say
 from jaxlm.text.chat.encoding import ChatFormat, EncodedChat
-from jaxlm.text.chat.messages import Conversation, Message
+from jaxlm.text.chat.messages import Conversation
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -35,7 +36,7 @@ class Conversations(NamedTuple):
     train: ConversationSource
     validation: ConversationSource
     plan: BatchPlan
-    prompts: list[tuple[Message, ...]]
+    prompts: list[Prompt]
     """What is answered as a sample."""
     fingerprint: str
 
@@ -67,7 +68,8 @@ def prepare_conversations(config: SftConfig, say: Say, *, resumes: bool = False)
     plan = train_plan(train, row_config(config), global_batch_size=config.global_batch_size, seed=config.seed)
     model = with_dropout(base.model, config.dropout)
     config = dataclasses.replace(config, model=model, num_steps=resolve_steps(config, plan.rows.num_rows))
-    prompts = _prompts(config, base.form, sources["validation"][1])
+    held_out = (first_prompt(one.messages) for one in sources["validation"][1])
+    prompts = choose_prompts(config.sample, base.form, held_out, seq_len=config.data.seq_len)
     return Conversations(config, base, train, validation, plan, prompts, _fingerprint(base, train, validation))
 
 
@@ -98,23 +100,6 @@ def _lay(
     found = list(kept(records, encode, bad))
     laid = lay_out((chat for _, chat in found), seq_len=seq_len)
     return laid.source, [record for record, _ in found], laid.num_cut
-
-
-def _prompts(config: SftConfig, form: ChatFormat, held_out: list[Conversation]) -> list[tuple[Message, ...]]:
-    """What is answered: given texts, which must leave room, or the first held-out prompts that do."""
-    options, room = config.sample, config.data.seq_len - config.sample.max_new_tokens
-    if options.prompts:
-        given = [(Message("user", text),) for text in options.prompts]
-        for prompt in given:
-            if len(form.prompt(prompt, "sample.prompts")) > room:
-                raise UserError(
-                    f"sample.prompts holds {prompt[0].content[:40]!r}, which leaves no room for "
-                    f"sample.max_new_tokens={options.max_new_tokens} in data.seq_len={config.data.seq_len}"
-                )
-        return given
-    distinct = dict.fromkeys(first_prompt(one.messages) for one in held_out)
-    fitting = (prompt for prompt in distinct if prompt and len(form.prompt(prompt)) <= room)
-    return [prompt for prompt, _ in zip(fitting, range(options.num_prompts), strict=False)]
 
 
 def _fingerprint(base: ChatBase, *sources: ConversationSource) -> str:

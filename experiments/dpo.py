@@ -1,0 +1,9 @@
+"""What people prefer, learnt: ``python -m experiments.dpo CONFIG [--field.sub value ...] [--run-dir DIR]``."""
+
+import sys
+
+from jaxlm.run.align.dpo import main
+from jaxlm.run.cli import run_main
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,38 @@
+"""The config of tuning to preferences without a reward model: DPO and its kin."""
+
+import dataclasses
+from dataclasses import field
+
+from jaxlm.run.align.config import AnswersConfig, TuningConfig
+from jaxlm.train.preference_objectives import WITH_REFERENCE, PairConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DpoConfig(TuningConfig):
+    """Tuning to preferences: a model that answers is fitted to pairs (dpo, cdpo, robust, ipo, orpo, simpo), or to
+    single answers that were judged (kto)."""
+
+    name: str = "dpo"
+    pairs: PairConfig = field(default_factory=PairConfig)
+    """Which loss. A ranking of more than two is its best and its worst answer; kto takes those as a good and a bad
+    one."""
+    reference: str | None = None
+    """Run that it is dear to leave; None = the base. Its log-probabilities are computed once and kept in the run
+    directory. Losses without a reference (orpo, simpo) read none."""
+    reference_step: int | None = None
+    """Which checkpoint of the reference; None = the newest, written down when the run starts."""
+    sample: AnswersConfig = field(default_factory=AnswersConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mesh.context > 1:
+            raise ValueError(
+                f"mesh.context={self.mesh.context} splits long rows, and answers are short: use mesh.context=1, and "
+                "mesh.data or mesh.fsdp instead"
+            )
+        if self.reference is not None and self.pairs.loss not in WITH_REFERENCE:
+            raise ValueError(f"pairs.loss={self.pairs.loss!r} has no reference: leave reference out")
+        if self.reference is None and self.reference_step is not None:
+            raise ValueError("reference_step speaks of a reference, and reference is None: name a run directory")
+        if self.base is None and self.reference is None and self.pairs.loss in WITH_REFERENCE:
+            raise ValueError(f"pairs.loss={self.pairs.loss!r} needs a reference: name a base, or a reference")

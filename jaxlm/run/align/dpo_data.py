@@ -1,0 +1,119 @@
+"""From a config of preference tuning to what its loop reads: answers to prompts as rows, the better ones first."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlm.data.preferences import RankedRows, judged_rows, ranked_rows
+from jaxlm.io.conversations import read_judged, read_rankings
+from jaxlm.io.json_records import json_records
+from jaxlm.run.align.answers import Prompt, choose_prompts
+from jaxlm.run.align.base import ChatBase, check_length, check_vocabulary
+from jaxlm.run.align.dpo_config import DpoConfig
+from jaxlm.run.align.policy import with_dropout
+from jaxlm.run.align.records import BadRecords, open_start, read_split, resolve_steps
+from jaxlm.run.opening import open_base
+from jaxlm.run.prepare import Say
+from jaxlm.text.chat.messages import Judged, Ranking
+from jaxlm.text.tokenizer import Tokenizer
+
+
+class Preferences(NamedTuple):
+    """What preference tuning reads, and its config with all that only the data could tell."""
+
+    config: Any
+    """``model``, ``base_step``, ``num_steps`` and ``data.add_bos`` filled in."""
+    base: ChatBase
+    train: RankedRows
+    validation: RankedRows
+    prompts: list[Prompt]
+    """What is answered as a sample."""
+    fingerprint: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.base.tokenizer
+
+
+def prepare_preferences(config: DpoConfig, say: Say, *, resumes: bool = False) -> Preferences:
+    """Reads and encodes everything. Raises UserError for whatever is wrong in it, with file and record."""
+    bad = BadRecords(config.data, say)
+    kto = config.pairs.loss == "kto"
+    split = read_split(config.data, _read_judged if kto else read_rankings, lambda one: one.prompt, bad)
+    if not kto:
+        split = split._make([best_and_worst(one) for one in side] for side in split)
+    config, base = open_start(config, texts_of(split.train), resumes=resumes)
+    check_length(base, config.data.seq_len)
+    config = _with_reference(config, base)
+    encode = judged_rows if kto else ranked_rows
+    on_bad = None if bad.fails else bad
+    train, validation = (encode(base.form, side, seq_len=config.data.seq_len, on_bad=on_bad) for side in split)
+    bad.tell()
+    what = "judged answers" if kto else "pairs"
+    for name, rows in (("train", train), ("validation", validation)):
+        say(describe_rows(name, rows, what, config.data.seq_len))
+    config = resolved(config, base, len(train.sources))
+    held_out = (one.prompt for one in split.validation)
+    prompts = choose_prompts(config.sample, base.form, held_out, seq_len=config.data.seq_len)
+    return Preferences(config, base, train, validation, prompts, rows_fingerprint(base, train, validation))
+
+
+def _with_reference(config: DpoConfig, base: ChatBase) -> DpoConfig:
+    """The config with its reference's step. Raises UserError for a reference that reads other symbols."""
+    if config.reference is None:
+        return config
+    reference = open_base(config.reference, config.reference_step, read_params=config.reference_step is None)
+    check_vocabulary(base.tokenizer, reference.tokenizer, f"reference={config.reference}")
+    step = reference.step if config.reference_step is None else config.reference_step
+    return dataclasses.replace(config, reference_step=step)
+
+
+def resolved(config: Any, base: ChatBase, num_rows: int) -> Any:
+    """The config with its model and its steps."""
+    model = with_dropout(base.model, config.dropout)
+    return dataclasses.replace(config, model=model, num_steps=resolve_steps(config, num_rows))
+
+
+def best_and_worst(ranking: Ranking) -> Ranking:
+    """The pair of a ranking's first best and last worst answer; a pair is itself."""
+    order = sorted(range(len(ranking.ranks)), key=lambda i: ranking.ranks[i])
+    first, last = order[0], order[-1]
+    return ranking._replace(answers=(ranking.answers[first], ranking.answers[last]), ranks=(0, 1))
+
+
+def _read_judged(path: str, *, on_bad: Any = None) -> list[Judged]:
+    """Judged answers; or the best and worst of rankings, as good and bad, where the first record is no judgement."""
+    first = next((record for _, record in json_records(path)), {})
+    if "label" in first or not first:
+        return list(read_judged(path, on_bad=on_bad))
+    out = []
+    for ranking in map(best_and_worst, read_rankings(path, on_bad=on_bad)):
+        for answer, good in zip(ranking.answers, (True, False), strict=True):
+            out.append(Judged(ranking.prompt, answer, good, ranking.source, ranking.where))
+    return out
+
+
+def texts_of(records: Sequence[Ranking | Judged]) -> list[str]:
+    """All that is said in them."""
+    prompts = [message.content for one in records for message in one.prompt]
+    answers = [one.answer if isinstance(one, Judged) else "\n".join(one.answers) for one in records]
+    return prompts + answers
+
+
+def describe_rows(name: str, rows: RankedRows, what: str, seq_len: int) -> str:
+    """One line: how many, and what was too long."""
+    long = rows.num_answers_left_out
+    cut = f", {long:,} answers of more than {seq_len} tokens left out" if long else ""
+    return f"{name}: {len(rows.sources):,} {what}, rows of {rows.arrays['tokens'].shape[-1]}{cut}"
+
+
+def rows_fingerprint(base: ChatBase, *parts: RankedRows) -> str:
+    """sha256 (hex) of template and arrays."""
+    digest = hashlib.sha256(base.form.template.source.encode())
+    for rows in parts:
+        for name in sorted(rows.arrays):
+            digest.update(np.ascontiguousarray(rows.arrays[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""Preference tuning end to end at tiny size: it learns, resumes bit for bit, computes its reference once."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.run.cli import main
+from tests.run.commands import assert_same_run
+
+CONFIG = """
+from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.run.align.config import AnswersConfig, RecordsConfig
+from jaxlm.run.align.dpo_config import DpoConfig
+
+
+def config():
+    return DpoConfig(
+        base=BASE,
+        data=RecordsConfig(train=(TRAIN,), seq_len=48, validation_fraction=0.2),
+        optimizer=OptimizerConfig(peak_lr=0.003, schedule="constant", warmup_steps=1, weight_decay=0.0),
+        checkpoint=CheckpointConfig(save_every=6, keep_last=2),
+        sample=AnswersConfig(num_prompts=1, max_new_tokens=4),
+        num_steps=12, global_batch_size=8, log_every=3, eval_batch_size=8,
+    )
+"""
+
+
+def pairs(count):
+    """The better answer repeats what was said."""
+    for i in range(count):
+        said = chr(97 + i % 10) + chr(107 + i % 7)
+        yield {"prompt": said, "chosen": said * 2, "rejected": "no", "source": "ab"[i % 2]}
+
+
+def write(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, make_run):
+    path = tmp_path_factory.mktemp("base") / "run"
+    make_run(path, max_seq_len=64, seq_len=64)
+    return path
+
+
+@pytest.fixture
+def config(base, tmp_path):
+    train = write(tmp_path / "train.jsonl", pairs(70))
+    path = tmp_path / "tiny.py"
+    path.write_text(CONFIG.replace("BASE", repr(str(base))).replace("TRAIN", repr(str(train))))
+    return path
+
+
+def command(capsys, *argv):
+    """(exit code, the figures if it printed any, stderr)"""
+    code = main(["dpo", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, json.loads(out.splitlines()[-1]) if out else {}, err
+
+
+def test_pairs_are_learnt_and_the_reference_is_computed_once(config, base, tmp_path, capsys):
+    whole = tmp_path / "whole"
+    code, figures, err = command(capsys, config, "--run-dir", whole)
+    assert code == 0, err
+    assert err.count("log-probabilities of the reference") == 1
+    assert figures["eval/accuracy"] == 1
+    assert figures["eval/loss"] < 0.5 < np.log(2)
+    assert figures["eval/reward_margin"] > 0.5
+    assert "share of pairs" in (whole / "report.html").read_text()
+    assert jaxlm.load(whole).answer(["al"], max_new_tokens=4)
+
+    shutil.copytree(whole, tmp_path / "killed")
+    (tmp_path / "killed" / "done.json").unlink()
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "12")
+    for hurt in (False, True):  # with the reference's file, and with one that was cut short
+        again = tmp_path / f"again-{hurt}"
+        shutil.copytree(tmp_path / "killed", again)
+        if hurt:
+            (again / "ref_logprobs.npz").write_bytes((again / "ref_logprobs.npz").read_bytes()[:-100])
+        code, found, err = command(capsys, config, "--run-dir", again)
+        assert code == 0, err
+        assert ("log-probabilities of the reference" in err) == hurt
+        assert "resuming from step 6" in err
+        assert_same_run(again, whole)
+        assert found["eval/loss"] == figures["eval/loss"]
+        assert (again / "ref_logprobs.npz").read_bytes() == (whole / "ref_logprobs.npz").read_bytes()
+
+
+@pytest.mark.parametrize(("loss", "tune"), [("kto", "lora"), ("orpo", "all")])
+def test_other_losses_and_adapters(loss, tune, config, tmp_path, capsys):
+    run = tmp_path / "run"
+    argv = ("--pairs.loss", loss, "--tune", tune, "--optimizer.peak-lr", "0.01", "--run-dir", run)
+    code, figures, err = command(capsys, config, *argv)
+    assert code == 0, err
+    # Of one answer at a time KTO asks less: half is where it began.
+    assert figures["eval/kto"] < 0.5 if loss == "kto" else figures["eval/accuracy"] > 0.9
+    assert (run / "ref_logprobs.npz").exists() == (loss == "kto")
+    with Checkpointer(run / "checkpoints", read_only=True) as checkpointer:
+        assert ("embed" in checkpointer.shapes()["params"]) == (tune == "all")
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys, make_run):
+    other = tmp_path / "other"
+    make_run(other, kind="char", max_seq_len=64, seq_len=64)
+    good = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    files = {
+        "same": [good, good | {"rejected": "b"}],
+        "empty": [good, good | {"chosen": ""}],
+        "long": [good, good | {"prompt": "x" * 60}],
+        "chats": [good, {"messages": []}],
+        "judged": [{"prompt": "a", "completion": "b", "label": True}, {"prompt": "a", "completion": "b", "label": 1}],
+    }
+    paths = {name: write(tmp_path / f"{name}.jsonl", lines) for name, lines in files.items()}
+    for argv, words in [
+        (("--data.train", paths["same"]), ["same.jsonl line 2: answers 1 and 2 are identical"]),
+        (("--data.train", paths["empty"]), ["empty.jsonl line 2: answer 1 is empty"]),
+        (
+            ("--data.train", paths["long"], "--data.validation", tmp_path / "train.jsonl"),
+            ["long.jsonl line 2", "no room"],
+        ),
+        (("--data.train", paths["chats"]), ["chats.jsonl line 2 is no ranking"]),
+        (("--data.train", paths["judged"], "--pairs.loss", "kto"), ["judged.jsonl line 2: 'label' is 1"]),
+        (("--reference", other), ["reference=", "has another vocabulary"]),
+        (("--reference", base, "--pairs.loss", "simpo"), ["has no reference"]),
+        (("--pairs.beta", "0"), ["beta=0.0 must be above 0"]),
+    ]:
+        code, _, err = command(capsys, config, *argv, "--run-dir", tmp_path / "run")
+        (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+        assert code == 2
+        for word in words:
+            assert word in line, line
+    assert not (tmp_path / "run" / "config.json").exists()
