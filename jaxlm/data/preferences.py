@@ -124,7 +124,8 @@ def _answer(
             f"{where}: the prompt has {start} tokens and leaves no room to answer in seq_len={seq_len}: "
             "raise it or shorten the prompt"
         )
-    tokens = form.encode(Conversation((*prompt, Message("assistant", answer)), where)).tokens
+    chat = form.encode(Conversation((*prompt, Message("assistant", answer)), where))
+    tokens = chat.tokens[: int(np.flatnonzero(chat.loss_mask)[-1]) + 1]  # up to its end symbol, as an answer is drawn
     return None if len(tokens) > seq_len + 1 else (tokens, start)
 
 

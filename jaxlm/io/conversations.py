@@ -16,10 +16,12 @@ from jaxlm.text.chat.messages import (
     Message,
     Prompt,
     Ranking,
+    Stepped,
     check_conversation,
     check_judged,
     check_prompt,
     check_ranking,
+    check_stepped,
 )
 
 SHAREGPT_ROLES = {
@@ -66,6 +68,12 @@ def read_prompts(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[P
     """What is to be answered, from a file of prompts or of conversations: ``messages`` (without the last turn, if that
     is the assistant's) or ``prompt`` (a text or messages). The whole record comes with it, for a checker to read."""
     return _each(path, _open_prompt, "prompts", on_bad)
+
+
+def read_steps(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Stepped]:
+    """Answers in labelled steps: ``prompt``, ``steps`` (texts) and ``labels`` (true = right, one for each), ``source``
+    where there is."""
+    return _each(path, _stepped, "answers in steps", on_bad)
 
 
 def _each(
@@ -130,6 +138,17 @@ def _open_prompt(record: dict[str, Any], where: str) -> Prompt:
     else:
         raise UserError(f"{where} is no prompt (it has {_names(record)}): give messages or prompt")
     return check_prompt(Prompt(messages, record, where))
+
+
+def _stepped(record: dict[str, Any], where: str) -> Stepped:
+    if any(name not in record for name in ("prompt", "steps", "labels")):
+        raise UserError(f"{where} is no answer in steps (it has {_names(record)}): give prompt + steps + labels")
+    labels = record["labels"]
+    if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
+        raise UserError(f"{where}: 'labels' is {labels!r:.80}, not a list of true and false")
+    source = _text(record, "source", where) if record.get("source") is not None else ""
+    steps = _texts(record, "steps", where)
+    return check_stepped(Stepped(_prompt(record, where), steps, tuple(labels), source, where))
 
 
 def _openai(record: dict[str, Any], where: str) -> tuple[Message, ...]:

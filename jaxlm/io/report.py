@@ -15,6 +15,7 @@ from jaxlm.io.page import cards, completion, escape, grid_table, pictures, rende
 from jaxlm.io.plots import Curve, draw_curves
 from jaxlm.io.policy_report import policy_section
 from jaxlm.io.progress import format_count, format_seconds
+from jaxlm.io.reward_report import reward_section
 from jaxlm.io.run_dir import RunDir, write_text
 from jaxlm.io.small_large_report import small_large_section
 from jaxlm.train.responses import describe_response
@@ -231,6 +232,7 @@ def _comparisons(run_dir: Path) -> list[str]:
     for name, title, section in (
         ("generations", "The generations side by side", lambda found: generations_section(found["rows"])),
         ("small_large", "Small against large", small_large_section),
+        ("reward", "Reward model", reward_section),
     ):
         path = run_dir / name / f"{name}.json"
         if path.exists():

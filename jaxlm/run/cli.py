@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("jaxlm.run.pretrain:main", "train a language model: jaxlm pretrain CONFIG [--field.sub value ...]"),
     "finetune": ("jaxlm.run.finetune:main", "teach it a task from labelled data: jaxlm finetune CONFIG --base RUN"),
     "sft": ("jaxlm.run.align.sft:main", "teach it to answer, from conversations: jaxlm sft CONFIG --base RUN"),
+    "reward": ("jaxlm.run.align.reward:main", "a model that judges answers: jaxlm reward CONFIG --base RUN"),
     "ppo": ("jaxlm.run.align.ppo:main", "reinforcement learning from rewards: jaxlm ppo CONFIG --base RUN"),
     "dpo": (
         "jaxlm.run.align.dpo:main",

@@ -10,7 +10,8 @@ from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.decoder_inference import Weights
-from jaxlm.run.align.base import saved_template
+from jaxlm.run.align.base import choose_template, saved_template
+from jaxlm.run.align.reward_lm import RewardLM
 from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.encoder_lm import EncoderLM
 from jaxlm.run.language_model import Generation, LanguageModel, Score
@@ -39,6 +40,8 @@ def _trained(make: Open) -> Callable[..., LanguageModel]:
         template = saved_template(run)
         if "task" in config:
             return TunedModel(opened, tokenizer, config)
+        if "reward" in config:
+            return RewardLM(opened, tokenizer, config, template=choose_template(run, None))
         return (
             make(opened, tokenizer, config) if template is None else make(opened, tokenizer, config, template=template)
         )
@@ -79,7 +82,7 @@ def load(
     if family not in FAMILIES:
         raise UserError(f"{run.config_path} names family {family!r}: this jaxlm opens {', '.join(FAMILIES)}")
     if weights != "trained":
-        if family != "decoder" or "task" in config:
+        if family != "decoder" or "task" in config or "reward" in config:
             raise UserError(
                 f"weights={weights!r} is for decoders that write, {run.path} is another model: leave it out"
             )

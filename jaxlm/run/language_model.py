@@ -122,6 +122,10 @@ class LanguageModel:
         """Labels of texts, pairs or words (fine-tuned models)."""
         self._cannot("predict labels")
 
+    def reward(self, conversations: Sequence[Any], *, batch_size: int = 32) -> Any:
+        """How good the assistant's last turn is in each conversation (reward models)."""
+        self._cannot("judge answers")
+
     def _cannot(self, what: str) -> NoReturn:
         raise UserError(f"a model of family {self.family!r} cannot {what}: use another run")
 

@@ -109,6 +109,9 @@ def merge_adapters(run_config: dict[str, Any], adapters: Params) -> Params:
             "back, or open a run that they were merged into (tools.lora merge)"
         ) from error
     assert base is not None
+    if "classifier" in adapters:  # a head of its own, trained whole
+        base = {name: part for name, part in base.items() if name != "head"}
+        base["classifier"] = adapters["classifier"]
     check_fits(base, adapters)
     if run_config["tune"] == "lora_int8":
         base = dequantize_base(quantize_base(base), base)

@@ -24,7 +24,7 @@ from jaxlm.io.checkpoint_steps import committed_steps
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.processes import detect_processes
 
-COMMANDS = ("pretrain", "finetune", "sft", "dpo")
+COMMANDS = ("pretrain", "finetune", "sft", "dpo", "reward")
 """Those that resume where they stopped."""
 KILL_SECONDS = 60
 """How long a stalled process, sent SIGTERM, may take to save before it is killed."""

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxlm.core.types import Batch, Params, PyTree
+from jaxlm.core.types import Batch, Params, PyTree, Terms
 from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
 from jaxlm.io.agree import on_first_process
@@ -133,3 +134,24 @@ def held_out_batches(plan: ExamplePlan, mesh: Mesh) -> Iterator[Batch]:
     """All batches of a plan that ends, in its order."""
     for _, batch in example_batches(plan, DataState(), rows_sharding(mesh, 1)):
         yield batch
+
+
+def make_terms_evaluator(run: AlignRun, objective: Objective, plan: ExamplePlan) -> Callable[[Params], Figures]:
+    """The terms of an objective over all batches of a plan, each divided once: ``eval/loss`` and ``eval/NAME``."""
+    no_dropout: Any = None
+
+    def terms_of(params: Params, batch: Batch) -> Terms:
+        return objective.terms(params, None, None, batch, no_dropout)[0]
+
+    each = run.each(terms_of)
+
+    def evaluate(params: Params) -> Figures:
+        found = each(params, held_out_batches(plan, run.mesh))
+        means, loss = {}, 0.0
+        for name, term in found[0].items():
+            total = float(np.sum([one[name].total for one in found], dtype=np.float64))
+            means[name] = total / max(float(np.sum([one[name].count for one in found], dtype=np.float64)), 1.0)
+            loss += float(term.weight) * means[name]
+        return {"eval/loss": loss, **{f"eval/{name}": mean for name, mean in means.items()}}
+
+    return evaluate

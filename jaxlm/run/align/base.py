@@ -50,8 +50,9 @@ def open_chat_base(
     """
     run = RunDir(run_dir)
     base = open_base(run_dir, step, read_params=read_params)
-    if base.model.family in MASKED or "task" in base.run_config:
-        what = "a task's model" if "task" in base.run_config else f"of family {base.model.family!r}"
+    judges = any(name in base.run_config for name in ("task", "reward"))
+    if base.model.family in MASKED or judges:
+        what = "a task's or a reward model" if judges else f"of family {base.model.family!r}"
         raise UserError(f"base={run_dir} is {what}, which cannot answer: name the run of a decoder or recurrent model")
     return ChatBase(
         base.model,

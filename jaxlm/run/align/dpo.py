@@ -12,14 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxlm.core.types import Batch, Params, Terms
+from jaxlm.core.types import Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
 from jaxlm.io.agree import on_every_process, on_first_process, one_fate, say
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.align.answers import answers_of
-from jaxlm.run.align.assembled import AlignRun, example_shapes, held_out_batches, rows_sharding
+from jaxlm.run.align.assembled import AlignRun, example_shapes, make_terms_evaluator, rows_sharding
 from jaxlm.run.align.base import open_chat_base
 from jaxlm.run.align.dpo_config import DpoConfig
 from jaxlm.run.align.dpo_data import Preferences, prepare_preferences
@@ -166,24 +166,3 @@ class Dpo(AlignRun):
     def evaluator(self) -> Callable[[Params], Figures]:
         """All terms of the loss over the held-out pairs; KTO's reference point is that of an evaluation batch."""
         return make_terms_evaluator(self, self.objective(), self.eval_plan)
-
-
-def make_terms_evaluator(run: AlignRun, objective: Objective, plan: ExamplePlan) -> Callable[[Params], Figures]:
-    """The terms of an objective over all batches of a plan, each divided once: ``eval/loss`` and ``eval/NAME``."""
-    no_dropout: Any = None
-
-    def terms_of(params: Params, batch: Batch) -> Terms:
-        return objective.terms(params, None, None, batch, no_dropout)[0]
-
-    each = run.each(terms_of)
-
-    def evaluate(params: Params) -> Figures:
-        found = each(params, held_out_batches(plan, run.mesh))
-        means, loss = {}, 0.0
-        for name, term in found[0].items():
-            total = float(np.sum([one[name].total for one in found], dtype=np.float64))
-            means[name] = total / max(float(np.sum([one[name].count for one in found], dtype=np.float64)), 1.0)
-            loss += float(term.weight) * means[name]
-        return {"eval/loss": loss, **{f"eval/{name}": mean for name, mean in means.items()}}
-
-    return evaluate

@@ -17,7 +17,7 @@ from jaxlm.run.align.policy import with_dropout
 from jaxlm.run.align.records import BadRecords, open_start, read_split, resolve_steps
 from jaxlm.run.opening import open_base
 from jaxlm.run.prepare import Say
-from jaxlm.text.chat.messages import Judged, Ranking
+from jaxlm.text.chat.messages import Judged, Ranking, Stepped
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -96,11 +96,16 @@ def _read_judged(path: str, *, on_bad: Any = None) -> list[Judged]:
     return out
 
 
-def texts_of(records: Sequence[Ranking | Judged]) -> list[str]:
+def texts_of(records: Sequence[Ranking | Judged | Stepped]) -> list[str]:
     """All that is said in them."""
+
+    def answers(one: Ranking | Judged | Stepped) -> Sequence[str]:
+        if isinstance(one, Judged):
+            return (one.answer,)
+        return one.steps if isinstance(one, Stepped) else one.answers
+
     prompts = [message.content for one in records for message in one.prompt]
-    answers = [one.answer if isinstance(one, Judged) else "\n".join(one.answers) for one in records]
-    return prompts + answers
+    return prompts + [text for one in records for text in answers(one)]
 
 
 def describe_rows(name: str, rows: RankedRows, what: str, seq_len: int) -> str:
@@ -110,8 +115,8 @@ def describe_rows(name: str, rows: RankedRows, what: str, seq_len: int) -> str:
     return f"{name}: {len(rows.sources):,} {what}, rows of {rows.arrays['tokens'].shape[-1]}{cut}"
 
 
-def rows_fingerprint(base: ChatBase, *parts: RankedRows) -> str:
-    """sha256 (hex) of template and arrays."""
+def rows_fingerprint(base: ChatBase, *parts: Any) -> str:
+    """sha256 (hex) of the template and of the arrays of all parts (`RankedRows`, `data.step_labels.StepRows`)."""
     digest = hashlib.sha256(base.form.template.source.encode())
     for rows in parts:
         for name in sorted(rows.arrays):

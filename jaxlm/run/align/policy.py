@@ -91,7 +91,7 @@ class Policy:
         self._base, self._frozen = base, None
         if self.adapts:
             target_paths(self.shapes, self.lora)
-        trained = model._replace(init=self._init_adapters, rules=lora_rules(model.rules)) if self.adapts else model
+        trained: Any = model._replace(init=self._init_adapters, rules=lora_rules(model.rules)) if self.adapts else model
         self.layout: StateLayout = lay_out_state(
             trained, self.optimizer(tuning.optimizer), mesh, seed=tuning.seed, ema=False
         )

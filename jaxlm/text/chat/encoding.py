@@ -106,6 +106,10 @@ class ChatFormat:
             mask += [int(counted)] * len(piece)
         return ids, mask
 
+    def continued(self, text: str) -> list[int]:
+        """The ids of a text that follows others; no token reaches over its border."""
+        return self._inside(text) if self._spaced else self.tokenizer.encode(text)
+
     def _inside(self, text: str) -> list[int]:
         """The ids of a text that others stand before."""
         head, ids = self.tokenizer.encode("\n"), self.tokenizer.encode("\n" + text)

@@ -59,6 +59,17 @@ class Prompt(NamedTuple):
     where: str = "this prompt"
 
 
+class Stepped(NamedTuple):
+    """An answer in steps, each found right or wrong."""
+
+    prompt: tuple[Message, ...]
+    steps: tuple[str, ...]
+    labels: tuple[bool, ...]
+    """Of each step, true = right."""
+    source: str = ""
+    where: str = "this answer"
+
+
 def check_turns(messages: Sequence[Message], where: str) -> None:
     """Raises UserError for no turns, an unknown role, an empty turn, and a system turn that is not the first."""
     if not messages:
@@ -129,6 +140,20 @@ def check_prompt(prompt: Prompt) -> Prompt:
     """The prompt itself. Raises UserError where it is none, or ends with the assistant."""
     _check_prompt(prompt.messages, prompt.where)
     return prompt
+
+
+def check_stepped(stepped: Stepped) -> Stepped:
+    """The answer itself. Raises UserError for no steps, empty ones, another number of labels, and a prompt that is
+    none."""
+    _check_prompt(stepped.prompt, stepped.where)
+    if not stepped.steps or len(stepped.steps) != len(stepped.labels):
+        raise UserError(
+            f"{stepped.where} has {len(stepped.steps)} steps and {len(stepped.labels)} labels: give one for each step"
+        )
+    for number, step in enumerate(stepped.steps, start=1):
+        if not step.strip():
+            raise UserError(f"{stepped.where}: step {number} is empty: leave it out or write it")
+    return stepped
 
 
 def _check_prompt(prompt: Sequence[Message], where: str) -> None:

@@ -1,0 +1,193 @@
+"""``jaxlm reward CONFIG``: a model learns to judge answers, from what people prefer. The same command resumes it.
+
+The loop, the step, checkpoints and the run directory are those of pretraining (`jaxlm.run.training`).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxlm.core.types import Batch, Params
+from jaxlm.data.batches import DataState
+from jaxlm.data.examples import ExamplePlan
+from jaxlm.evals import preferences as scores
+from jaxlm.io.agree import on_every_process, on_first_process, one_fate
+from jaxlm.io.loader import example_batches
+from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.models.heads import HeadConfig, make_task_model
+from jaxlm.run.align.assembled import (
+    AlignRun,
+    example_shapes,
+    held_out_batches,
+    make_terms_evaluator,
+    rows_sharding,
+)
+from jaxlm.run.align.policy import Policy, make_policy_model
+from jaxlm.run.align.records import open_fields
+from jaxlm.run.align.reward_config import JudgeConfig, RewardModelConfig
+from jaxlm.run.align.reward_data import RewardData, prepare_reward_data
+from jaxlm.run.config_files import load_config
+from jaxlm.run.interval import Figures
+from jaxlm.run.processes import start_processes
+from jaxlm.run.training import exit_code, print_figures
+from jaxlm.run.tuning import tune
+from jaxlm.train.preference_objectives import answer_rewards, reward_objective
+from jaxlm.train.step import Objective
+from jaxlm.train.step_reward_objective import step_reward_objective
+
+
+def main(argv: list[str]) -> int:
+    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
+    JSON."""
+    start_processes()
+    with one_fate():
+        config, options = on_every_process(
+            "command line", lambda: load_config(RewardModelConfig, argv, prog="jaxlm reward")
+        )
+        steps = options.profile_steps if options.profile else None
+        run_dir = options.run_dir or f"runs/{config.name}"
+        figures = reward(config, run_dir, profile_steps=steps, dry_run=options.dry_run)
+        print_figures(figures)
+    return exit_code(figures)
+
+
+def reward(
+    config: RewardModelConfig,
+    run_dir: str | Path,
+    *,
+    profile_steps: tuple[int, int] | None = None,
+    dry_run: bool = False,
+    may_change: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Train as ``config`` says in ``run_dir``, from its last checkpoint if it has one; returns the final figures:
+    ``eval/loss`` and ``eval/accuracy`` on what is held out; of rankings also ``eval/accuracy_lower``, ``_upper``,
+    ``eval/longer_wins``, ``eval/calibration_error`` and ``eval/length_correlation``.
+
+    Raises UserError for bad input, before anything expensive has run. ``dry_run`` stops there. ``may_change``: further
+    fields in which a run that has begun may differ.
+    """
+    return tune(
+        config,
+        run_dir,
+        RewardRun,
+        prepare=prepare_reward_data,
+        open_fields=[*open_fields(config), *(["reward.ties"] if config.reward.ties is None else [])],
+        may_change=(*may_change, "data.train", "data.validation"),  # what is in them is compared, not where they lie
+        profile_steps=profile_steps,
+        dry_run=dry_run,
+    )
+
+
+def judge_head(judge: JudgeConfig) -> HeadConfig:
+    """The head that a reward model has: one number, at the last token or at each."""
+    if judge.of == "steps":
+        return HeadConfig("tag", num_outputs=1, dropout=judge.head_dropout)
+    return HeadConfig("regress", pooling="last", dropout=judge.head_dropout)
+
+
+class RewardRun(AlignRun):
+    """The parts of one run (`run.tuning.TuningRun`). Making it compiles nothing."""
+
+    def __init__(self, data: RewardData, mesh: Mesh):
+        config = data.config
+        assert config.num_steps is not None
+        self.data, self.judge, shape = data, config.reward, data.train.arrays["tokens"].shape
+        self.task = make_task_model(make_policy_model(config.model, config, mesh), judge_head(config.reward))
+        policy = Policy(self.task, data.base.params, config, config.num_steps, mesh, extra=(r"^classifier/",))
+        super().__init__(config, data.base, policy, mesh, math.prod(shape[1:]))
+        self.plan = ExamplePlan(data.train.arrays, config.global_batch_size, config.seed)
+        self.eval_plan = ExamplePlan(data.validation.arrays, self.eval_rows, shuffle=False, num_epochs=1)
+        self._directory: RunDir | None = None
+
+    def describe(self) -> str:
+        """One line: what is judged, parameters, where they come from, steps."""
+        config = self.config
+        epochs = self.num_steps * config.global_batch_size / self.plan.num_rows
+        return (
+            f"reward of {self.judge.of}: {self.policy.describe()}; {self.num_steps} steps of "
+            f"{config.global_batch_size} prompts ({epochs:.1f} epochs)"
+        )
+
+    def make_ready(self, directory: RunDir) -> None:
+        """The template; and where the scores by source go."""
+        super().make_ready(directory)
+        self._directory = directory
+
+    def objective(self) -> Objective:
+        """Of rankings, or of labelled steps."""
+        if self.judge.of == "steps":
+            return step_reward_objective(self.task)
+        return reward_objective(self.task, ties=bool(self.judge.ties), centre_coef=self.judge.centre_coef)
+
+    def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of a batch, sharded over the mesh."""
+        return example_shapes(self.plan, rows, self.mesh)
+
+    @contextmanager
+    def batches(self, state: DataState) -> Iterator[Iterator[tuple[int, Batch]]]:
+        """The training batches from where ``state`` stands."""
+        yield example_batches(self.plan, state, rows_sharding(self.mesh, 1))
+
+    def evaluator(self) -> Callable[[Params], Figures]:
+        """The terms of the loss over what is held out; of rankings also accuracy by source, calibration and length,
+        which go to ``reward/reward.json``."""
+        terms = make_terms_evaluator(self, self.objective(), self.eval_plan)
+        if self.judge.of == "steps":
+            return terms
+        rewards_of = self.each(lambda params, batch: answer_rewards(self.task, params, batch))
+
+        def evaluate(params: Params) -> Figures:
+            found = rewards_of(params, held_out_batches(self.eval_plan, self.mesh))
+            rewards_nk = np.concatenate(found)[: self.eval_plan.num_rows]
+            tables = judge_rewards(rewards_nk, self.data.validation.arrays, self.data.validation.sources)
+            if self._directory is not None:
+                path = self._directory.path / "reward" / "reward.json"
+                on_first_process("scores", lambda: _write(path, tables))
+            return terms(params) | headline(tables)
+
+        return evaluate
+
+
+def judge_rewards(rewards_nk: np.ndarray, arrays: dict[str, np.ndarray], sources: list[str]) -> dict[str, Any]:
+    """``sources`` (accuracy by source), ``calibration`` and ``length`` of rewards of ranked answers."""
+    mask, lengths = arrays["answer_mask"], arrays["loss_mask"].sum(axis=-1)
+    pairs = scores.ranked_pairs(rewards_nk, arrays["ranks"], mask, lengths)
+    tables: dict[str, Any] = {
+        "sources": scores.by_source(pairs, sources),
+        "calibration": scores.calibration(pairs.difference),
+        "length": scores.length_bias(pairs, rewards_nk, mask, lengths),
+    }
+    return _without_nan(tables)
+
+
+def headline(tables: dict[str, Any]) -> Figures:
+    """Of `judge_rewards`, what a run's figures say."""
+    whole, length = tables["sources"]["all"], tables["length"]
+    return {
+        "eval/accuracy": whole["accuracy"],
+        "eval/accuracy_lower": whole["lower"],
+        "eval/accuracy_upper": whole["upper"],
+        "eval/longer_wins": whole["longer_wins"],
+        "eval/calibration_error": tables["calibration"]["error"],
+        "eval/length_correlation": length["correlation"],
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    """The same, NaN as None: it is no JSON."""
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write(path: Path, tables: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, tables)

@@ -1,0 +1,47 @@
+"""The config of a reward model."""
+
+import dataclasses
+from dataclasses import field
+from typing import Literal
+
+from jaxlm.run.align.config import TuningConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """What the reward is of, and how it is learnt."""
+
+    of: Literal["answers", "steps"] = "answers"
+    """answers: a number for each answer, learnt from rankings. steps: the log-odds that each step of an answer is
+    right, learnt from labels (a process-reward model)."""
+    ties: bool | None = None
+    """answers: the loss over pairs of different rank, which takes ties; False: the likelihood of the whole order; None
+    = pairs where the training rankings have ties."""
+    centre_coef: float = 0.0
+    """answers: weight of the squared sum of best and worst reward, which holds their level near 0."""
+    head_dropout: float = 0.0
+    """Rate on what the head reads."""
+
+    def __post_init__(self) -> None:
+        if self.of not in ("answers", "steps"):
+            raise ValueError(f"reward.of={self.of!r} is unknown: use answers or steps")
+        if self.centre_coef < 0:
+            raise ValueError(f"reward.centre_coef={self.centre_coef} is negative")
+        if not 0 <= self.head_dropout < 1:
+            raise ValueError(f"reward.head_dropout={self.head_dropout} is outside [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModelConfig(TuningConfig):
+    """A reward model: a head with one number on any model that answers, learnt from what people prefer."""
+
+    name: str = "reward"
+    reward: JudgeConfig = field(default_factory=JudgeConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mesh.context > 1:
+            raise ValueError(
+                f"mesh.context={self.mesh.context} splits long rows, and answers are short: use mesh.context=1, and "
+                "mesh.data or mesh.fsdp instead"
+            )

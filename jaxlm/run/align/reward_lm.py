@@ -1,0 +1,89 @@
+"""A reward model behind the handle: how good answers, or their steps, are."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.data.step_labels import encode_steps
+from jaxlm.generate.decode import bucket_length
+from jaxlm.io.config_json import decode_config
+from jaxlm.models.families import for_inference, make_model
+from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
+from jaxlm.run.align.reward_config import JudgeConfig
+from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.language_model import LanguageModel, check_counts
+from jaxlm.run.opening import Opened
+from jaxlm.text.chat.encoding import ChatFormat
+from jaxlm.text.chat.messages import Conversation, as_messages
+from jaxlm.text.chat.template import ChatTemplate
+from jaxlm.text.tokenizer import Tokenizer
+
+
+@functools.lru_cache(maxsize=8)
+def _outputs_fn(model_config: Any, head: HeadConfig) -> Any:
+    config = for_inference(model_config, jax.default_backend(), recurrent_kernel_missing=recurrent_kernel_missing)
+    task: TaskModel = make_task_model(make_model(config), head)
+    return jax.jit(task.outputs)
+
+
+class RewardLM(LanguageModel):
+    """A model with a head that judges, its tokenizer and its chat template. It neither writes nor has likelihoods."""
+
+    def __init__(self, opened: Opened, tokenizer: Tokenizer, run_config: dict[str, Any], *, template: ChatTemplate):
+        self.config, self.params, self.step, self.is_ema = opened
+        self.tokenizer, self.run_config = tokenizer, run_config
+        self.judge: JudgeConfig = decode_config(JudgeConfig, run_config["reward"], where="config.reward")
+        self.form = ChatFormat(template, tokenizer)
+        self.family, self.context = f"reward on {self.config.family}", run_config["data"]["seq_len"] + 1
+        steps = self.judge.of == "steps"
+        self._head = HeadConfig("tag", 1) if steps else HeadConfig("regress", pooling="last")
+
+    def reward(self, conversations: Sequence[Any], *, batch_size: int = 32) -> Any:
+        """The reward of the last turn of each conversation, f32 [n]. Of a model of steps, the probability that each
+        step (a line of that turn) is right: a list of f32 arrays.
+
+        ``conversations``: lists of turns, ``Message(role, content)`` or ``{"role", "content"}``, the last one the
+        assistant's. Raises UserError for what is none, and for one that is longer than the model was trained on.
+        """
+        check_counts(batch_size=batch_size)
+        encoded = [self._encode(turns, f"conversations[{i}]") for i, turns in enumerate(conversations)]
+        found: list[np.ndarray] = []
+        for first in range(0, len(encoded), batch_size):
+            part = encoded[first : first + batch_size]
+            outputs = self._run([ids for ids, _ in part], batch_size)[: len(part)]
+            if self.judge.of == "steps":
+                found += [1 / (1 + np.exp(-row[places, 0])) for row, (_, places) in zip(outputs, part, strict=True)]
+            else:
+                found.append(outputs)
+        if self.judge.of == "steps":
+            return found
+        return np.concatenate(found) if found else np.zeros(0, np.float32)
+
+    def _encode(self, turns: Any, where: str) -> tuple[list[int], list[int]]:
+        """(ids up to the end of the answer, the places of its steps)."""
+        messages = as_messages(turns, where)
+        if messages[-1].role != "assistant":
+            raise UserError(f"{where} ends with the {messages[-1].role}: the assistant's turn is judged")
+        if self.judge.of == "steps":
+            steps = [line for line in messages[-1].content.split("\n") if line.strip()]
+            ids, places = encode_steps(self.form, messages[:-1], steps, where)
+        else:
+            chat, places = self.form.encode(Conversation(messages, where)), []
+            ids = chat.tokens[: int(np.flatnonzero(chat.loss_mask)[-1]) + 1].tolist()
+        if len(ids) > self.context:
+            raise UserError(f"{where} has {len(ids)} tokens, more than the {self.context} that the model reads: cut it")
+        return ids, places
+
+    def _run(self, rows: list[list[int]], batch_size: int) -> np.ndarray:
+        """Outputs for rows, padded to few shapes."""
+        width = min(self.context, bucket_length(max(map(len, rows))))
+        tokens = np.full((batch_size, width), self.tokenizer.pad_id, np.int32)
+        segment_ids = np.zeros((batch_size, width), np.int32)
+        for i, ids in enumerate(rows):
+            tokens[i, : len(ids)], segment_ids[i, : len(ids)] = ids, 1
+        batch = {"tokens": tokens, "segment_ids": segment_ids}
+        return np.asarray(_outputs_fn(self.config, self._head)(self.params, batch), np.float32)

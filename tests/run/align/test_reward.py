@@ -1,0 +1,138 @@
+"""Reward models end to end at tiny size: rankings and steps are learnt, runs resume bit for bit and judge answers."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.core.errors import UserError
+from jaxlm.run.cli import main
+from tests.run.commands import assert_same_run
+
+CONFIG = """
+from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.run.align.config import RecordsConfig
+from jaxlm.run.align.reward_config import RewardModelConfig
+
+
+def config():
+    return RewardModelConfig(
+        base=BASE,
+        data=RecordsConfig(train=(TRAIN,), seq_len=48, validation_fraction=0.2),
+        optimizer=OptimizerConfig(peak_lr=0.01, schedule="constant", warmup_steps=1, weight_decay=0.0),
+        checkpoint=CheckpointConfig(save_every=8, keep_last=2),
+        num_steps=16, global_batch_size=8, log_every=4, eval_batch_size=8,
+    )
+"""
+
+
+def rankings(count):
+    """Best repeats what was said, then a short word; of two or three answers."""
+    for i in range(count):
+        said = chr(97 + i % 10) + chr(107 + i % 7)
+        answers = [said * 2, "no", "zzzzzz"][: 2 + i % 2]
+        yield {"prompt": said, "answers": answers, "source": "ab"[i % 2]}
+
+
+def steps(count):
+    """A step that holds a z is wrong."""
+    for i in range(count):
+        said = chr(97 + i % 10)
+        yield {
+            "prompt": said + chr(107 + i % 7),
+            "steps": [said * 3, "zz" if i % 3 else said],
+            "labels": [True, i % 3 == 0],
+        }
+
+
+def write(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, make_run):
+    path = tmp_path_factory.mktemp("base") / "run"
+    make_run(path, max_seq_len=64, seq_len=64)
+    return path
+
+
+def write_config(directory, base, records):
+    train = write(directory / "train.jsonl", records)
+    path = directory / "tiny.py"
+    path.write_text(CONFIG.replace("BASE", repr(str(base))).replace("TRAIN", repr(str(train))))
+    return path
+
+
+def command(capsys, *argv):
+    """(exit code, the figures if it printed any, stderr)"""
+    code = main(["reward", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, json.loads(out.splitlines()[-1]) if out else {}, err
+
+
+def test_rankings_are_learnt_and_answers_judged(base, tmp_path, capsys):
+    config, whole = write_config(tmp_path, base, rankings(70)), tmp_path / "whole"
+    code, figures, err = command(capsys, config, "--run-dir", whole)
+    assert code == 0, err
+    assert "rankings of up to 3" in err
+    assert figures["eval/accuracy"] > 0.9
+    assert figures["eval/accuracy_lower"] < figures["eval/accuracy"]
+    found = json.loads((whole / "reward" / "reward.json").read_text())
+    assert found["sources"].keys() == {"all", "a", "b"}
+    assert found["sources"]["all"]["accuracy"] == figures["eval/accuracy"]
+    assert "Calibration" in (whole / "report.html").read_text()
+
+    shutil.copytree(whole, tmp_path / "killed")
+    (tmp_path / "killed" / "done.json").unlink()
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "16")
+    code, again, err = command(capsys, config, "--run-dir", tmp_path / "killed")
+    assert code == 0, err
+    assert_same_run(tmp_path / "killed", whole)
+    assert again["eval/loss"] == figures["eval/loss"]
+
+    judge = jaxlm.load(whole)
+    turns = [[("user", "al"), ("assistant", answer)] for answer in ("alal", "no")]
+    good, bad = judge.reward(turns)
+    assert good > bad
+    np.testing.assert_allclose(judge.reward(turns[1:], batch_size=2), [bad], rtol=1e-5)
+    for asked, words in (
+        ([turns[0][:1]], "ends with the user"),
+        ([[("user", "x"), ("assistant", "y" * 60)]], "more than the 49"),
+    ):
+        with pytest.raises(UserError, match=words):
+            judge.reward(asked)
+    with pytest.raises(UserError, match="reward on decoder"):
+        judge.generate(["a"])
+    code, _, err = command(capsys, config, "--base", whole, "--run-dir", tmp_path / "refused")
+    assert code == 2
+    assert "a task's or a reward model" in err
+
+
+def test_adapters_with_a_head_of_their_own(base, tmp_path, capsys):
+    config = write_config(tmp_path, base, rankings(70))
+    argv = ("--tune", "lora", "--optimizer.peak-lr", "0.05", "--run-dir", tmp_path / "run")
+    code, figures, err = command(capsys, config, *argv)
+    assert code == 0, err
+    assert figures["eval/accuracy"] > 0.8
+    good, bad = jaxlm.load(tmp_path / "run").reward([[("user", "al"), ("assistant", said)] for said in ("alal", "no")])
+    assert good > bad
+
+
+def test_steps_are_judged_one_by_one(base, tmp_path, capsys):
+    config = write_config(tmp_path, base, steps(70))
+    code, figures, err = command(capsys, config, "--reward.of", "steps", "--run-dir", tmp_path / "run")
+    assert code == 0, err
+    assert figures["eval/accuracy"] > 0.9
+    (right,) = jaxlm.load(tmp_path / "run").reward([[("user", "al"), ("assistant", "aaa\nzz")]])
+    assert right[0] > 0.5 > right[1]
+    for change, words in (({"labels": [True]}, "2 steps and 1 labels"), ({"steps": ["a", ""]}, "step 2 is empty")):
+        path = write(tmp_path / "bad.jsonl", [next(steps(1)) | change])
+        argv = ("--data.train", path, "--reward.of", "steps", "--run-dir", tmp_path / "bad")
+        code, _, err = command(capsys, config, *argv)
+        assert code == 2
+        assert "bad.jsonl line 1" in err
+        assert words in err
