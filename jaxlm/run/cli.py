@@ -17,6 +17,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("jaxlm.run.finetune:main", "teach it a task from labelled data: jaxlm finetune CONFIG --base RUN"),
     "sft": ("jaxlm.run.align.sft:main", "teach it to answer, from conversations: jaxlm sft CONFIG --base RUN"),
     "reward": ("jaxlm.run.align.reward:main", "a model that judges answers: jaxlm reward CONFIG --base RUN"),
+    "best-of": (
+        "jaxlm.run.align.best_of:main",
+        "the best of n answers, to tune on: jaxlm best-of RUN --prompts FILE --judge JUDGE --out FILE",
+    ),
     "ppo": ("jaxlm.run.align.ppo:main", "reinforcement learning from rewards: jaxlm ppo CONFIG --base RUN"),
     "dpo": (
         "jaxlm.run.align.dpo:main",

@@ -1,0 +1,151 @@
+"""``jaxlm best-of RUN --prompts FILE --judge JUDGE --out FILE.jsonl``: n answers to each prompt, the best one kept.
+
+The file is conversations, to tune on (rejection sampling, Touvron et al. 2023: ``jaxlm sft``). With --pairs the best
+and the worst answer to each prompt are written as pairs too (``jaxlm dpo``: a round of iterative DPO). The last line on
+stdout is one JSON object.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.conversations import read_prompts
+from jaxlm.io.run_dir import write_text
+from jaxlm.io.writing import check_new_file
+from jaxlm.run.align.reward_functions import Answer, RewardFunction, call_function, find_function
+from jaxlm.run.align.reward_lm import RewardLM
+from jaxlm.run.causal_lm import CausalLM
+from jaxlm.run.generate import Parser
+from jaxlm.run.handle import load
+from jaxlm.text.chat.messages import Message, Prompt
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit code."""
+    parser = Parser(prog="jaxlm best-of", description=__doc__)
+    parser.add_argument("run", type=Path, help="run directory of a model that answers")
+    parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help=".jsonl or .json")
+    parser.add_argument("--judge", required=True, help="a run of jaxlm reward, or FILE.py:FUNCTION")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".jsonl of conversations")
+    parser.add_argument("--pairs", type=Path, metavar="FILE", help=".jsonl of the best and the worst answers")
+    parser.add_argument("--num-samples", type=int, default=8, metavar="N", help="answers to each; default %(default)s")
+    parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="default %(default)s")
+    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default %(default)s")
+    parser.add_argument("--least", type=float, metavar="R", help="keep no answer with a lower reward")
+    parser.add_argument(
+        "--time-limit", type=float, default=60.0, metavar="S", help="of a function; default %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    options = vars(parser.parse_args(argv))
+    figures = best_of(options.pop("run"), options.pop("prompts"), options.pop("judge"), options.pop("out"), **options)
+    print(json.dumps(figures))
+    return 0
+
+
+def best_of(
+    run: str | Path,
+    prompts: str | Path,
+    judge: str,
+    out: str | Path,
+    *,
+    pairs: str | Path | None = None,
+    num_samples: int = 8,
+    max_new_tokens: int = 64,
+    temperature: float = 1.0,
+    least: float | None = None,
+    time_limit: float = 60.0,
+    seed: int = 0,
+    functions: Mapping[str, RewardFunction] | None = None,
+) -> dict[str, Any]:
+    """Draws ``num_samples`` answers to each prompt, and writes the one with the highest reward; returns the figures:
+    mean rewards of all, of the best and of the first answers.
+
+    ``judge``: a reward run, ``FILE.py:FUNCTION`` (`run.align.reward_functions`), or a name of ``functions``. Of equal
+    rewards the first answer is kept; empty answers never are. Raises UserError for bad input, before anything is drawn.
+    """
+    for path in (out, *(() if pairs is None else (pairs,))):
+        check_new_file(path)
+        if Path(path).suffix != ".jsonl":
+            raise UserError(f"{path}: name a .jsonl file")
+    if num_samples < 2:
+        raise UserError(f"num_samples={num_samples} leaves nothing to choose: ask for 2 or more")
+    asked = list(read_prompts(prompts))
+    judging = _Judge(judge, functions or {}, time_limit)
+    lm = load(run)
+    if not isinstance(lm, CausalLM):
+        raise UserError(f"{run} is of family {lm.family!r}, which cannot answer: use another run")
+    drawn = lm.answer(
+        [one.messages for one in asked],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        num_samples=num_samples,
+        seed=seed,
+    )
+    texts = [[one.text for one in drawn[i : i + num_samples]] for i in range(0, len(drawn), num_samples)]
+    rewards = judging.rewards(asked, texts)
+    best_lines, pair_lines, best = [], [], []
+    for prompt, answers, values in zip(asked, texts, rewards, strict=True):
+        order = [i for i in np.argsort(-values, kind="stable") if np.isfinite(values[i])]
+        if not order or (least is not None and values[order[0]] < least):
+            continue
+        first, last = order[0], order[-1]
+        turns = [{"role": role, "content": content} for role, content in prompt.messages]
+        best_lines.append({"messages": [*turns, {"role": "assistant", "content": answers[first]}]})
+        best.append(values[first])
+        if values[first] > values[last]:
+            pair_lines.append({"prompt": turns, "chosen": answers[first], "rejected": answers[last]})
+    if not best_lines:
+        raise UserError(f"no answer to {len(asked)} prompts was kept: lower --least, or tune the model first")
+    _write(out, best_lines)
+    if pairs is not None:
+        _write(pairs, pair_lines)
+    every = rewards[np.isfinite(rewards)]
+    return {
+        "num_prompts": len(asked),
+        "num_kept": len(best_lines),
+        "num_pairs": len(pair_lines),
+        "reward_mean": float(every.mean()),
+        "reward_of_best": float(np.mean(best)),
+        "out": str(out),
+    }
+
+
+class _Judge:
+    """A reward run, or a function."""
+
+    def __init__(self, name: str, functions: Mapping[str, RewardFunction], time_limit: float):
+        self.name, self.time_limit, self.model, self.function = name, time_limit, None, None
+        if name not in functions and Path(name).is_dir():
+            self.model = load(name)
+            if not isinstance(self.model, RewardLM) or self.model.judge.of != "answers":
+                raise UserError(f"judge={name} is no reward model of answers: name a run of jaxlm reward")
+        else:
+            self.function = find_function(name, functions, field="judge")
+
+    def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
+        """f64 [prompts, n]; -inf for an empty answer, which nothing is learnt from."""
+        where = [(i, j) for i, row in enumerate(texts) for j, text in enumerate(row) if text.strip()]
+        out = np.full((len(texts), len(texts[0])), -np.inf)
+        if not where:
+            return out
+        if self.function is not None:
+            answers = [
+                Answer(prompts[i].messages[-1].content, texts[i][j], prompts[i].record, prompts[i].where)
+                for i, j in where
+            ]
+            values = call_function(self.function, answers, name=self.name, time_limit=self.time_limit)
+        else:
+            assert self.model is not None
+            turns = [(*prompts[i].messages, Message("assistant", texts[i][j])) for i, j in where]
+            values = self.model.reward(turns)
+        for (i, j), value in zip(where, values, strict=True):
+            out[i, j] = float(value)
+        return out
+
+
+def _write(path: str | Path, lines: Sequence[dict[str, Any]]) -> None:
+    write_text(Path(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

@@ -1,0 +1,82 @@
+"""Best of n: what the judge prefers is kept, for tuning and as pairs; bad input is one line."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxlm
+from jaxlm.io.conversations import read_conversations, read_rankings
+from jaxlm.run.align.best_of import best_of
+from jaxlm.run.cli import main
+from jaxlm.text.chat.templates import CHATML
+
+JUDGE = """
+def number_of_e(prompts, answers, records):
+    return [answer.count("e") + record["bonus"] for answer, record in zip(answers, records)]
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_run):
+    path = tmp_path_factory.mktemp("runs") / "answers"
+    make_run(path, max_seq_len=64, seq_len=64)
+    (path / "chat_template.jinja").write_text(CHATML)
+    return path
+
+
+def command(capsys, *argv):
+    code = main(["best-of", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, json.loads(out.splitlines()[-1]) if out else {}, err
+
+
+def test_the_best_answers_are_kept(run, tmp_path, capsys):
+    prompts, judge = tmp_path / "prompts.jsonl", tmp_path / "judge.py"
+    prompts.write_text("".join(json.dumps({"prompt": said, "bonus": 3}) + "\n" for said in ("to", "be", "or")))
+    judge.write_text(JUDGE)
+    out, pairs = tmp_path / "best.jsonl", tmp_path / "pairs.jsonl"
+    options = ("--num-samples", "6", "--max-new-tokens", "24")
+    argv = (run, "--prompts", prompts, "--judge", f"{judge}:number_of_e", "--out", out, "--pairs", pairs, *options)
+    code, figures, err = command(capsys, *argv)
+    assert code == 0, err
+    assert figures["reward_of_best"] >= figures["reward_mean"] >= 3
+    drawn = jaxlm.load(run).answer(["to", "be", "or"], num_samples=6, max_new_tokens=24)
+    texts = [[one.text for one in drawn[i : i + 6]] for i in (0, 6, 12)]
+    kept = [one.messages[-1].content for one in read_conversations(out)]
+    for row, best in zip(texts, kept, strict=True):
+        assert best.count("e") == max(text.count("e") for text in row if text.strip())
+    assert figures["reward_of_best"] == pytest.approx(3 + np.mean([text.count("e") for text in kept]))
+    if figures["num_pairs"]:
+        for pair in read_rankings(pairs):
+            assert pair.answers[0].count("e") > pair.answers[1].count("e")
+
+
+def test_what_is_refused(run, tmp_path, capsys):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "to"}\n')
+    raising = tmp_path / "raising.py"
+    raising.write_text("def f(prompts, answers, records):\n    raise ValueError('no')\n")
+    good = {"--prompts": prompts, "--judge": f"{raising}:f", "--out": tmp_path / "out.jsonl", "--max-new-tokens": "4"}
+    for change, words in (
+        ({"--judge": f"{raising}:g"}, "has no function 'g'"),
+        ({"--judge": run}, "is no reward model of answers"),
+        ({"--out": tmp_path / "out.txt"}, "name a .jsonl file"),
+        ({"--num-samples": "1"}, "leaves nothing to choose"),
+        ({"--prompts": tmp_path / "none.jsonl"}, "none.jsonl cannot be read"),
+        ({}, "raised ValueError: no for an answer to"),
+    ):
+        argv = [str(part) for item in (good | change).items() for part in item]
+        code, _, err = command(capsys, run, *argv)
+        assert code == 2
+        assert words in err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_functions_of_the_caller(run, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "to"}\n')
+    judge = {"short": lambda prompts, answers, records: [-len(answer) for answer in answers]}
+    options = {"num_samples": 4, "max_new_tokens": 8, "functions": judge}
+    figures = best_of(run, prompts, "short", tmp_path / "out.jsonl", **options)
+    assert figures["num_kept"] == 1
