@@ -83,6 +83,9 @@ class Model(NamedTuple):
     rules: Rules
     term_names: tuple[str, ...] = ()
     """Names of ``HiddenOutput.terms``: statistics of a router. Each is summed over tokens that are not padding."""
+    token_nll: Callable[[Params, Array, Array], tuple[Array, Array] | None] = lambda *_: None
+    """``token_nll(params, hidden [b, t, d], targets [b, t])``: what ``losses.tokens.token_nll`` makes of the logits,
+    where the model has a shorter way to it here, that never holds them and their gradient; else None."""
 
     def apply_fn(self, params: Params, tokens_bt: Array, **kwargs: Any) -> Array:
         """``logits(hidden(tokens))``, f32 [b, t, v]; keywords as for ``hidden``."""

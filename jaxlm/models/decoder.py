@@ -14,14 +14,16 @@ from jaxlm.core.axes import free_axes
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array, Params, Term
+from jaxlm.losses.triton_tokens import HeadKernel, head_nll
 from jaxlm.models.api import HiddenOutput, KVCache, Model
 from jaxlm.models.decoder_block import block_norm
 from jaxlm.models.decoder_cache import advance, init_cache
-from jaxlm.models.decoder_config import DecoderConfig, resolve_attention
+from jaxlm.models.decoder_config import DecoderConfig, resolve_kernels
 from jaxlm.models.decoder_layers import DecoderLayers
 from jaxlm.models.decoder_params import RULES, init_params
 from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.dropout import dropout
+from jaxlm.nn.kernels import uses_triton
 from jaxlm.nn.latent_attention import MlaConfig
 from jaxlm.nn.moe import MoeConfig
 from jaxlm.nn.neftune import neftune
@@ -29,7 +31,7 @@ from jaxlm.nn.rope import RopeConfig
 from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 from jaxlm.sharding.pipeline import choose_schedule
 
-__all__ = ["RULES", "DecoderConfig", "MlaConfig", "MoeConfig", "RopeConfig", "make_decoder", "resolve_attention"]
+__all__ = ["RULES", "DecoderConfig", "MlaConfig", "MoeConfig", "RopeConfig", "make_decoder", "resolve_kernels"]
 
 
 def make_decoder(
@@ -107,13 +109,34 @@ def make_decoder(
         terms = {name: Term(sums[name] / config.num_layers, count, coef) for name, coef in coefs.items()}
         return HiddenOutput(x_btd, new_cache, terms)
 
-    def logits(params: Params, hidden_btd: Array) -> Array:
-        """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""
-        tied = config.tie_embeddings
+    def head_inputs(params: Params, hidden_btd: Array) -> tuple[Array, Array]:
         if config.width is not None:
             hidden_btd = hidden_btd * jnp.asarray(1.0 / config.width, hidden_btd.dtype)
-        weights = params["embed"]["table"] if tied else params["head"]["kernel"]
-        out = score_symbols(hidden_btd, weights, tied=tied, vocab_size=config.vocab_size, dtype=compute_dtype)
+        return hidden_btd, params["embed"]["table"] if config.tie_embeddings else params["head"]["kernel"]
+
+    def token_nll(params: Params, hidden_btd: Array, targets_bt: Array) -> tuple[Array, Array] | None:
+        if config.logit_softcap is not None or not uses_triton(config.kernels):
+            return None
+        hidden_btd, weights = head_inputs(params, hidden_btd)
+        nll_n, log_z_n = head_nll(
+            hidden_btd.reshape(-1, hidden_btd.shape[-1]).astype(compute_dtype),
+            (weights if config.tie_embeddings else weights.T).astype(compute_dtype),
+            targets_bt.reshape(-1),
+            HeadKernel(config.vocab_size, as_dtype(config.logits_dtype), config.kernels == "triton_interpret"),
+        )
+        return nll_n.reshape(targets_bt.shape), log_z_n.reshape(targets_bt.shape)
+
+    def logits(params: Params, hidden_btd: Array) -> Array:
+        """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""
+        hidden_btd, weights = head_inputs(params, hidden_btd)
+        out = score_symbols(
+            hidden_btd,
+            weights,
+            tied=config.tie_embeddings,
+            vocab_size=config.vocab_size,
+            dtype=compute_dtype,
+            rounded_to=as_dtype(config.logits_dtype),
+        )
         if config.logit_softcap is not None:
             out = config.logit_softcap * jnp.tanh(out / config.logit_softcap)
         return out
@@ -126,4 +149,5 @@ def make_decoder(
         functools.partial(init_cache, config),
         RULES,
         tuple(coefs),
+        token_nll,
     )

@@ -32,6 +32,7 @@ def block_norm(config: DecoderConfig, name: str | None = None) -> Norm:
         as_dtype(config.compute_dtype),
         as_dtype(config.param_dtype),
         config.norm_offset,
+        config.kernels,
         name=name,
     )
 
@@ -70,14 +71,16 @@ class DecoderBlock(nn.Module):
         c = self.config
         keys = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
         gathered, scattered = self.layout.gathered, self.layout.scattered
-        normed_btd = gathered(block_norm(c, "attn_norm")(x_btd))
+        normed_btd, x_btd = block_norm(c, "attn_norm").beside(x_btd)
+        normed_btd = gathered(normed_btd)
         out_btd, stored = self._attention()(normed_btd, attend, remember, rope)
         out_btd = scattered(out_btd)
         if c.output_norms:
             out_btd = block_norm(c, "attn_out_norm")(out_btd)
         attended_btd = x_btd + dropout(out_btd, c.dropout, keys[0])
         if not c.parallel_block:
-            normed_btd = gathered(block_norm(c, "mlp_norm")(attended_btd))
+            normed_btd, attended_btd = block_norm(c, "mlp_norm").beside(attended_btd)
+            normed_btd = gathered(normed_btd)
         out_btd, sums = self._feed_forward(normed_btd, counted_bt)
         out_btd = scattered(out_btd)
         if c.output_norms:
@@ -104,6 +107,7 @@ class DecoderBlock(nn.Module):
             num_kv_heads=c.kv_heads,
             head_dim=c.head_width,
             qk_norm=c.qk_norm,
+            kernels=c.kernels,
             init_std=_std(c, c.model_dim),
             **shared,
         )
@@ -121,4 +125,4 @@ class DecoderBlock(nn.Module):
         if c.moe is not None:
             shared_std = _std(c, c.moe.shared_dim or c.mlp_width, output=True)
             return MoE(config=c.moe, shared_down_init_std=shared_std, name="moe", **shared)(x_btd, counted_bt)
-        return MLP(use_bias=c.bias, quantization=c.quantization, name="mlp", **shared)(x_btd), {}
+        return MLP(use_bias=c.bias, quantization=c.quantization, kernels=c.kernels, name="mlp", **shared)(x_btd), {}

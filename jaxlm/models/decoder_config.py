@@ -9,6 +9,7 @@ from jaxlm.models import shapes
 from jaxlm.models.shapes import Position
 from jaxlm.models.stack import RematPolicy
 from jaxlm.nn.attention import Implementation, choose_implementation
+from jaxlm.nn.kernels import Kernels, choose_kernels
 from jaxlm.nn.latent_attention import MlaConfig
 from jaxlm.nn.mlp import MlpKind
 from jaxlm.nn.moe import MoeConfig
@@ -97,6 +98,10 @@ class DecoderConfig:
     remat_policy: RematPolicy = "none"
     """What the backward pass recomputes: nothing, all of a layer (full), or all but matrix products (dots)."""
     attention: Implementation = "auto"
+    kernels: Kernels = "auto"
+    """What norms, activations and the loss run on."""
+    logits_dtype: DType = "float32"
+    """What logits are rounded to; the loss's statistics are f32 all the same. bfloat16 halves the largest array."""
 
     def __post_init__(self) -> None:
         shapes.check_choices(self)
@@ -236,8 +241,9 @@ class DecoderConfig:
         return None if window is not None and window >= self.max_seq_len else window
 
 
-def resolve_attention(config: DecoderConfig, platform: str) -> DecoderConfig:
-    """``attention='auto'`` -> what suits ``platform`` ("cpu", "gpu", "tpu"); called once, by ``run/``.
+def resolve_kernels(config: DecoderConfig, platform: str) -> DecoderConfig:
+    """``attention='auto'`` and ``kernels='auto'`` -> what suits ``platform`` ("cpu", "gpu", "tpu"); called once, by
+    ``run/``.
 
     Raises UserError where the config asks for what the platform cannot do.
     """
@@ -248,4 +254,4 @@ def resolve_attention(config: DecoderConfig, platform: str) -> DecoderConfig:
         head_dim=config.qk_width,
         softcap=config.attn_softcap,
     )
-    return dataclasses.replace(config, attention=implementation)
+    return dataclasses.replace(config, attention=implementation, kernels=choose_kernels(config.kernels, platform))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxlm.models.api import Model
-from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_attention
+from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_kernels
 from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import EncoderConfig, resolve_encoder_attention
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent, resolve_unroll
@@ -101,7 +101,7 @@ def for_platform(
         return resolve_encoder_attention(config, platform)
     if isinstance(config, RecurrentConfig):
         return resolve_unroll(config, platform, recurrent_kernel_missing)
-    return resolve_attention(config, platform)
+    return resolve_kernels(config, platform)
 
 
 def for_inference(

@@ -103,12 +103,25 @@ class Linear(nn.Module):
         return matmul(matmul(x, a["kernel"].astype(self.dtype)), b["kernel"].astype(self.dtype))
 
 
-def apply_together(linears: Sequence[Linear], x: Array) -> list[Array]:
+@jax.custom_vjp
+def _with_gradient_written(y: Array) -> Array:
+    """y. Its gradient is written to memory before it is read: what makes it is not run again for each reader."""
+    return y
+
+
+_with_gradient_written.defvjp(lambda y: (y, None), lambda _, grad: (jax.lax.optimization_barrier(grad),))
+
+
+def apply_together(
+    linears: Sequence[Linear], x: Array, *, join: bool = True, write_gradient: bool = False
+) -> list[Array]:
     """``[linear(x) for linear in linears]``, all of one ``dtype``.
 
     Without a mesh their kernels are laid side by side, so that one product, twice as fast on a CPU as three narrow
     ones, makes them all. On a mesh each kernel's columns are split on their own, and joining them would move them.
-    Parameters that were joined beforehand (`join_kernels`) are taken as they are.
+    Parameters that were joined beforehand (`join_kernels`) are taken as they are. ``join`` False: each by its own
+    product, for kernels that read their results as whole arrays. ``write_gradient``: the gradients of their joined
+    results are laid side by side once, where XLA for GPUs does so for each of the two products that read them.
     """
     x = x.astype(linears[0].dtype)
     quantization = linears[0].quantization
@@ -117,14 +130,24 @@ def apply_together(linears: Sequence[Linear], x: Array) -> list[Array]:
         return _split(_affine(x, joined, quantization), [linear.features for linear in linears])
     weights = [linear.kept(x.shape[-1]) for linear in linears]
     plain = quantization == "none" and all(one.scale_o is None for one in weights)
-    if len(weights) > 1 and plain and is_unsharded():  # in 8 bits they would share the scales of their gradients
+    if (
+        join and len(weights) > 1 and plain and is_unsharded()
+    ):  # in 8 bits they would share the scales of their gradients
         kernels = [kernel for kernel, _, _ in weights]
-        products = _split(matmul(x, jnp.concatenate(kernels, axis=1)), [kernel.shape[1] for kernel in kernels])
+        y = matmul(x, jnp.concatenate(kernels, axis=1))
+        products = _split(_with_gradient_written(y) if write_gradient else y, [kernel.shape[1] for kernel in kernels])
         products = [y if bias is None else y + bias for y, (_, _, bias) in zip(products, weights, strict=True)]
     else:
         products = [_affine(x, one, quantization) for one in weights]
     changes = [linear.change(x) for linear in linears]
     return [y if change is None else y + change for y, change in zip(products, changes, strict=True)]
+
+
+def of_one_row(linear: Linear, x: Array) -> Array:
+    """``linear`` of one row, on a GPU, where XLA makes the product with a small kernel in memory, element by element,
+    and sums it after: three times the traffic. Eight equal rows are a product of matrices, which is made at once."""
+    assert x.size == x.shape[-1], x.shape
+    return linear(jnp.broadcast_to(x, (8, *x.shape[1:])))[:1]
 
 
 def _affine(x: Array, weights: Weights, quantization: Quantization) -> Array:

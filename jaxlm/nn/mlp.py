@@ -1,5 +1,8 @@
 """The position-wise MLP: gated (SwiGLU, GeGLU) or plain (GELU and its tanh form, ReLU^2)."""
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -7,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array
+from jaxlm.nn.kernels import Kernels, uses_triton
 from jaxlm.nn.linear import Linear, apply_together
 from jaxlm.nn.quantized import Quantization
+from jaxlm.nn.triton_gates import elementwise, gelu_by_erf
 
 MlpKind = Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu2"]
 GATED: tuple[MlpKind, ...] = ("swiglu", "geglu")
@@ -21,7 +26,7 @@ def gelu_tanh(x: Array) -> Array:
 
 def gelu_exact(x: Array) -> Array:
     """``x Phi(x)`` with the normal distribution function itself, as BERT was trained with."""
-    return jax.nn.gelu(x, approximate=False)
+    return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 def relu_squared(x: Array) -> Array:
@@ -31,6 +36,13 @@ def relu_squared(x: Array) -> Array:
 
 ACTIVATIONS = {"swiglu": jax.nn.silu, "geglu": gelu_tanh, "gelu": gelu_tanh}
 ACTIVATIONS |= {"gelu_exact": gelu_exact, "relu2": relu_squared}
+
+
+@functools.cache
+def _inner(kind: MlpKind) -> Callable[..., Array]:
+    """``act(gate) * up`` or ``act(up)``; one object for each kind."""
+    act = gelu_by_erf if kind == "gelu_exact" else ACTIVATIONS[kind]
+    return (lambda gate, up: act(gate) * up) if kind in GATED else act
 
 
 class MLP(nn.Module):
@@ -44,6 +56,7 @@ class MLP(nn.Module):
     dtype: jnp.dtype
     param_dtype: jnp.dtype
     quantization: Quantization = "none"
+    kernels: Kernels = "xla"
 
     @nn.compact
     def __call__(self, x_btd: Array) -> Array:
@@ -51,7 +64,13 @@ class MLP(nn.Module):
             return Linear(features, std, self.use_bias, self.dtype, self.param_dtype, self.quantization, name=name)
 
         act = ACTIVATIONS[self.kind]
+        ours = uses_triton(self.kernels) and x_btd.shape[1] > 1  # one token: XLA reads parts of a joined product
         names = ("up", "gate") if self.kind in GATED else ("up",)
-        up_btf, *gates = apply_together([linear(name, self.width, self.init_std) for name in names], x_btd)
-        inner_btf = act(gates[0]) * up_btf if gates else act(up_btf)
+        up_btf, *gates = apply_together(
+            [linear(name, self.width, self.init_std) for name in names], x_btd, join=not ours
+        )
+        if ours:
+            inner_btf = elementwise(_inner(self.kind), self.kernels == "triton_interpret", *gates, up_btf)
+        else:
+            inner_btf = act(gates[0]) * up_btf if gates else act(up_btf)
         return linear("down", x_btd.shape[-1], self.down_init_std)(inner_btf)

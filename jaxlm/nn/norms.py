@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array
+from jaxlm.nn.kernels import Kernels, uses_triton
+from jaxlm.nn.triton_norms import NormKernel, norm_beside
 
 NormKind = Literal["rmsnorm", "layernorm"]
 
@@ -38,15 +40,29 @@ class Norm(nn.Module):
     dtype: jnp.dtype
     param_dtype: jnp.dtype
     offset: bool = False
+    kernels: Kernels = "xla"
+
+    def __call__(self, x: Array) -> Array:
+        return self.beside(x)[0]
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = _NORMALIZE[self.kind](x, self.eps)
+    def beside(self, x: Array) -> tuple[Array, Array]:
+        """(the norm of x, x): of a stream that goes on as it is, too. With kernels of ours the gradients of both ways
+        are then added in the norm's backward pass; else x is x."""
+        start = nn.initializers.zeros_init() if self.offset else nn.initializers.ones_init()
+        scale, bias = None, None
         if self.use_scale:
-            start = nn.initializers.zeros_init() if self.offset else nn.initializers.ones_init()
-            scale = self.param("scale", start, (x.shape[-1],), self.param_dtype).astype(jnp.float32)
-            y = y * (1.0 + scale if self.offset else scale)
+            scale = self.param("scale", start, (x.shape[-1],), self.param_dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (x.shape[-1],), self.param_dtype)
+        if uses_triton(self.kernels):
+            interpret = self.kernels == "triton_interpret"
+            kernel = NormKernel(self.kind == "layernorm", self.eps, self.offset, self.dtype, interpret)
+            return norm_beside(kernel, x, scale, bias)
+        y = _NORMALIZE[self.kind](x, self.eps)
+        if scale is not None:
+            scale = scale.astype(jnp.float32)
+            y = y * (1.0 + scale if self.offset else scale)
+        if bias is not None:
             y = y + bias.astype(jnp.float32)
-        return y.astype(self.dtype)
+        return y.astype(self.dtype), x

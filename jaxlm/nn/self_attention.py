@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array
-from jaxlm.nn.linear import Linear, apply_together
+from jaxlm.nn.kernels import Kernels, uses_triton
+from jaxlm.nn.linear import Linear, apply_together, of_one_row
 from jaxlm.nn.norms import Norm
 from jaxlm.nn.quantized import Quantization
 from jaxlm.nn.rope import RopeTables, apply_rope
@@ -36,6 +37,7 @@ class SelfAttention(nn.Module):
     dtype: jnp.dtype
     param_dtype: jnp.dtype
     quantization: Quantization = "none"
+    kernels: Kernels = "xla"
 
     @nn.compact
     def __call__(
@@ -63,7 +65,9 @@ class SelfAttention(nn.Module):
             )(x)
 
         heads = {"q": self.num_heads, "k": self.num_kv_heads, "v": self.num_kv_heads}
-        projected = apply_together([linear(name, count) for name, count in heads.items()], x_btd)
+        projected = apply_together(
+            [linear(name, count) for name, count in heads.items()], x_btd, write_gradient=uses_triton(self.kernels)
+        )
         q_btnh, k_btkh, v_btkh = (y.reshape(b, t, -1, self.head_dim) for y in projected)
         if self.qk_norm:
             q_btnh, k_btkh = norm("q_norm", q_btnh), norm("k_norm", k_btkh)
@@ -74,4 +78,6 @@ class SelfAttention(nn.Module):
             entries, stored = remember(entries)
         out_btnh = attend(q_btnh, entries["k"], entries["v"])
         out = Linear(d, self.out_init_std, self.use_bias, self.dtype, self.param_dtype, self.quantization, name="o")
-        return out(out_btnh.reshape(b, t, self.num_heads * self.head_dim)), stored
+        out_btd = out_btnh.reshape(b, t, self.num_heads * self.head_dim)
+        one_row = b * t == 1 and uses_triton(self.kernels)
+        return of_one_row(out, out_btd) if one_row else out(out_btd), stored

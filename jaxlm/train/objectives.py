@@ -46,7 +46,8 @@ def causal_objective(
             kv_cache=carry if carried else None,
             dropout_key=key,
         )
-        nll_bt, log_z_bt = chunked_token_nll(
+        short_way = model.token_nll(params, hidden.hidden_btd, batch["targets"]) if loss_chunk is None else None
+        nll_bt, log_z_bt = short_way or chunked_token_nll(
             functools.partial(model.logits, params),
             hidden.hidden_btd,
             batch["targets"],

@@ -1,4 +1,4 @@
-"""``python -m tools.bench [train|loop|decode|data|loader|checkpoint ...]``: one JSON table for the device JAX finds.
+"""``python -m tools.bench [train|kernels|loop|decode|data|loader|checkpoint ...]``: one JSON table for the device JAX finds.
 
 ``--plan gpu`` runs instead what a session on an accelerator is for, in the order of its worth, within ``--seconds``.
 Times are medians over repeats; the spread is given beside them, since machines are shared. Data are random tokens
@@ -19,6 +19,7 @@ from tools.bench.measuring import Row
 
 SECTIONS = {
     "train": "train",
+    "kernels": "kernels",
     "loop": "loop",
     "decode": "decode",
     "data": "data",

@@ -49,7 +49,7 @@ GPU_CASES = tuple(
 
 @functools.cache
 def _bandwidth() -> float:
-    return measured_bandwidth(2**28 if on_cpu() else 2**31)
+    return measured_bandwidth(2**28 if on_cpu() else 2**33)
 
 
 def time_decode(case: Case, repeats: int) -> Row:

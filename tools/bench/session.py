@@ -35,15 +35,16 @@ def _measured() -> dict[str, DecodeCase | Case]:
 
 def make_plan(nanogpt: str | None) -> list[Step]:
     """The steps, the most wanted first."""
-    # GPT-2 beside nanoGPT; 1.3 B; decoding; then one change at a time.
-    first: list[Any] = [GPT2_CASE, LLAMA_CASE, *GPU_CASES]
-    rest = [*versions(GPT2_CASE), *versions(LLAMA_CASE)]
-    beside = []
+    # GPT-2 beside nanoGPT; 1.3 B; decoding; kernels; then one change at a time.
+    wanted: list[Any] = [LLAMA_CASE, *GPU_CASES[::2], GPT2_CASE, *GPU_CASES[1::2]]
+    wanted += [*versions(GPT2_CASE), *versions(LLAMA_CASE)]
+    command = [sys.executable, "-m"]
+    steps = [Step(case.label, [*command, "tools.bench.session", case.label, "4"], 45.0) for case in wanted]
+    steps.insert(3, Step("kernels", [*command, "tools.bench", "kernels"], 20.0))
     if nanogpt is not None:
-        command = [sys.executable, "-m", "tools.versus", "nanogpt", nanogpt, "--model", "gpt2", "--turns", "5"]
-        beside = [Step("versus nanogpt", [*command, "--steps", "20"], 100.0)]
-    steps = [Step(case.label, [sys.executable, "-m", "tools.bench.session", case.label], 45.0) for case in first + rest]
-    return beside + steps
+        versus = [*command, "tools.versus", "nanogpt", nanogpt, "--model", "gpt2", "--turns", "5", "--steps", "5"]
+        steps.insert(0, Step("versus nanogpt", versus, 60.0))
+    return steps
 
 
 def run_session(seconds: float, nanogpt: str | None) -> int:
@@ -84,8 +85,10 @@ def main(argv: list[str]) -> int:
 
     case = _measured()[argv[0]]
     repeats = int(argv[1]) if len(argv) > 1 else 5
-    steps = 1 if jax.default_backend() == "cpu" else 10
-    row = time_step(case, repeats, steps=steps) if isinstance(case, Case) else time_decode(case, repeats)
+    if isinstance(case, Case):
+        row = time_step(case, repeats, steps=1 if jax.default_backend() == "cpu" else case.steps)
+    else:
+        row = time_decode(case, repeats)
     print(json.dumps(row | {"device": jax.devices()[0].device_kind, "jax": jax.__version__}))
     return 0
 
