@@ -56,7 +56,8 @@ def _head_bwd(kernel: HeadKernel, kept: Any, grads: tuple[Any, Any]) -> tuple[Ar
     del kernel
     hidden_nd, table_vd, targets_n, slope_nv = kept
     grad_nll_n, grad_z_n = (None if isinstance(grad, SymbolicZero) else grad for grad in grads)
-    scale_n1 = sum(grad for grad in (grad_nll_n, grad_z_n) if grad is not None)[:, None]
+    given: list[Array] = [grad for grad in (grad_nll_n, grad_z_n) if grad is not None]
+    scale_n1 = functools.reduce(jnp.add, given)[:, None]
     scaled_nd = (scale_n1 * hidden_nd.astype(jnp.float32)).astype(hidden_nd.dtype)
     grad_hidden_nd = scale_n1 * jnp.dot(slope_nv, table_vd, preferred_element_type=jnp.float32)
     grad_table_vd = jax.lax.dot_general(slope_nv, scaled_nd, (((0,), (0,)), ((), ())))

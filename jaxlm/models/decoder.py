@@ -118,12 +118,13 @@ def make_decoder(
         if config.logit_softcap is not None or not uses_triton(config.kernels):
             return None
         hidden_btd, weights = head_inputs(params, hidden_btd)
-        nll_n, log_z_n = head_nll(
+        out: Any = head_nll(
             hidden_btd.reshape(-1, hidden_btd.shape[-1]).astype(compute_dtype),
             (weights if config.tie_embeddings else weights.T).astype(compute_dtype),
             targets_bt.reshape(-1),
             HeadKernel(config.vocab_size, as_dtype(config.logits_dtype), config.kernels == "triton_interpret"),
         )
+        nll_n, log_z_n = out
         return nll_n.reshape(targets_bt.shape), log_z_n.reshape(targets_bt.shape)
 
     def logits(params: Params, hidden_btd: Array) -> Array:

@@ -58,7 +58,8 @@ def score_symbols(
     """``x W^T + bias`` (table [v, d], ``tied``) or ``x W + bias`` (kernel [d, v]), f32, without the padding rows.
     ``rounded_to``: what the products are kept in on the way; None = f32."""
     f32 = jnp.dtype(jnp.float32)
-    out: Any = _scores(x.astype(dtype), weights.astype(dtype), tied, rounded_to or f32).astype(f32)
+    scores: Any = _scores(x.astype(dtype), weights.astype(dtype), tied, rounded_to or f32)
+    out = scores.astype(f32)
     if bias_v is not None:
         out = out + bias_v.astype(f32)
     return out if out.shape[-1] == vocab_size else out[..., :vocab_size]

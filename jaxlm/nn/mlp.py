@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -70,7 +70,7 @@ class MLP(nn.Module):
             [linear(name, self.width, self.init_std) for name in names], x_btd, join=not ours
         )
         if ours:
-            inner_btf = elementwise(_inner(self.kind), self.kernels == "triton_interpret", *gates, up_btf)
+            inner_btf: Any = elementwise(_inner(self.kind), self.kernels == "triton_interpret", *gates, up_btf)
         else:
             inner_btf = act(gates[0]) * up_btf if gates else act(up_btf)
         return linear("down", x_btd.shape[-1], self.down_init_std)(inner_btf)

@@ -1,4 +1,4 @@
-"""``python -m tools.bench [train|kernels|loop|decode|data|loader|checkpoint ...]``: one JSON table for the device JAX finds.
+"""``python -m tools.bench [train|kernels|trace|loop|decode|...]``: one JSON table for whatever device JAX finds.
 
 ``--plan gpu`` runs instead what a session on an accelerator is for, in the order of its worth, within ``--seconds``.
 Times are medians over repeats; the spread is given beside them, since machines are shared. Data are random tokens
@@ -20,13 +20,14 @@ from tools.bench.measuring import Row
 SECTIONS = {
     "train": "train",
     "kernels": "kernels",
+    "trace": "trace",
     "loop": "loop",
     "decode": "decode",
     "data": "data",
     "loader": "data",
     "checkpoint": "checkpoint",
 }
-"""Section -> the module that has ``bench_SECTION(repeats)``. Train and decode need JAX, Flax and Optax alone."""
+"""Section -> the module that has ``bench_SECTION(repeats)``. All to decode but loop need JAX, Flax, Optax alone."""
 
 
 def section_rows(name: str, repeats: int) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Our kernels for GPUs beside XLA's code for the same mathematics: how far apart their gradients are, and their time."""
+"""Our kernels for GPUs beside XLA's code for the same mathematics: how far apart gradients are, and their time."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -30,7 +30,8 @@ def bench_kernels(repeats: int) -> Iterator[Row]:
     norm = NormKernel(True, 1e-5, False, jnp.dtype("float32"), interpret)
 
     def ours_norm(x: Any, gain: Any, bias: Any) -> Any:
-        y, passed = norm_beside(norm, x, gain, bias)
+        out: Any = norm_beside(norm, x, gain, bias)
+        y, passed = out
         return jnp.sum(y * dy) + jnp.sum(passed * along)
 
     def xla_norm(x: Any, gain: Any, bias: Any) -> Any:
@@ -53,7 +54,8 @@ def bench_kernels(repeats: int) -> Iterator[Row]:
     head = HeadKernel(None, jnp.dtype("float32"), interpret)
 
     def ours_loss(x: Any, table: Any) -> Any:
-        return jnp.mean(head_nll(x, table, targets, head)[0])
+        out: Any = head_nll(x, table, targets, head)
+        return jnp.mean(out[0])
 
     def xla_loss(x: Any, table: Any) -> Any:
         return jnp.mean(token_nll(x @ table.T, targets)[0])

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from tools.bench.measuring import Row
+from tools.bench.models import on_cpu
+from tools.bench.train import GPT2_CASE, SMALL_CASE, prepare
+
 
 class Kernel(NamedTuple):
     """All runs of one kind of kernel."""
@@ -19,7 +23,7 @@ class Kernel(NamedTuple):
     """The part of the program that it comes from, layer numbers cut off."""
     kernel: str
     """As the device names one of them."""
-    count: int
+    runs: int
     ms: float
     """All together."""
 
@@ -38,6 +42,21 @@ def traced(fn: Callable[[], Any], *, directory: Path | None = None) -> list[Kern
         return kernels_of(jax.profiler.ProfileData.from_file(str(newest)))
 
 
+def bench_trace(repeats: int) -> Iterator[Row]:
+    """The kernels of a train step (GPT-2 124M on an accelerator) that take most of its time, the longest first."""
+    run, _ = prepare(SMALL_CASE if on_cpu() else GPT2_CASE)
+    table = traced(lambda: run(repeats))
+    total = sum(kernel.ms for kernel in table)
+    for kernel in table[:24]:
+        yield {
+            "name": kernel.name,
+            "ms": kernel.ms / repeats,
+            "share": kernel.ms / total,
+            "runs": kernel.runs / repeats,
+            "source": kernel.source,
+        }
+
+
 def kernels_of(profile: Any) -> list[Kernel]:
     """A trace's kernels, the longest first: of the accelerators in it, or of the CPU's threads where there are none."""
     ns: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -48,7 +67,9 @@ def kernels_of(profile: Any) -> list[Kernel]:
         operation = stats.get("hlo_op")
         if operation is None:
             continue
-        key = (_cut(str(operation)), _cut(str(stats.get("tf_op") or stats.get("name_scope") or "")))
+        # Within a CUDA graph kernels have no operation but the graph's: their own names say more.
+        name = event.name if str(operation).startswith("command_buffer") else str(operation)
+        key = (_cut(name), _cut(str(stats.get("tf_op") or stats.get("name_scope") or "")))
         ns[key] += event.duration_ns
         count[key] += 1
         example.setdefault(key, event.name)

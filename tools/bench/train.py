@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -67,8 +67,17 @@ def versions(case: Case) -> list[Case]:
     ]
 
 
-def time_step(case: Case, repeats: int, *, steps: int = 1) -> Row:
-    """One row: the median of ``repeats`` of ``steps`` steps, waited for together."""
+class Prepared(NamedTuple):
+    """A compiled step and its state."""
+
+    run: Callable[[int], None]
+    """Takes so many steps and waits for the last."""
+    figures: Row
+    """Seconds to compile; parameters."""
+
+
+def prepare(case: Case) -> Prepared:
+    """Compiles the step of a case."""
     config, batch_size, seq_len = case.model, case.rows, case.seq_len
     check_installed(config)
     tokens = random_tokens(config.padded_vocab_size, batch_size * seq_len).reshape(batch_size, seq_len)
@@ -84,13 +93,20 @@ def time_step(case: Case, repeats: int, *, steps: int = 1) -> Row:
     compiled: Any = jax.jit(step, donate_argnums=0).lower(state, None, batch, key).compile()
     compile_seconds = time.perf_counter() - start
 
-    def run() -> None:
+    def run(steps: int) -> None:
         nonlocal state
         for _ in range(steps):
             state, _ = compiled(state, None, batch, key)
         jax.block_until_ready(state.step)
 
-    median, least, most = (seconds / steps for seconds in measure(run, repeats=repeats))
+    return Prepared(run, {"compile_seconds": compile_seconds, "num_params": num_params})
+
+
+def time_step(case: Case, repeats: int, *, steps: int = 1) -> Row:
+    """One row: the median of ``repeats`` of ``steps`` steps, waited for together."""
+    config, batch_size, seq_len = case.model, case.rows, case.seq_len
+    run, figures = prepare(case)
+    median, least, most = (seconds / steps for seconds in measure(lambda: run(steps), repeats=repeats))
     flops = batch_size * seq_len * train_flops_per_token(config, seq_len) / median
     peak = peak_flops(jax.devices()[0].device_kind)
     return timed(
@@ -99,8 +115,7 @@ def time_step(case: Case, repeats: int, *, steps: int = 1) -> Row:
         tokens_per_second=batch_size * seq_len / median,
         flops_per_second=flops,
         mfu=None if peak is None else flops / peak,
-        compile_seconds=compile_seconds,
-        num_params=num_params,
+        **figures,
     )
 
 
