@@ -10,7 +10,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key, purpose_key
 from jaxlm.core.types import Array, Batch, Params, PyTree
-from jaxlm.models.api import Rules
+from jaxlm.models.api import Model, Rules
+from jaxlm.models.heads import TaskModel
 from jaxlm.plan.flops import peak_flops
 from jaxlm.sharding.mesh import batch_spec, batch_ways, make_mesh
 from jaxlm.sharding.pipeline import PipelineConfig
@@ -46,7 +47,7 @@ class Parametrised(Protocol):
 
 
 def lay_out_state(
-    model: Parametrised,
+    model: Model | TaskModel | Parametrised,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     *,
