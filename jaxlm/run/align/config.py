@@ -132,8 +132,6 @@ class TuningConfig:
             )
         if self.base is None and self.base_step is not None:
             raise ValueError(f"base_step={self.base_step} speaks of a base, and base is None: name a run directory")
-        if self.base is None and self.tune != "all":
-            raise ValueError(f"tune={self.tune!r} leaves the base as it is, and there is none: name a base")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is outside [0, 1)")
         if self.model is not None:

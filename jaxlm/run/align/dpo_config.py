@@ -34,5 +34,3 @@ class DpoConfig(TuningConfig):
             raise ValueError(f"pairs.loss={self.pairs.loss!r} has no reference: leave reference out")
         if self.reference is None and self.reference_step is not None:
             raise ValueError("reference_step speaks of a reference, and reference is None: name a run directory")
-        if self.base is None and self.reference is None and self.pairs.loss in WITH_REFERENCE:
-            raise ValueError(f"pairs.loss={self.pairs.loss!r} needs a reference: name a base, or a reference")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlm.core.errors import UserError
 from jaxlm.data.preferences import RankedRows, judged_rows, ranked_rows
 from jaxlm.io.conversations import read_judged, read_rankings
 from jaxlm.io.json_records import json_records
@@ -19,6 +20,7 @@ from jaxlm.run.opening import open_base
 from jaxlm.run.prepare import Say
 from jaxlm.text.chat.messages import Judged, Ranking, Stepped
 from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.train.preference_objectives import WITH_REFERENCE
 
 
 class Preferences(NamedTuple):
@@ -64,6 +66,8 @@ def prepare_preferences(config: DpoConfig, say: Say, *, resumes: bool = False) -
 def _with_reference(config: DpoConfig, base: ChatBase) -> DpoConfig:
     """The config with its reference's step. Raises UserError for a reference that reads other symbols."""
     if config.reference is None:
+        if config.base is None and config.pairs.loss in WITH_REFERENCE:
+            raise UserError(f"pairs.loss={config.pairs.loss!r} needs a reference: name a base, or a reference")
         return config
     reference = open_base(config.reference, config.reference_step, read_params=config.reference_step is None)
     check_vocabulary(base.tokenizer, reference.tokenizer, f"reference={config.reference}")

@@ -127,6 +127,8 @@ def open_start(config: TuningConfig, texts: Iterable[str], *, resumes: bool) -> 
     else:
         if config.model is None:
             raise UserError("base is not given, nor a model: name the run directory of a trained model (--base RUN)")
+        if config.tune != "all":
+            raise UserError(f"tune={config.tune!r} leaves the base as it is, and there is none: name it (--base RUN)")
         if config.model.family in MASKED:
             raise UserError(
                 f"a model of family {config.model.family!r} cannot answer: use a decoder or recurrent model"

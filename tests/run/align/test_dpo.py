@@ -129,6 +129,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys
         (("--reference", other), ["reference=", "has another vocabulary"]),
         (("--reference", base, "--pairs.loss", "simpo"), ["has no reference"]),
         (("--pairs.beta", "0"), ["beta=0.0 must be above 0"]),
+        (("--base", "None"), ["base is not given, nor a model"]),
     ]:
         code, _, err = command(capsys, config, *argv, "--run-dir", tmp_path / "run")
         (line,) = [line for line in err.splitlines() if line.startswith("error:")]
