@@ -74,7 +74,8 @@ void forward_rows(const Shape& shape, const Forward& in, const float* packed, In
       for (Index unit = 0; unit < width; unit += kLanes) store(before.at(r, unit), Vector{});
       if (Cell::kCell) std::memset(c + r * padded, 0, padded * sizeof(float));
     }
-    for (Index block = 0; block < shape.blocks(); ++block) {
+    for (Index turn = 0; turn < shape.blocks(); ++turn) {
+      const Index block = t % 2 ? shape.blocks() - 1 - turn : turn;
       const Index unit = block * kLanes, left = width - unit;
       multiply<kGates>(before, rows, packed + block * width * kGates * kLanes, width, product);
       Vector x_bias[kGates], u_bias[kGates];
@@ -134,6 +135,7 @@ void backward_rows(const Shape& shape, const Backward& in, const float* packed, 
   constexpr int kGates = Cell::kGates;
   constexpr Index kColumns = kPanelVectors * kLanes;
   const Index width = shape.width, padded = shape.padded(), columns = kGates * padded;
+  const Index panels = divide_up(width, kColumns);
   Blocked dhu(scratch, rows);
   float* const dh = scratch + Blocked::size(rows, columns);
   float* const dc = dh + rows * padded;
@@ -170,7 +172,8 @@ void backward_rows(const Shape& shape, const Backward& in, const float* packed, 
         }
       }
     }
-    for (Index panel = 0; panel * kColumns < width; ++panel) {
+    for (Index turn = 0; turn < panels; ++turn) {
+      const Index panel = t % 2 ? panels - 1 - turn : turn;
       multiply<kPanelVectors>(dhu, rows, packed + panel * columns * kColumns, columns, product);
       const Index vectors = std::min(kPanelVectors, shape.blocks() - panel * kPanelVectors);
       for (Index r = 0; r < rows; ++r) {
