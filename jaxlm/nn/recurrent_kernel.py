@@ -75,8 +75,10 @@ def _forward(
         # More than its gates: the LSTM keeps c, the GRU the part of n that its reset gate multiplies.
         extra = _f32(0) if cell == "rnn" else h
         # The gates take the place of what was added up to them.
-        run = _ffi(target(cell, "forward"), (h, _f32(*x_tbg.shape), extra), {0: 1})
-        return run(x_tbg, x_bias, u, u_bias, h0, c0, keep)
+        x_ng = x_tbg.reshape(-1, x_tbg.shape[-1])
+        run = _ffi(target(cell, "forward"), (h, _f32(*x_ng.shape), extra), {0: 1})
+        h, gates_ng, extra = run(x_ng, x_bias, u, u_bias, h0, c0, keep)
+        return h, gates_ng.reshape(x_tbg.shape), extra
 
     rows = _rows_spec(x_tbg.shape[1])
     c_rows = rows.whole if "c" not in state else rows.state
@@ -93,11 +95,13 @@ def _backward(cell: str, residuals: tuple, grads: tuple[Array, State]) -> tuple:
     dh_tbd, dlast = grads
 
     def call(dh: Array, dh_last: Array, dc_last: Array, u: Array, gates: Array, extra: Array, *others: Array) -> Any:
-        dx, dlast = _f32(*gates.shape), _f32(*dh_last.shape)
+        gates_ng, dlast = gates.reshape(-1, gates.shape[-1]), _f32(*dh_last.shape)
+        dx = _f32(*gates_ng.shape)
         # Only the GRU's reset gate makes the gradient of h U another than that of x.
         dproduct, dc = dx if cell == "gru" else _f32(0), dlast if cell == "lstm" else _f32(0)
         run = _ffi(target(cell, "backward"), (dx, dproduct, dlast, dc), {4: 0})
-        return run(dh, dh_last, dc_last, u, gates, extra, *others)
+        dx, dproduct, dlast, dc = run(dh, dh_last, dc_last, u, gates_ng, extra, *others)
+        return dx.reshape(gates.shape), dproduct.reshape(gates.shape) if cell == "gru" else dproduct, dlast, dc
 
     rows = _rows_spec(h_tbd.shape[1])
     c_rows = rows.whole if "c" not in state else rows.state
