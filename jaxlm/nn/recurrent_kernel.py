@@ -74,7 +74,8 @@ def _forward(
         h = _f32(*x_tbg.shape[:2], u.shape[0])
         # More than its gates: the LSTM keeps c, the GRU the part of n that its reset gate multiplies.
         extra = _f32(0) if cell == "rnn" else h
-        # The gates take the place of what was added up to them.
+        # The gates take the place of what was added up to them, without a copy: in the two dimensions of the products
+        # before and after, for XLA copies what it reshapes.
         x_ng = x_tbg.reshape(-1, x_tbg.shape[-1])
         run = _ffi(target(cell, "forward"), (h, _f32(*x_ng.shape), extra), {0: 1})
         h, gates_ng, extra = run(x_ng, x_bias, u, u_bias, h0, c0, keep)

@@ -1,6 +1,7 @@
 """Laws of the recurrent layers' kernel for CPUs: it is the scan, whatever the shapes, the rows beside and the mesh."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.core.errors import UserError
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent
 from jaxlm.nn.recurrent import CELLS, choose_unroll, gate_width, init_state, unroll
+from jaxlm.nn.recurrent_kernel import input_product
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 
@@ -123,6 +125,23 @@ def test_a_mesh_splits_the_rows(cell, rng):
     calls = [line for line in text.splitlines() if f'custom_call_target="jaxlm_{cell}_forward"' in line]
     assert calls
     assert all("f32[4,2,24]" in line for line in calls)  # 8 rows over 4 devices
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gates_are_not_copied(cell, rng):
+    t, b, d = 4, 8, 24
+    given, out = make(cell, rng, t, b, d)
+    g = gate_width(cell) * d
+
+    def loss(x_tbd, w, u, x_bias):
+        state = init_state(cell, b, d)
+        y, _ = unroll(cell, input_product(x_tbd, w), u, None, state, x_bias_g=x_bias, implementation="kernel")
+        return jnp.sum(y * out)
+
+    args = (out, given["u"], given["u"], given["x_bias"])
+    text = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(*args).compile().as_text() or ""
+    assert f"jaxlm_{cell}_backward" in text
+    assert not re.findall(rf"f32\[(?:{t},{b}|{t * b}),{g}\]\S* copy\(", text)
 
 
 def test_a_model_of_either_implementation_is_the_same(rng):

@@ -2,7 +2,8 @@
 //
 // h_t = cell(x_t, h_{t-1} U + b, state_{t-1}); what each cell computes is said in jaxlm/nn/recurrent.py, shapes and
 // residuals in jaxlm/nn/recurrent_kernel.py. U is packed once a call into panels of the vectors that belong to the same
-// units, so that a step's gates are used while they are in the cache. The rows of the batch are dealt to the threads:
+// units, so that a step's gates are used while they are in the cache; every other step reads the panels backwards, for
+// those that the step before read last are still in the cache. The rows of the batch are dealt to the threads:
 // each takes its rows through all steps, and no thread waits for another in between. A row's sums run in the same order
 // whatever rows stand beside it, so the result depends neither on the number of threads nor on the batch.
 
@@ -88,7 +89,7 @@ void forward_rows(const Shape& shape, const Forward& in, const float* packed, In
         Vector x[kGates], hu[kGates], saved[kGates], extra;
         for (int g = 0; g < kGates; ++g) {
           const float* const from = in.x + (row * kGates + g) * width + unit;
-          // A row's block is a cache line, a row away from the next: no stride that the processor foresees.
+          // The next step's: one line a row and gate, too far apart for the processor to fetch them ahead by itself.
           __builtin_prefetch(from + shape.rows * kGates * width, 1, 2);
           x[g] = load(from, left) + x_bias[g];
           hu[g] = load(product + (r * kGates + g) * kLanes) + u_bias[g];
