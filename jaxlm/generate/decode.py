@@ -18,6 +18,7 @@ import numpy as np
 from jaxlm.core.types import Array, Params
 from jaxlm.generate.sampling import SamplingConfig, row_keys, sample_token, token_logprobs
 from jaxlm.models.api import KVCache, Model
+from jaxlm.models.decoder_cache import repeat_rows
 
 
 class Generated(NamedTuple):
@@ -134,23 +135,32 @@ def prefill(
     stop_ids: tuple[int, ...] = (),
     pad_id: int = 0,
     tempered: bool = False,
+    num_answers: int = 1,
 ) -> DecodeState:
-    """Read left-padded prompts and draw each row's first token. ``key``: scalar, or one for each row. ``tempered``:
-    keep the log-probabilities at the sampling temperature too."""
+    """Read left-padded prompts and draw each row's first token. ``key``: scalar, or one for each row.
+
+    ``tempered``: keep the log-probabilities at the sampling temperature too. ``num_answers``: rows that go on from each
+    prompt, side by side; the prompts of a decoder are read once.
+    """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
     batch_size, prompt_len = tokens_bt.shape
     kv_cache = model.init_cache(batch_size, prompt_len + max_new_tokens - 1)
     hidden = model.hidden(params, tokens_bt, positions=positions_bt, segment_ids=segment_ids_bt, kv_cache=kv_cache)
     assert hidden.kv_cache is not None
-    logits_bv = model.logits(params, hidden.hidden_btd[:, -1:])[:, 0]
+    logits_bv, kv_cache = model.logits(params, hidden.hidden_btd[:, -1:])[:, 0], hidden.kv_cache
+    if num_answers > 1:
+        kv_cache, batch_size = repeat_rows(kv_cache, num_answers), batch_size * num_answers
+        logits_bv, tokens_bt, segment_ids_bt, positions_bt = (
+            jnp.repeat(x, num_answers, axis=0) for x in (logits_bv, tokens_bt, segment_ids_bt, positions_bt)
+        )
     seen_bv = None
     if sampling.repetition_penalty != 1:
         rows_b1 = jnp.arange(batch_size)[:, None]
         seen_bv = jnp.zeros(logits_bv.shape, bool).at[rows_b1, tokens_bt].max(segment_ids_bt > 0)
     state = DecodeState(
         num_sampled=jnp.zeros((), jnp.int32),
-        kv_cache=hidden.kv_cache,
+        kv_cache=kv_cache,
         token_b=tokens_bt[:, -1],
         position_b=positions_bt[:, -1],
         done_b=~jnp.any(segment_ids_bt > 0, axis=1),
@@ -212,11 +222,12 @@ def generate_tokens(
     stop_ids: tuple[int, ...] = (),
     pad_id: int = 0,
     tempered: bool = False,
+    num_answers: int = 1,
 ) -> Generated:
     """Complete left-padded prompts (:func:`left_pad`): prefill, then a loop that ends early when all rows are done.
 
-    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``, ``tempered``. ``key`` is a scalar
-    (each row folds its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens``
+    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``, ``tempered``, ``num_answers`` (to each
+    prompt, side by side). ``key`` is a scalar (each row folds its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens``
     fit the context.
     """
     state = prefill(
@@ -231,5 +242,6 @@ def generate_tokens(
         stop_ids=stop_ids,
         pad_id=pad_id,
         tempered=tempered,
+        num_answers=num_answers,
     )
     return decode(model, params, state, until=max_new_tokens, sampling=sampling, stop_ids=stop_ids).generated

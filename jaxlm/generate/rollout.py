@@ -29,9 +29,10 @@ def sample_answers(
     temperature: float,
     stop_ids: tuple[int, ...],
     pad_id: int,
+    num_answers: int = 1,
 ) -> Generated:
-    """An answer to each row of ``prompts`` (``tokens``, ``segment_ids``, ``positions`` [b, p], `left_pad`), drawn from
-    the whole of ``softmax(logits / temperature)``; to have n answers, repeat the row with n keys. Both of `Generated`'s
+    """``num_answers`` to each row of ``prompts`` (``tokens``, ``segment_ids``, ``positions`` [p, t], `left_pad`), side by
+    side, drawn by a key each from the whole of ``softmax(logits / temperature)``. Both of `Generated`'s
     log-probabilities come with the tokens."""
     return generate_tokens(
         model,
@@ -45,6 +46,7 @@ def sample_answers(
         stop_ids=stop_ids,
         pad_id=pad_id,
         tempered=True,
+        num_answers=num_answers,
     )
 
 

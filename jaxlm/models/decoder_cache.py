@@ -65,6 +65,30 @@ def remember(
     return seen, stored
 
 
+def repeat_rows(cache: KVCache, times: int) -> KVCache:
+    """Each row ``times`` over, side by side: prompts that were read once, for several answers to each."""
+    if times == 1:
+        return cache
+    one_row = cache.positions_bs.shape[0] == 1
+
+    def repeat(name: str, entry: Array, axis: int) -> Array:
+        if one_row and name in ("k", "v"):  # `_fold` left their b out
+            entry = jnp.expand_dims(entry, axis)
+        return jnp.repeat(entry, times, axis=axis)
+
+    def of_layer(layer: dict[str, Array], axis: int) -> dict[str, Array]:
+        return {name: repeat(name, entry, axis) for name, entry in layer.items()}
+
+    layers: dict[str, Any] = {name: of_layer(part, 0) for name, part in cache.layers.items() if name != "layers"}
+    if "layers" in cache.layers:  # stacked: [l, b, ...]
+        layers["layers"] = {name: of_layer(layer, 1) for name, layer in cache.layers["layers"].items()}
+    return cache._replace(
+        layers=layers,
+        positions_bs=jnp.repeat(cache.positions_bs, times, axis=0),
+        segment_ids_bs=jnp.repeat(cache.segment_ids_bs, times, axis=0),
+    )
+
+
 def _fold(x: Array) -> Array:
     """[b, t, k, h] as it is kept, [b, k, t, h]: heads stand before slots, as attention's products read them; the other
     way round each step would copy the whole cache. [b, t, width] stays.

@@ -258,7 +258,8 @@ class _Loop:
             self.figures.update(job.evaluate(self.state))
             shown = known(self.figures_of("eval/"))
             job.writer.write(self.step, shown)
-            job.progress.note(f"step {self.step}: " + "  ".join(f"{name} {shown[name]:.4f}" for name in shown))
+            if shown:
+                job.progress.note(f"step {self.step}: " + "  ".join(f"{name} {shown[name]:.4f}" for name in shown))
             job.sample(self.state, self.step)
         self.evaluated_step = self.step
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 from jax.sharding import Mesh
 
-from jaxlm.io.agree import check_same, first_then_others, on_every_process, on_first_process, say
+from jaxlm.io.agree import check_same, on_every_process, on_first_process, say
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.config import MAY_CHANGE
@@ -91,7 +91,7 @@ def tune(
                 say(f"{directory.path} is finished: pass another --run-dir to train again")
                 return final
         begun = _Begun(directory)
-        data = first_then_others("examples", lambda: prepare(begun.fill(config), say, resumes=begun.saved))
+        data = on_every_process("examples", lambda: prepare(begun.fill(config), say, resumes=begun.saved))
         check_same("examples", lambda: {"examples_sha256": data.fingerprint})
         run = on_every_process("model", lambda: assemble(data, mesh))
         say(run.describe())

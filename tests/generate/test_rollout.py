@@ -10,7 +10,7 @@ import pytest
 from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.generate.decode import left_pad
 from jaxlm.generate.rollout import rollout_keys, sample_answers, training_rows
-from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.models.decoder import DecoderConfig, MlaConfig, make_decoder
 from jaxlm.models.decoder_inference import inference_config, inference_params
 from jaxlm.train.rollouts import make_score_rows
 
@@ -67,6 +67,29 @@ def test_rows_hold_prompt_and_answer_and_count_the_answer_alone():
         np.testing.assert_array_equal(rows["loss_mask"][i], counted)
         assert (said[-1] == STOP) == answers.stopped_b[i]
         assert (rows["tokens"][i, n:] == 0).all()
+
+
+@pytest.mark.parametrize("mla", [False, True])
+@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:1]])
+def test_several_answers_to_a_prompt_read_once_are_those_to_it_repeated(prompts, mla):
+    widths = MlaConfig(kv_lora_rank=16, q_lora_rank=None, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
+    fields = {"mla": widths, "qk_norm": False} if mla else {}
+    config = DecoderConfig(
+        vocab_size=61, max_seq_len=40, num_layers=3, model_dim=32, num_heads=4, init_std=0.3, **fields
+    )
+    for shape in (config, inference_config(config)):  # stacked layers, and each on its own
+        model = make_decoder(shape)
+        params = make_decoder(config).init(jax.random.key(0))
+        params = params if shape is config else inference_params(config, params)
+        names, options = ("tokens", "segment_ids", "positions"), {"max_new_tokens": 6, "temperature": 1.0}
+        sample = functools.partial(sample_answers, model, params, stop_ids=(STOP,), pad_id=0, **options)
+        keys = rollout_keys(0, 0, jnp.arange(3 * len(prompts)))
+        once = dict(zip(names, left_pad(prompts, 0, length=12), strict=True))
+        repeated = {name: array.repeat(3, axis=0) for name, array in once.items()}
+        ours = jax.jit(functools.partial(sample, num_answers=3))(once, keys)
+        theirs = jax.jit(sample)(repeated, keys)
+        np.testing.assert_array_equal(ours.tokens_bn, theirs.tokens_bn)
+        np.testing.assert_allclose(ours.logprobs_bn, theirs.logprobs_bn, atol=1e-5)
 
 
 def test_keys_are_a_function_of_seed_purpose_rollout_and_row():

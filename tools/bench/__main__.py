@@ -23,11 +23,12 @@ SECTIONS = {
     "trace": "trace",
     "loop": "loop",
     "decode": "decode",
+    "rollout": "rollout",
     "data": "data",
     "loader": "data",
     "checkpoint": "checkpoint",
 }
-"""Section -> the module that has ``bench_SECTION(repeats)``. All to decode but loop need JAX, Flax, Optax alone."""
+"""Section -> the module that has ``bench_SECTION(repeats)``. All to rollout but loop need JAX, Flax, Optax alone."""
 
 
 def section_rows(name: str, repeats: int) -> Iterator[Row]:

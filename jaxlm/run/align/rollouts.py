@@ -30,6 +30,7 @@ from jaxlm.run.collector import Collected
 from jaxlm.run.completion import fetch
 from jaxlm.run.interval import Figures
 from jaxlm.run.setup import batch_sharding
+from jaxlm.sharding.mesh import batch_ways
 from jaxlm.train.collapse import CollapseState, look
 from jaxlm.train.policy_objectives import split_critic
 from jaxlm.train.rollouts import learn_from, make_score_rows
@@ -74,7 +75,9 @@ class Actor:
             self._lay_out = lambda params: params
             written = make_model(for_inference(shape, platform))
 
-        def sample(params: Params, prompts: Batch, rollout: Array, row_b: Array, purpose: Purpose, heat: float) -> Any:
+        def sample(
+            params: Params, prompts: Batch, rollout: Array, row_b: Array, purpose: Purpose, heat: float, group: int
+        ) -> Any:
             return sample_answers(
                 written,
                 params,
@@ -84,6 +87,7 @@ class Actor:
                 temperature=heat,
                 stop_ids=prepared.base.form.stop_ids,
                 pad_id=pad_id,
+                num_answers=group,
             )
 
         num_parts = config.num_rows // config.microbatch_size
@@ -93,7 +97,7 @@ class Actor:
             return score(params, critic_params, ref, training_rows(prompts, generated, pad_id=pad_id))
 
         self._rows_sharding = batch_sharding(mesh)
-        self._sample = jax.jit(sample, static_argnames=("purpose", "heat"))
+        self._sample = jax.jit(sample, static_argnames=("purpose", "heat", "group"))
         self._read = jax.jit(read, out_shardings=self._rows_sharding)
         self._models: dict[str, tuple[Callable[..., Array], Params]] = {}
         everywhere = NamedSharding(mesh, PartitionSpec())
@@ -109,20 +113,23 @@ class Actor:
         rows: np.ndarray,
         number: int,
         *,
+        group: int = 1,
         purpose: Purpose = Purpose.ROLLOUT,
         temperature: float | None = None,
     ) -> Judged:
-        """An answer to each of the prompts ``rows`` (as many as a rollout has), drawn by the keys of ``number``.
+        """``group`` answers to each of the prompts ``rows`` (in all as many as a rollout has), those to one prompt side
+        by side, drawn by the keys of ``number``.
 
         Raises UserError where a reward cannot be had.
         """
         config, actor_params = self.config, split_critic(params)
         heat = config.rollout.temperature if temperature is None else temperature
         arrays = prompts.arrays(rows)
+        rows = np.repeat(rows, group)
         with jax.set_mesh(self.mesh):
-            given = {name: spread(array, self._rows_sharding) for name, array in arrays.items()}
+            given = {name: spread(array.repeat(group, axis=0), self._rows_sharding) for name, array in arrays.items()}
             began = time.perf_counter()
-            generated = self._draw(self._lay_out(actor_params[0]), arrays, number, purpose, heat)
+            generated = self._draw(self._lay_out(actor_params[0]), arrays, number, purpose, heat, group)
             jax.block_until_ready(generated.tokens_bn)
             seconds = time.perf_counter() - began
             read = self._read(*actor_params, self.ref_params, given, generated)
@@ -137,13 +144,17 @@ class Actor:
         return Judged(read, answers, scores, total_b, ~np.asarray(drawn.stopped_b), num_tokens, seconds)
 
     def _draw(
-        self, params: Params, arrays: dict[str, np.ndarray], number: int, purpose: Purpose, heat: float
+        self, params: Params, arrays: dict[str, np.ndarray], number: int, purpose: Purpose, heat: float, group: int
     ) -> Generated:
+        """The answers, ``rows_at_once`` at a time."""
         size, parts = self.config.rows_at_once, []
+        if size // group % batch_ways(self.mesh):  # too few prompts to share out: each answer reads its own
+            arrays, group = {name: array.repeat(group, axis=0) for name, array in arrays.items()}, 1
         for first in range(0, self.config.num_rows, size):
-            part = {name: spread(array[first : first + size], self._rows_sharding) for name, array in arrays.items()}
+            some = slice(first // group, (first + size) // group)
+            part = {name: spread(array[some], self._rows_sharding) for name, array in arrays.items()}
             row_b = spread(np.arange(first, first + size, dtype=np.int32), self._rows_sharding)
-            parts.append(self._sample(params, part, np.int32(number), row_b, purpose, heat))
+            parts.append(self._sample(params, part, np.int32(number), row_b, purpose, heat, group))
         return parts[0] if len(parts) == 1 else jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
 
     def _texts(self, prompts: PromptRows, rows: np.ndarray, drawn: Generated) -> list[Answer]:
@@ -204,7 +215,7 @@ class RolloutCollector:
         actor, config = self.actor, self.actor.config
         number, prompts = data_state.cursor // config.steps_per_rollout, actor.prepared.train
         chosen = prompts.chosen(number, config.rollout.num_prompts, config.seed)
-        judged = actor.judge(state.params, prompts, np.repeat(chosen, config.group_size), number)
+        judged = actor.judge(state.params, prompts, chosen, number, group=config.group_size)
         sharding = batch_sharding(actor.mesh, 1)
         with jax.set_mesh(actor.mesh):
             buffer, kl_coef, on_device = self._learn(
