@@ -226,9 +226,9 @@ def generate_tokens(
 ) -> Generated:
     """Complete left-padded prompts (:func:`left_pad`): prefill, then a loop that ends early when all rows are done.
 
-    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``, ``tempered``, ``num_answers`` (to each
-    prompt, side by side). ``key`` is a scalar (each row folds its number into it) or one key a row. The caller sees to it that each prompt and ``max_new_tokens``
-    fit the context.
+    Static: ``model``, ``max_new_tokens``, ``sampling``, ``stop_ids``, ``pad_id``, ``tempered``, ``num_answers`` (to
+    each prompt, side by side). ``key`` is a scalar (each row folds its number into it) or one key a row. The caller
+    sees to it that each prompt and ``max_new_tokens`` fit the context.
     """
     state = prefill(
         model,

@@ -31,8 +31,8 @@ def sample_answers(
     pad_id: int,
     num_answers: int = 1,
 ) -> Generated:
-    """``num_answers`` to each row of ``prompts`` (``tokens``, ``segment_ids``, ``positions`` [p, t], `left_pad`), side by
-    side, drawn by a key each from the whole of ``softmax(logits / temperature)``. Both of `Generated`'s
+    """``num_answers`` to each row of ``prompts`` (``tokens``, ``segment_ids``, ``positions`` [p, t], `left_pad`), side
+    by side, drawn by a key each from the whole of ``softmax(logits / temperature)``. Both of `Generated`'s
     log-probabilities come with the tokens."""
     return generate_tokens(
         model,

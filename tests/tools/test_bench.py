@@ -1,4 +1,4 @@
-"""The bench: its rows, its plan for a GPU, and that training and decoding need nothing but JAX, Flax and Optax."""
+"""The bench: its rows, its plan for a GPU, and that train, decode and rollout need nothing but JAX, Flax and Optax."""
 
 import json
 import os
@@ -23,20 +23,24 @@ import tools.bench.session, tools.bench.__main__
 from tools.bench.decode import Case as Decode, time_decode
 from tools.bench.models import SMALL
 from tools.bench.train import Case as Train, time_step
+from tools.bench.rollout import Case as Rollout, time_rollout
 import dataclasses, json
 tiny = dataclasses.replace(SMALL, num_layers=1, model_dim=32)
-print(json.dumps([time_step(Train("tiny", tiny, 2, 16), 2), time_decode(Decode("tiny", tiny, 2, 8, 5), 2)]))
+print(json.dumps([time_step(Train("tiny", tiny, 2, 16), 2), time_decode(Decode("tiny", tiny, 2, 8, 5), 2),
+                  time_rollout(Rollout("tiny", tiny, 2, 2, 4, 5, parts=2), 2)]))
 """
 
 
-def test_train_and_decode_need_jax_flax_and_optax_alone(repo):
+def test_train_decode_and_rollout_need_jax_flax_and_optax_alone(repo):
     done = subprocess.run([sys.executable, "-c", BARE], cwd=repo, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    train, decode = json.loads(done.stdout.splitlines()[-1])
+    train, decode, rollout = json.loads(done.stdout.splitlines()[-1])
     assert train["name"] == "train tiny adamw 2x16"
     assert train["mfu"] is None  # a CPU's peak is not known
     assert 0 < train["ms_min"] <= train["ms"] <= train["ms_max"]
     assert decode["name"] == "decode tiny batch 2, 8 + 5 tokens"
+    assert rollout["name"] == "rollout tiny grpo 2 x 2 answers, 4 + 5 tokens"
+    assert 0 < rollout["rollout_share"] < 1
     assert decode["bandwidth_fraction"] == pytest.approx(
         decode["bytes_per_step"] / decode["measured_bandwidth"] / (decode["ms"] / 1e3)
     )

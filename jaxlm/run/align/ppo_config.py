@@ -178,8 +178,8 @@ class PpoConfig:
                 )
         if self.rows_at_once % self.group_size:
             raise ValueError(
-                f"rollout.rows_at_once={self.rows_at_once} cuts the group of a prompt's {self.group_size} answers: make "
-                "it a multiple of them"
+                f"rollout.rows_at_once={self.rows_at_once} cuts the group of a prompt's {self.group_size} answers: "
+                "make it a multiple of them"
             )
         if self.eval_temperature is not None and self.eval_temperature < 0:
             raise ValueError(f"eval_temperature={self.eval_temperature} must be 0 or more")

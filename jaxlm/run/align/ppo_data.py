@@ -12,7 +12,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.batches import rows_at
 from jaxlm.generate.decode import left_pad
 from jaxlm.io.conversations import read_prompts
-from jaxlm.run.align.base import ChatBase, check_vocabulary, open_chat_base
+from jaxlm.run.align.base import ChatBase, open_chat_base
 from jaxlm.run.align.ppo_config import PpoConfig, RewardConfig
 from jaxlm.run.align.reward_functions import RewardFunction, find_function
 from jaxlm.run.align.reward_models import RewardModel, open_reward_model
@@ -103,8 +103,7 @@ def prepare(
     rewards: list[RewardConfig] = []
     for reward in config.rewards:
         if reward.run is not None:
-            opened, tokenizer = open_reward_model(reward.run, reward.run_step)
-            check_vocabulary(base.tokenizer, tokenizer, f"reward {reward.name!r} ({reward.run})")
+            opened = open_reward_model(reward.run, reward.run_step, base.form)
             width = row_width(train, config)
             longest = opened.model.max_seq_len
             if longest is not None and width > longest:

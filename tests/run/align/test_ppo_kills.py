@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.run.commands import REPO, assert_same_run, finish, launch, succeed, wait_for
-from tests.run.policy_runs import write_base, write_prompts
+from tests.run.align.policy_runs import write_base, write_prompts
+from tests.run.commands import REPO, assert_same_run, finish, free_port, launch, succeed, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ def root(tmp_path_factory):
     write_base(path / "base", num_steps=80)
     write_prompts(path / "train.jsonl", 50, 1)
     for name, fields in FIELDS.items():
-        functions = REPO / "tests" / "run" / "policy_runs.py"
+        functions = REPO / "tests" / "run" / "align" / "policy_runs.py"
         text = CONFIG.replace("ROOT", str(path)).replace("FUNCTIONS", str(functions)).replace("FIELDS", fields)
         (path / f"{name}.py").write_text(text)
     return path
@@ -74,6 +74,24 @@ def rollouts(run_dir):
         for line in read(run_dir, "metrics.jsonl")
     ]
     return [line for line in lines if len(line) > 1], read(run_dir, "samples.jsonl")
+
+
+def test_two_processes_draw_and_learn_what_one_does(root, tmp_path):
+    text = (root / "ppo.py").read_text().replace("num_rollouts=15", "num_rollouts=3")
+    text = text.replace('algorithm="ppo"', 'algorithm="ppo", mesh=MeshConfig(fsdp=2)')
+    text = text.replace("from jaxlm.train", "from jaxlm.sharding.mesh import MeshConfig\nfrom jaxlm.train", 1)
+    (root / "mesh.py").write_text(text)
+    argv = ("ppo", str(root / "mesh.py"), "--run-dir")
+    cluster = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    pair = [
+        launch(*argv, str(tmp_path / "pair"), num_devices=2, JAX_PROCESS_ID=str(index), **cluster) for index in range(2)
+    ]
+    succeed(pair)
+    succeed([launch(*argv, str(tmp_path / "alone"), num_devices=4)])
+    (figures, answers), (whole, whole_answers) = rollouts(tmp_path / "pair"), rollouts(tmp_path / "alone")
+    assert answers == whole_answers
+    for one, other in zip(figures, whole, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", FIELDS)

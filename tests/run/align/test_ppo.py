@@ -10,15 +10,19 @@ import pytest
 import jaxlm
 from jaxlm.core.errors import STOPPED_CODE, UserError
 from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.models.lora import LoraConfig
 from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.run.align.config import RecordsConfig
 from jaxlm.run.align.ppo import PolicyRun, ppo
 from jaxlm.run.align.ppo_config import CriticConfig, PpoConfig, PromptsConfig, RewardConfig, RolloutConfig
+from jaxlm.run.align.reward import reward
+from jaxlm.run.align.reward_config import RewardModelConfig
 from jaxlm.run.training import exit_code
 from jaxlm.sharding.mesh import MeshConfig
 from jaxlm.train.collapse import CollapseConfig
 from jaxlm.train.rollouts import AdvantageConfig, KlConfig
+from tests.run.align.policy_runs import exactly_right, right_answer, write_base, write_prompts, write_rankings
 from tests.run.commands import saved
-from tests.run.policy_runs import exactly_right, right_answer, write_base, write_prompts
 
 FUNCTIONS = {"right": right_answer, "gold": exactly_right}
 
@@ -134,6 +138,45 @@ def test_a_mesh_draws_and_learns_the_same(base, tmp_path):
         gaps = {name: (one.pop(name), other.pop(name)) for name in list(one) if "gap" in name or "sampler" in name}
         assert one == pytest.approx(other, rel=2e-3, abs=2e-5)
         assert max(gaps["rollout/gap_max"]) < 1e-5
+
+
+@pytest.mark.parametrize("tune", ["all", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_reward_run_gives_what_its_own_handle_gives(tmp_path, tune):
+    base = tmp_path
+    write_base(base / "base", num_steps=120, num_layers=1)
+    write_prompts(base / "train.jsonl", 40, 1)
+    taught = RewardModelConfig(
+        base=str(base / "base"), num_steps=4, global_batch_size=8, tune=tune,
+        data=RecordsConfig((str(write_rankings(tmp_path / "pairs.jsonl", 60, 3)),), seq_len=40),
+        lora=LoraConfig(rank=2, targets=(r"/attn/.*kernel$",)), optimizer=OptimizerConfig(peak_lr=1e-2),
+    )  # fmt: skip
+    reward(taught, tmp_path / "reward")
+    rewards = (RewardConfig("model", run=str(tmp_path / "reward")), RewardConfig("gold", 0.0, function="gold"))
+    sampled = RolloutConfig(num_prompts=16, max_new_tokens=8, num_samples=16)
+    ppo(
+        config(
+            base,
+            "ppo",
+            rewards=rewards,
+            rollout=sampled,
+            num_rollouts=1,
+            prompts=PromptsConfig((str(base / "train.jsonl"),)),
+        ),
+        tmp_path / "run",
+        functions=FUNCTIONS,
+    )
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    # What is no text is written otherwise than it was drawn; bytes that are have one way to be written.
+    ended = [one for one in samples if not one["truncated"] and one["completion"].isascii() and one["completion"]]
+    assert len(ended) >= 3
+    turns = [
+        [{"role": "user", "content": one["prompt"]}, {"role": "assistant", "content": one["completion"]}]
+        for one in ended
+    ]
+    want = jaxlm.load(tmp_path / "reward").reward(turns)
+    np.testing.assert_allclose([one["scores"]["model"] for one in ended], want, atol=1e-5)
+    record = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert record["rewards"][0]["run_step"] == 4
 
 
 @pytest.mark.slow

@@ -49,6 +49,19 @@ def write_prompts(path, count, seed):
     return path
 
 
+def write_rankings(path, count, seed):
+    """A file of pairs: the letters turned round before the letters in some other order."""
+    rng = random.Random(seed)
+    lines = []
+    while len(lines) < count:
+        word, answer = task(rng)
+        other = "".join(rng.sample(answer, len(answer)))
+        if other != answer:
+            lines.append(json.dumps({"prompt": word, "chosen": answer, "rejected": other}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def write_base(directory, *, num_steps=150, right=0.5, seed=0, **model):
     """A run directory whose model answers in ChatML, with the letters turned round in a share ``right`` of the
     conversations that it learnt from, and as they stand in the others."""
