@@ -57,8 +57,8 @@ def time_rollout(case: Case, repeats: int) -> Row:
     options = {"max_new_tokens": case.new, "temperature": 1.0, "stop_ids": (), "pad_id": 0, "num_answers": case.group}
     names = ("tokens", "segment_ids", "positions")
     prompts = random_tokens(config.padded_vocab_size, case.prompts * case.prompt).reshape(case.prompts, -1)
-    asked = dict(zip(names, left_pad(prompts.tolist(), 0), strict=True))
-    given = {name: array.repeat(case.group, axis=0) for name, array in asked.items()}
+    asked: dict[str, Any] = dict(zip(names, left_pad(prompts.tolist(), 0), strict=True))
+    given: dict[str, Any] = {name: array.repeat(case.group, axis=0) for name, array in asked.items()}
     score = make_score_rows(model, None, temperature=1.0, num_parts=case.parts)
 
     @jax.jit
@@ -98,7 +98,7 @@ def time_rollout(case: Case, repeats: int) -> Row:
         if number:
             for name, began, ended in zip(parts, times[:-1], times[1:], strict=True):
                 parts[name].append(ended - began)
-    rounds = [sum(each) for each in zip(*parts.values(), strict=True)]
+    rounds = [float(sum(each)) for each in zip(*parts.values(), strict=True)]
     seconds, tokens = spread(rounds), rows * case.new
     draw_seconds = statistics.median(parts["draw"])
     return timed(
