@@ -55,7 +55,7 @@ class PolicyConfig:
 
 def at_temperature(logits: Array, temperature: float) -> Array:
     """``logits / temperature``; at 1 the logits themselves."""
-    return logits if temperature == 1 else logits / temperature
+    return logits if temperature == 1 else logits.astype(jnp.float32) / temperature
 
 
 def policy_objective(model: Model, config: PolicyConfig) -> Objective:
