@@ -96,7 +96,8 @@ class DecoderConfig:
     """One compiled layer run num_layers times; False = written out: faster steps for small models, longer
     compilation."""
     remat_policy: RematPolicy = "none"
-    """What the backward pass recomputes: nothing, all of a layer (full), or all but matrix products (dots)."""
+    """What the backward pass recomputes: nothing, all of a layer (full), or all but matrix products (dots). ``auto``:
+    the least of these with which pretraining is thought to fit."""
     attention: Implementation = "auto"
     kernels: Kernels = "auto"
     """What norms, activations and the loss run on."""

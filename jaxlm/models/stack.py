@@ -11,7 +11,8 @@ from jaxlm.core.types import STATE_AXES, Array, Params, PyTree
 from jaxlm.models.api import Rules
 from jaxlm.sharding.rules import match_rules
 
-RematPolicy = Literal["none", "full", "dots"]
+RematPolicy = Literal["none", "full", "dots", "auto"]
+"""``auto`` is for the run to choose, by the memory there is (`run.memory.choose_remat`); left alone it means none."""
 
 
 BLOCK_RULES: Rules = (
@@ -45,7 +46,7 @@ def stacked_specs(rules: Rules, stacked: Params) -> PyTree:
 
 def rematerialised(layer: Callable[..., Any], policy: RematPolicy, *, scan: bool) -> Callable[..., Any]:
     """``layer`` with what the policy says worked out again in the backward pass."""
-    if policy == "none":
+    if policy in ("none", "auto"):
         return layer
     saved = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if policy == "dots" else None
     # Inside scan nothing can be merged with the forward pass, so the barrier against it is not needed.

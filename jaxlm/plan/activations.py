@@ -187,7 +187,7 @@ def decoder_step_bytes(config: DecoderConfig, share: Share, constants: Constants
     scores = 0.0
     if config.attention in ("auto", "xla"):  # the kernels of cuDNN and splash hold no [t, t] weights
         scores = tokens * w.queries / config.qk_width * share.seq_len * (item + 1)
-        kept += config.num_layers * scores if config.remat_policy == "none" else 0.0
+        kept += config.num_layers * scores if config.remat_policy in ("none", "auto") else 0.0
     stream = config.model_dim + _padding(config) * (w.queries + w.keys + w.values + w.out)
     # The arrays of a gated MLP are those of its two ways up and of their product; else of one way and what follows it.
     ways_up = (2 if config.mlp in GATED else 1) + 1

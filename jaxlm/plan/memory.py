@@ -11,6 +11,9 @@ from jaxlm.core.types import PyTree
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.activations import StepBytes
 
+HEADROOM = 0.9
+"""Of a device's memory, how much a run is planned to fill: the memory model errs by up to a tenth."""
+
 
 class MemoryTerm(NamedTuple):
     """One row of the estimate."""

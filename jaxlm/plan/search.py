@@ -16,14 +16,12 @@ from jaxlm.plan.activations import Share, decoder_step_bytes
 from jaxlm.plan.compiled import recompute_flops, roofline
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.plan.hlo import Collective
-from jaxlm.plan.memory import MemoryEstimate, estimate_memory
+from jaxlm.plan.memory import HEADROOM, MemoryEstimate, estimate_memory
 from jaxlm.plan.topology import GIB, Topology
 from jaxlm.plan.traffic import estimate_collectives
 
 SEARCHED = ("data", "fsdp", "expert", "model")
 """Axes whose sizes are tried. One is added here once `plan.activations` and `plan.traffic` know what it splits."""
-HEADROOM = 0.9
-"""Of a chip's memory, how much a plan fills: the memory model errs by up to a tenth."""
 CHUNKS = (None, 2048, 1024, 512, 256)
 
 

@@ -24,11 +24,14 @@ from jaxlm.models.api import Model
 from jaxlm.models.families import MASKED, for_platform, make_model, width_of
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.families import train_flops_per_token
+from jaxlm.plan.memory import MemoryEstimate
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.devices import accelerator_memory_bytes
 from jaxlm.run.health import Health, Look
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
+from jaxlm.run.memory import choose_remat, estimate_run_memory
 from jaxlm.run.prepare import PreparedData
 from jaxlm.run.samples import Sample, make_sampler
 from jaxlm.run.setup import (
@@ -107,6 +110,11 @@ class Assembly:
             ema=config.ema_decay is not None,
             carry=self._carry(config.global_batch_size),
         )
+        chosen = choose_remat(
+            dataclasses.replace(config, model=model_config), self.layout, mesh, accelerator_memory_bytes()
+        )
+        self.memory: MemoryEstimate = estimate_run_memory(chosen, self.layout, mesh)
+        self.model = make_model(chosen.model, config.mesh.activations)
         self.num_params = count_params(self.layout.abstract.params)
         self.flops_per_row = config.data.seq_len * train_flops_per_token(config.model, config.data.seq_len)
 
@@ -158,11 +166,13 @@ class Assembly:
         axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         epochs = config.num_rows / self.plan.rows.num_rows
         largest = max(self.plan.ramp.sizes) * config.data.seq_len
+        policy = getattr(self.model.config, "remat_policy", "none")
+        recomputes = f", remat {policy} of auto" if getattr(config.model, "remat_policy", None) == "auto" else ""
         up_to = f" to {largest:,}" if largest != config.tokens_per_step else ""
         return (
             f"model: {self.num_params:,} parameters; mesh {axes} on {self.mesh.devices.flat[0].device_kind}; "
             f"{config.num_steps} steps of {config.tokens_per_step:,}{up_to} tokens ({epochs:.2f} epochs), "
-            f"{config.num_rows * self.flops_per_row:.2e} FLOPs"
+            f"{config.num_rows * self.flops_per_row:.2e} FLOPs{recomputes}"
         )
 
     def compile_step(self, rows: int, adjustment: Adjustment) -> StepFn:

@@ -30,7 +30,7 @@ from jaxlm.run.assembly import step_of
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.libtpu import describe_no_tpu, has_libtpu
-from jaxlm.run.memory import estimate_run_memory
+from jaxlm.run.memory import choose_remat, estimate_run_memory
 from jaxlm.run.setup import StateLayout, abstract_batch, check_rows, lay_out_state, lower_train_step
 from jaxlm.sharding.mesh import make_mesh
 
@@ -142,6 +142,8 @@ def compile_for(
         ema=config.ema_decay is not None,
         carry=(lambda: model.init_cache(config.global_batch_size, 0)) if streamed else (lambda: None),
     )
+    config = choose_remat(config, layout, mesh, topology.chip.hbm_bytes)
+    model = make_model(config.model, config.mesh.activations)
     keys = planned_batch_keys(config.data.packing, masked=config.model.family in MASKED)
     batch = abstract_batch(keys, config.global_batch_size, config.data.seq_len, mesh)
     key = jax.eval_shape(lambda: purpose_key(config.seed, Purpose.DROPOUT))

@@ -20,11 +20,16 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def accelerator_memory_bytes() -> int | None:
+    """Bytes that a program may use of one accelerator, as it reports them; None on a CPU, or where it does not say."""
+    stats = jax.local_devices()[0].memory_stats()
+    return int(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
+
+
 def device_memory_bytes() -> int | None:
     """Bytes that one device may hold: what the accelerator reports; on a CPU the machine's free memory."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
+    if (limit := accelerator_memory_bytes()) is not None:
+        return limit
     if jax.default_backend() != "cpu":
         return None
     try:

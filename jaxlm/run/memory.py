@@ -1,5 +1,6 @@
 """The memory estimate that a person sees before the silence of a compilation, and the refusal of what cannot fit."""
 
+import dataclasses
 import math
 
 from jax.sharding import Mesh
@@ -7,7 +8,7 @@ from jax.sharding import Mesh
 from jaxlm.core.errors import UserError
 from jaxlm.plan.activations import Share
 from jaxlm.plan.families import step_bytes
-from jaxlm.plan.memory import MemoryEstimate, estimate_memory, sharded_bytes
+from jaxlm.plan.memory import HEADROOM, MemoryEstimate, estimate_memory, sharded_bytes
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.devices import device_memory_bytes
 from jaxlm.run.setup import StateLayout
@@ -31,6 +32,20 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
         step=step_bytes(config.model, share),
         accumulates=config.grad_accum_steps > 1,
     )
+
+
+def choose_remat(config: PretrainConfig, layout: StateLayout, mesh: Mesh, limit: int | None) -> PretrainConfig:
+    """The config with ``model.remat_policy=auto`` decided: the least recomputation with which the estimate leaves a
+    tenth of ``limit`` bytes free (the estimate errs by up to that), full where none does. None = no limit is known."""
+    if getattr(config.model, "remat_policy", None) != "auto":
+        return config
+    ways = [
+        dataclasses.replace(config, model=dataclasses.replace(config.model, remat_policy=policy))
+        for policy in ("none", "dots", "full")
+    ]
+    if limit is None:
+        return ways[0]
+    return next((way for way in ways if estimate_run_memory(way, layout, mesh).total <= HEADROOM * limit), ways[-1])
 
 
 def check_memory(estimate: MemoryEstimate) -> str:

@@ -17,8 +17,8 @@ from jaxlm.models.families import for_platform, make_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.plan.hlo import summarise
-from jaxlm.plan.memory import sharded_bytes
-from jaxlm.plan.search import HEADROOM, Plan, Refusal, Workload, evaluate, search
+from jaxlm.plan.memory import HEADROOM, sharded_bytes
+from jaxlm.plan.search import Plan, Refusal, Workload, evaluate, search
 from jaxlm.plan.topology import CHIPS, GIB, Topology, known_shapes, parse_topology
 from jaxlm.run.compile_tpu import with_batch_tokens
 from jaxlm.run.config import PretrainConfig

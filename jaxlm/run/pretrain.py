@@ -29,7 +29,7 @@ from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import Outcome
-from jaxlm.run.memory import check_memory, estimate_run_memory
+from jaxlm.run.memory import check_memory
 from jaxlm.run.prepare import PreparedData, keep_tokenizer, prepare_data, resolve_model
 from jaxlm.run.processes import start_processes
 from jaxlm.run.samples import check_prompts, sample_figures
@@ -81,7 +81,7 @@ def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, A
     for path, leaf in flatten_with_paths(run.layout.abstract.params).items():
         say(f"  {path}  {leaf.dtype}{list(leaf.shape)}  {leaf.sharding.spec}")
     say(memory)
-    estimate = estimate_run_memory(run.config, run.layout, mesh)
+    estimate = run.memory
     return {
         "num_params": run.num_params,
         "mesh": dict(mesh.shape),
@@ -129,7 +129,7 @@ def _assemble(config: PretrainConfig, mesh: Mesh) -> tuple[Assembly, str]:
 
     def assemble() -> tuple[Assembly, str]:
         run = Assembly(_resolve(config, data), data, mesh)
-        return run, check_memory(estimate_run_memory(run.config, run.layout, mesh))
+        return run, check_memory(run.memory)
 
     return on_every_process("model", assemble)
 
