@@ -1,4 +1,5 @@
-"""Config dataclasses as JSON and back, exactly: types come from the hints; no name may be unknown or missing."""
+"""Config dataclasses as JSON and back, exactly: types come from the hints; no name may be unknown, or missing but those
+that were added later (`core.fields`)."""
 
 import dataclasses
 import difflib
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from jaxlm.core.errors import UserError
+from jaxlm.core.fields import is_added
 
 T = TypeVar("T")
 _ABSENT = object()
@@ -56,6 +58,21 @@ def diff_fields(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
     return {name: (a, b) for name, (a, b) in pairs.items() if not _same(a, b)}
 
 
+def with_added_fields(config: Any, record: dict[str, Any]) -> dict[str, Any]:
+    """A record of an older config, with the fields that this config's dataclasses have gained since (`core.fields`)."""
+    record = _filled(type(config), record)
+    for field in dataclasses.fields(config):
+        part, old = getattr(config, field.name), record.get(field.name)
+        if dataclasses.is_dataclass(part) and isinstance(old, dict):
+            record[field.name] = with_added_fields(part, old)
+    return record
+
+
+def _filled(config_type: Any, record: dict[str, Any]) -> dict[str, Any]:
+    lacking = [field for field in dataclasses.fields(config_type) if is_added(field) and field.name not in record]
+    return record | {field.name: config_to_dict(field.default) for field in lacking}
+
+
 def near_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """``"; did you mean 'model_dim'?"`` for the known names nearest to a wrong one, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=count, cutoff=0.6)
@@ -101,6 +118,7 @@ def _decode_dataclass(hint: Any, value: Any, where: str) -> Any:
     for name in value:
         if name not in names:
             raise UserError(f"{where} has an unknown field {name!r}{near_names(name, names)}")
+    value = _filled(hint, value)
     for name in names:
         if name not in value:
             raise UserError(f"{where} lacks the field {name!r}{near_names(name, value)}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import jaxlm
 from jaxlm.core.errors import UserError
-from jaxlm.io.config_json import config_to_dict, diff_configs, diff_fields
+from jaxlm.io.config_json import config_to_dict, diff_configs, diff_fields, with_added_fields
 
 PINNED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 """The packages whose versions a run writes down."""
@@ -117,7 +117,7 @@ class RunDir:
         """Raises UserError where the directory holds another config; writes nothing (for ``--dry-run``)."""
         if not self.config_path.exists():
             return
-        old, new = self.read_config()["config"], config_to_dict(config)
+        old, new = with_added_fields(config, self.read_config()["config"]), config_to_dict(config)
         fixed = [name for name in diff_fields(old, new) if not any(_covers(free, name) for free in may_change)]
         shown = [line for line in diff_configs(old, new) if line.split(": ", 1)[0] in fixed]
         if shown:

@@ -5,6 +5,7 @@ import math
 from typing import Literal, get_args
 
 from jaxlm.core.dtypes import DType, as_dtype
+from jaxlm.core.fields import ADDED
 from jaxlm.models import shapes
 from jaxlm.models.shapes import Position
 from jaxlm.models.stack import RematPolicy
@@ -99,9 +100,9 @@ class DecoderConfig:
     """What the backward pass recomputes: nothing, all of a layer (full), or all but matrix products (dots). ``auto``:
     the least of these with which pretraining is thought to fit."""
     attention: Implementation = "auto"
-    kernels: Kernels = "auto"
+    kernels: Kernels = dataclasses.field(default="auto", metadata=ADDED)
     """What norms, activations and the loss run on."""
-    logits_dtype: DType = "float32"
+    logits_dtype: DType = dataclasses.field(default="float32", metadata=ADDED)
     """What logits are rounded to; the loss's statistics are f32 all the same. bfloat16 halves the largest array."""
 
     def __post_init__(self) -> None:

@@ -9,7 +9,15 @@ from typing import Any, Literal
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.config_json import config_from_dict, config_to_dict, diff_configs, diff_fields, near_names
+from jaxlm.core.fields import ADDED
+from jaxlm.io.config_json import (
+    config_from_dict,
+    config_to_dict,
+    diff_configs,
+    diff_fields,
+    near_names,
+    with_added_fields,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,31 @@ def test_missing_field_is_named():
     del data["tie"]
     with pytest.raises(UserError, match="config lacks the field 'tie'"):
         config_from_dict(Model, data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """`Model`'s heir: a field was added to it, and to a group in it."""
+
+    inner: "GrownInner"
+    size: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class GrownInner:
+    width: int
+    form: str = field(default="plain", metadata=ADDED)
+
+
+def test_records_from_before_a_field_was_added():
+    old = {"inner": {"width": 3}, "size": 1}
+    assert config_from_dict(Grown, old) == Grown(GrownInner(3, "plain"))
+    assert with_added_fields(Grown(GrownInner(3)), old) == config_to_dict(Grown(GrownInner(3)))
+    assert old == {"inner": {"width": 3}, "size": 1}
+    newer = Grown(GrownInner(3, "bold"))
+    assert diff_configs(with_added_fields(newer, old), newer) == ["inner.form: plain -> bold"]
+    with pytest.raises(UserError, match=r"config\.inner lacks the field 'width'"):
+        config_from_dict(Grown, {"inner": {"form": "plain"}, "size": 1})
 
 
 def test_differences():

@@ -11,7 +11,7 @@ import pytest
 
 from jaxlm.core.errors import UserError
 from jaxlm.run.causal_lm import CausalLM, make_sampling
-from jaxlm.run.chat import Chat
+from jaxlm.run.chat import Chat, Continuation
 from jaxlm.run.chat import make_parser as chat_parser
 from jaxlm.run.generate import main, read_prompts
 from jaxlm.run.handle import load
@@ -97,24 +97,30 @@ def make_chat(run, *options):
     return Chat(model, make_sampling(args.temperature), args.seed, args.max_new_tokens)
 
 
+def text_of(chat):
+    """Token ids of all that was said, of a model that goes on from a text."""
+    assert isinstance(chat.conversation, Continuation)
+    return chat.conversation.ids
+
+
 def test_chat_goes_on_from_its_own_text_and_commands_do_what_they_say(run, capsys):
     chat = make_chat(run)
     said = []
     chat.reply("to be", said.append)
-    ids = list(chat.conversation.ids)
+    ids = list(text_of(chat))
     assert ids[:6] == [chat.model.tokenizer.bos_id, *chat.model.tokenizer.encode("to be")]
     assert 6 < len(ids) <= 12
     chat.reply(", or", said.append)
-    assert chat.conversation.ids[: len(ids) + 4] == ids + chat.model.tokenizer.encode(", or")
+    assert text_of(chat)[: len(ids) + 4] == ids + chat.model.tokenizer.encode(", or")
     assert chat.turn == 2
 
     assert chat.command("/reset")
-    assert chat.conversation.ids == [chat.model.tokenizer.bos_id]
+    assert text_of(chat) == [chat.model.tokenizer.bos_id]
     assert chat.command("/seed 0")
     assert chat.turn == 0
     again = []
     chat.reply("to be", again.append)
-    assert chat.conversation.ids == ids  # the same seed and text: the same reply
+    assert text_of(chat) == ids  # the same seed and text: the same reply
     assert chat.command("/temperature 0")
     assert chat.sampling.temperature == 0
     assert "/reset" in (chat.command("/help") or "")
@@ -126,7 +132,7 @@ def test_chat_goes_on_from_its_own_text_and_commands_do_what_they_say(run, capsy
     for _ in range(4):
         chat.reply("that is the question", said.append)  # the context of 32 fills up
     assert "oldest are forgotten" in capsys.readouterr().err
-    assert len(chat.conversation.ids) <= 32
+    assert len(text_of(chat)) <= 32
     with pytest.raises(UserError, match="max_new_tokens=32 leaves no room in the context of 32"):
         make_chat(run, "--max-new-tokens", "32")
 
@@ -142,7 +148,7 @@ def test_ctrl_c_stops_the_writing_only(run):
 
     chat.reply("to be", interrupted)
     assert len(said) == 2
-    assert len(chat.conversation.ids) == 1 + 5 + 2
+    assert len(text_of(chat)) == 1 + 5 + 2
 
 
 def test_real_processes(run):

@@ -1,6 +1,7 @@
 """Which recomputation a run takes, by the memory there is."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import pytest
@@ -35,7 +36,8 @@ def test_the_least_recomputation_that_fits(estimates):
     assert total["full"] < total["dots"] < total["none"] == total["auto"]
 
     def chosen(limit):
-        return choose_remat(CONFIG, layout, mesh, limit).model.remat_policy
+        model: Any = choose_remat(CONFIG, layout, mesh, limit).model
+        return model.remat_policy
 
     assert chosen(None) == "none"
     for policy in ("none", "dots", "full"):

@@ -22,9 +22,8 @@ def test_every_record_is_learnt_from_held_out_or_named(name, shared_data):
     from jaxlm.io.conversations import read_conversations
 
     path = shared_data / name
-    sizes = {"num_layers": 1, "model_dim": 16, "num_heads": 2, "max_seq_len": 2048}
     config = SftConfig(
-        model=DecoderConfig(**sizes),
+        model=DecoderConfig(num_layers=1, model_dim=16, num_heads=2, max_seq_len=2048),
         tokenizer=TokenizerConfig(kind="byte"),
         data=RecordsConfig(train=(str(path),), seq_len=2048, on_bad="skip"),
         num_steps=100,
