@@ -117,7 +117,7 @@ def test_records_from_before_a_field_was_added():
     assert with_added_fields(Grown(GrownInner(3)), old) == config_to_dict(Grown(GrownInner(3)))
     assert old == {"inner": {"width": 3}, "size": 1}
     newer = Grown(GrownInner(3, "bold"))
-    assert diff_configs(with_added_fields(newer, old), newer) == ["inner.form: plain -> bold"]
+    assert diff_configs(with_added_fields(newer, old), newer) == ["inner.form: 'plain' -> 'bold'"]
     with pytest.raises(UserError, match=r"config\.inner lacks the field 'width'"):
         config_from_dict(Grown, {"inner": {"form": "plain"}, "size": 1})
 
