@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxlm.core.tree import count_params
-from jaxlm.core.types import Array, Batch, Params
+from jaxlm.core.types import Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
 from jaxlm.evals import classification as scores
@@ -37,6 +37,7 @@ from jaxlm.run.setup import (
     batch_sharding,
     compile_train_step,
     lay_out_state,
+    place_leaf,
     total_peak_flops,
 )
 from jaxlm.run.training import Sample, exit_code, print_figures
@@ -180,12 +181,8 @@ class Tuning:
         if self.data.base_params is None:
             return state
 
-        def place(leaf: Array, want: jax.ShapeDtypeStruct) -> jax.Array:
-            array = np.asarray(leaf).astype(want.dtype)
-            return jax.make_array_from_callback(want.shape, want.sharding, lambda index: array[index])
-
         wanted = {name: part for name, part in self.layout.abstract.params.items() if name != "classifier"}
-        body = jax.tree.map(place, self.data.base_params, wanted)
+        body = jax.tree.map(place_leaf, self.data.base_params, wanted)
         return dataclasses.replace(state, params=body | {"classifier": state.params["classifier"]})
 
     @contextlib.contextmanager

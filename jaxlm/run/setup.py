@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -76,6 +77,26 @@ def lay_out_state(
             return jax.jit(create, out_shardings=shardings)(fold_key(seed, Purpose.INIT))
 
     return StateLayout(abstract, specs, init)
+
+
+def place_leaf(leaf: Any, want: jax.ShapeDtypeStruct) -> jax.Array:
+    """A whole array as one of this dtype and sharding; each device gets its part."""
+    array = np.asarray(leaf).astype(want.dtype, copy=False)
+    return jax.make_array_from_callback(want.shape, want.sharding, lambda index: array[index])
+
+
+def place_params(params: Params, rules: Rules, mesh: Mesh) -> Params:
+    """Whole parameters on the mesh, as their model's rules say. Raises UserError where a dimension does not divide."""
+    shardings = param_shardings(params, rules, mesh)
+    wanted = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), params, shardings
+    )
+    return jax.tree.map(place_leaf, params, wanted)
+
+
+def param_shardings(shapes: Params, rules: Rules, mesh: Mesh) -> PyTree:
+    """Where each parameter lies. Raises UserError where a dimension does not divide."""
+    return named_shardings(mesh, param_specs(rules, shapes, dict(mesh.shape)))
 
 
 def batch_sharding(mesh: Mesh, ndim: int = 2) -> NamedSharding:

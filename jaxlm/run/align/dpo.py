@@ -23,12 +23,13 @@ from jaxlm.run.align.assembled import AlignRun, example_shapes, make_terms_evalu
 from jaxlm.run.align.base import open_chat_base
 from jaxlm.run.align.dpo_config import DpoConfig
 from jaxlm.run.align.dpo_data import Preferences, prepare_preferences
-from jaxlm.run.align.policy import Policy, make_policy_model, place_params
+from jaxlm.run.align.policy import Policy, make_policy_model
 from jaxlm.run.align.records import open_fields
 from jaxlm.run.align.reference import compute_logprobs, keep_logprobs, read_logprobs, reference_key
 from jaxlm.run.config_files import load_config
 from jaxlm.run.interval import Figures
 from jaxlm.run.processes import start_processes
+from jaxlm.run.setup import place_params
 from jaxlm.run.training import Sample, exit_code, print_figures
 from jaxlm.run.tuning import tune
 from jaxlm.train.kto_objective import kto_objective

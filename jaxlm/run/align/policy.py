@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params, flatten_with_paths
 from jaxlm.core.types import Array, Params, PyTree
-from jaxlm.models.api import Model, Rules
+from jaxlm.models.api import Model
 from jaxlm.models.decoder import make_decoder
 from jaxlm.models.families import for_platform, make_model, width_of
 from jaxlm.models.heads import TaskModel
@@ -21,8 +21,7 @@ from jaxlm.models.lora import attach, init_adapters, lora_rules, merge, target_p
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.run.align.config import TuningConfig
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
-from jaxlm.run.setup import StateLayout, lay_out_state
-from jaxlm.sharding.rules import named_shardings, param_specs
+from jaxlm.run.setup import StateLayout, lay_out_state, param_shardings, place_leaf, place_params
 from jaxlm.train.adapters import lora_objective
 from jaxlm.train.state import TrainState
 from jaxlm.train.step import Objective
@@ -45,20 +44,6 @@ def with_dropout(config: Any, dropout: float | None) -> Any:
     if not hasattr(config, "dropout"):
         raise UserError(f"dropout={dropout}: a {config.family} has rates of other names, leave it None")
     return dataclasses.replace(config, dropout=dropout)
-
-
-def place_params(params: Params, rules: Rules, mesh: Mesh) -> Params:
-    """Whole parameters on the mesh, as their model's rules say. Raises UserError where a dimension does not divide."""
-
-    def place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
-        array = np.asarray(leaf)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(place, params, _shardings(params, rules, mesh))
-
-
-def _shardings(shapes: Params, rules: Rules, mesh: Mesh) -> PyTree:
-    return named_shardings(mesh, param_specs(rules, shapes, dict(mesh.shape)))
 
 
 class Policy:
@@ -122,7 +107,7 @@ class Policy:
         if self._frozen is None:
             whole, rules = place_params(self._whole_base(), self.model.rules, self.mesh), self.model.rules
             if self.tuning.tune == "lora_int8":
-                shardings = _shardings(jax.eval_shape(quantize_base, whole), int8_rules(rules), self.mesh)
+                shardings = param_shardings(jax.eval_shape(quantize_base, whole), int8_rules(rules), self.mesh)
                 whole = jax.jit(quantize_base, out_shardings=shardings)(whole)
             self._frozen = whole
         return self._frozen
@@ -145,8 +130,7 @@ class Policy:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             if name not in flat:  # a factor of an adapter, a new head
                 return made
-            array = np.asarray(flat[name]).astype(want.dtype)
-            return jax.make_array_from_callback(want.shape, want.sharding, lambda index: array[index])
+            return place_leaf(flat[name], want)
 
         params = jax.tree_util.tree_map_with_path(start, state.params, self.layout.abstract.params)
         return dataclasses.replace(state, params=params)

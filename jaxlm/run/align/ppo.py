@@ -35,13 +35,19 @@ from jaxlm.run.align.base import keep_template
 from jaxlm.run.align.ppo_config import PpoConfig
 from jaxlm.run.align.ppo_data import Prepared, prepare, row_width
 from jaxlm.run.align.reward_functions import RewardFunction
-from jaxlm.run.align.reward_models import place_params
 from jaxlm.run.align.rollouts import Actor, RolloutCollector, make_evaluator
 from jaxlm.run.config_files import load_config
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
 from jaxlm.run.processes import start_processes
-from jaxlm.run.setup import StateLayout, batch_sharding, compile_train_step, lay_out_state, total_peak_flops
+from jaxlm.run.setup import (
+    StateLayout,
+    batch_sharding,
+    compile_train_step,
+    lay_out_state,
+    place_params,
+    total_peak_flops,
+)
 from jaxlm.run.training import Sample, exit_code, print_figures
 from jaxlm.run.tuning import tune
 from jaxlm.sharding.constrain import constrain

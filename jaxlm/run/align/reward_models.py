@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from jaxlm.core.errors import UserError
@@ -16,7 +14,6 @@ from jaxlm.run.align.base import check_vocabulary, saved_template
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.run.opening import open_base
 from jaxlm.sharding.activations import ActivationLayout
-from jaxlm.sharding.rules import named_shardings, param_specs
 from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.train.preference_objectives import answer_rewards
 
@@ -60,17 +57,6 @@ def reward_task(config: Any, mesh: Mesh, activations: ActivationLayout) -> TaskM
     """The reward model of a config as it runs on this mesh."""
     config = for_platform(config, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing)
     return make_task_model(make_model(config, activations), HEAD)
-
-
-def place_params(params: Params, rules: Any, mesh: Mesh) -> Params:
-    """Parameters spread over the mesh as the rules say."""
-    shardings = named_shardings(mesh, param_specs(rules, params, dict(mesh.shape)))
-
-    def place(leaf: Any, sharding: jax.sharding.Sharding) -> Array:
-        array = np.asarray(leaf)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(place, params, shardings)
 
 
 def row_rewards(task: TaskModel) -> Callable[[Params, Batch], Array]:

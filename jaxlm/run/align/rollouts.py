@@ -25,11 +25,11 @@ from jaxlm.models.families import for_inference, for_platform, make_model
 from jaxlm.models.heads import TaskModel
 from jaxlm.run.align.ppo_data import Prepared, PromptRows
 from jaxlm.run.align.reward_functions import Answer, answer_text, call_function
-from jaxlm.run.align.reward_models import place_params, reward_task, row_rewards
+from jaxlm.run.align.reward_models import reward_task, row_rewards
 from jaxlm.run.collector import Collected
 from jaxlm.run.completion import fetch
 from jaxlm.run.interval import Figures
-from jaxlm.run.setup import batch_sharding
+from jaxlm.run.setup import batch_sharding, place_params
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.train.collapse import CollapseState, look
 from jaxlm.train.policy_objectives import split_critic

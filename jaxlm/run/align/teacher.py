@@ -8,8 +8,9 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.models.api import Model
 from jaxlm.run.align.base import ChatBase, check_length, check_vocabulary, open_chat_base
-from jaxlm.run.align.policy import make_policy_model, place_params
+from jaxlm.run.align.policy import make_policy_model
 from jaxlm.run.align.sft_config import SftConfig
+from jaxlm.run.setup import place_params
 
 
 class Teacher(NamedTuple):
