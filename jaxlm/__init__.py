@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxlm import scaling as scaling
     from jaxlm.run.handle import load as load
 
     __version__: str
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "scaling"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from jaxlm.run.handle import load
 
         return load
+    if name == "scaling":
+        import importlib
+
+        return importlib.import_module("jaxlm.scaling")
     if name == "__version__":
         from importlib import metadata
 

@@ -21,6 +21,12 @@ class Curve(NamedTuple):
     smooth: bool = False
     """Draws the raw values pale, and over them their running mean."""
     markers: bool = False
+    points: bool = False
+    """Dots alone, without a line."""
+    band: tuple[np.ndarray, np.ndarray] | None = None
+    """Lower and upper ends of an interval about the values, drawn pale."""
+    colour: int | None = None
+    """Place of the colour, to be that of another curve; None = the curve's own place."""
 
 
 def draw_curves(
@@ -32,6 +38,7 @@ def draw_curves(
     log_y: bool = False,
     robust: bool = False,
     from_zero: bool = False,
+    powers_of_ten: bool = False,
 ) -> str:
     """A picture of curves over the steps, as an ``<svg>`` text.
 
@@ -43,12 +50,13 @@ def draw_curves(
       log_y: a logarithmic axis; the values must be positive.
       robust: the first few values (a loss before the first steps) leave the picture rather than flatten the rest.
       from_zero: the axis starts at 0, so that small wobbles look small.
+      powers_of_ten: with ``log_x``, powers of ten along the axis: compute.
     """
     from matplotlib.ticker import EngFormatter, LogFormatterMathtext, MaxNLocator
 
     with _picture(title) as (axes, out):
-        for colour, curve in zip(_COLOURS, curves, strict=False):
-            _draw(axes, curve, colour)
+        for place, curve in enumerate(curves[: len(_COLOURS)] if all(c.colour is None for c in curves) else curves):
+            _draw(axes, curve, _COLOURS[(place if curve.colour is None else curve.colour) % len(_COLOURS)])
         axes.set_xlabel(x_label)
         if log_y:
             axes.set_yscale("log")
@@ -56,7 +64,9 @@ def draw_curves(
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         else:
             axes.ticklabel_format(axis="y", scilimits=(-2, 4))
-        if log_x:
+        if log_x and powers_of_ten:
+            axes.set_xscale("log")
+        elif log_x:
             axes.set_xscale("log", base=2)
             below_1 = min(float(np.min(curve.steps)) for curve in curves) < 1  # rates: as powers
             axes.xaxis.set_major_formatter(LogFormatterMathtext(base=2) if below_1 else EngFormatter(sep=""))
@@ -66,7 +76,7 @@ def draw_curves(
             _clip_top(axes, curves)
         if from_zero:
             axes.set_ylim(bottom=0)
-        if len(curves) > 1:
+        if sum(not curve.label.startswith("_") for curve in curves) > 1:
             axes.legend(frameon=False, fontsize=8.5)
     return out.svg
 
@@ -177,6 +187,11 @@ def _picture(title: str, *, height: float = 3.1) -> Iterator[tuple[Any, _Drawn]]
 
 
 def _draw(axes: Any, curve: Curve, colour: str) -> None:
+    if curve.band is not None:
+        axes.fill_between(curve.steps, *curve.band, color=colour, alpha=0.15, linewidth=0)
+    if curve.points:
+        axes.plot(curve.steps, curve.values, "o", color=colour, markersize=2.8, alpha=0.7, label=curve.label)
+        return
     steps, values = thin(curve.steps, curve.values)
     marker = "o" if curve.markers or len(steps) < 3 else None
     if not curve.smooth or len(curve.values) < 20:

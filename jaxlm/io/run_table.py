@@ -1,0 +1,94 @@
+"""Finished runs as a table: N, D and loss from anyone's CSV or Parquet file."""
+
+import csv
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+
+ROLES = {"n": "parameters", "d": "tokens", "flops": "compute", "loss": "nats a token"}
+_TIMES = re.compile(r"^(?P<name>.+)\*(?P<factor>[0-9.]+(?:e[+-]?\d+)?)$", re.IGNORECASE)
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """``n=params,d=tokens,loss=eval loss`` -> role and column. Raises UserError for another role or a missing one."""
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        role, equals, column = part.partition("=")
+        role, column = role.strip().lower(), column.strip()
+        if not equals or not column or role not in ROLES:
+            roles = ", ".join(f"{name} ({what})" for name, what in ROLES.items())
+            raise UserError(f"--columns {part!r} is no ROLE=COLUMN: roles are {roles}")
+        if role in columns:
+            raise UserError(f"--columns names {role} twice: {columns[role]!r} and {column!r}")
+        columns[role] = column
+    if "loss" not in columns:
+        raise UserError("--columns has no loss=COLUMN")
+    if len({"n", "d", "flops"} & set(columns)) < 2:
+        raise UserError("--columns needs two of n=COLUMN, d=COLUMN and flops=COLUMN (C = 6 N D gives the third)")
+    return columns
+
+
+def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Arrays ``n``, ``d``, ``flops`` and ``loss``, a run each; what is not named follows from C = 6ND.
+
+    A column may be followed by ``*FACTOR`` where it counts something else: ``flops=gflops*1e9``. Raises UserError with
+    line and column for what is no number.
+    """
+    table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    runs = {role: _numbers(path, table, column) for role, column in columns.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if "flops" not in runs:
+            runs["flops"] = 6 * runs["n"] * runs["d"]
+        elif "d" not in runs:
+            runs["d"] = runs["flops"] / (6 * runs["n"])
+        elif "n" not in runs:
+            runs["n"] = runs["flops"] / (6 * runs["d"])
+    return runs
+
+
+def _numbers(path: Path, table: Mapping[str, list[str]], column: str) -> np.ndarray:
+    factor = 1.0
+    times = _TIMES.match(column)
+    if column not in table and times is not None:
+        column, factor = times["name"], float(times["factor"])
+    if column not in table:
+        raise UserError(f"{path} has no column {column!r}: there are {', '.join(map(repr, table))}")
+    values = []
+    for line, text in enumerate(table[column], start=2):
+        try:
+            values.append(float(text) * factor)
+        except (TypeError, ValueError):
+            raise UserError(f"{path} line {line}: {column} is {text!r}, which is no number") from None
+    return np.array(values, np.float64)
+
+
+def _csv(path: Path) -> dict[str, list[str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV: {error}") from error
+    if len(rows) < 2:
+        raise UserError(f"{path} has {len(rows)} lines: a line of names and one a run are needed")
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) != len(rows[0]):
+            raise UserError(f"{path} line {line} has {len(row)} fields, and the line of names {len(rows[0])}")
+    return {name.strip(): list(values) for name, values in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
+
+
+def _parquet(path: Path) -> dict[str, list[str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pydict()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} is no Parquet file: {error}") from error

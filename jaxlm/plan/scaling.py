@@ -1,0 +1,122 @@
+"""What to spend compute on, by each law: sizes, tokens, the loss to expect, the bill."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.scaling import embeddings, inference, kaplan, repeated
+from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, ChinchillaFit, allocate, flops_for
+from jaxlm.scaling.fitting import interval
+from jaxlm.scaling.published import APPROACH_1, APPROACH_2, HOFFMANN, HOFFMANN_UNROUNDED, besiroglu
+
+Ends = tuple[float, float] | None
+
+
+class Row(NamedTuple):
+    """One law's answer. Intervals are 95 %, None where nothing is known of it."""
+
+    law: str
+    embeddings: bool
+    """Whether its N counts them."""
+    num_params: float
+    num_params_interval: Ends
+    num_tokens: float
+    num_tokens_interval: Ends
+    loss: float | None
+    loss_interval: Ends
+    doubling: float | None
+    """What the loss falls by where the budget is doubled, nats."""
+    flops: float
+
+    @property
+    def tokens_per_param(self) -> float:
+        return self.num_tokens / self.num_params
+
+
+def laws_at(flops: float, own: ChinchillaFit | None = None) -> list[Row]:
+    """The best N and D at C = 6ND by each law: one's own first, where there is one, then those published."""
+    if not (np.isfinite(flops) and flops > 1e6):
+        raise UserError(f"flops={flops:g} is no budget: give FLOPs, as in 5.76e23")
+    rows = [] if own is None else [_fitted("your runs", own, flops)]
+    rows.append(_fitted("Chinchilla, fitted again (Besiroglu 2024)", besiroglu(), flops))
+    for name, law in (("Chinchilla 1: envelope", APPROACH_1), ("Chinchilla 2: IsoFLOP", APPROACH_2)):
+        (n, d), (ends_n, ends_d) = law.at(flops), law.ends(flops)
+        exact = flops == law.flops
+        rows.append(Row(name, True, n, None if exact else ends_n, d, None if exact else ends_d, *[None] * 3, flops))
+    for name, constants in (("rounded", HOFFMANN), ("unrounded", HOFFMANN_UNROUNDED)):
+        best, twice = allocate(constants, flops), allocate(constants, 2 * flops)
+        name = f"Chinchilla 3: parametric, {name}"
+        loss = float(best.loss)
+        rows.append(
+            Row(name, True, float(best.num_params), None, float(best.num_tokens), None, loss, None,
+                loss - float(twice.loss), flops)
+        )  # fmt: skip
+    n, d = float(kaplan.optimal_params(flops)), float(flops / FLOPS_PER_PARAM_TOKEN / kaplan.optimal_params(flops))
+    loss = float(kaplan.loss_of_compute(flops))
+    gain = loss - float(kaplan.loss_of_compute(2 * flops))
+    rows.append(Row("Kaplan (2020)", False, n, None, d, None, loss, None, gain, flops))
+    return rows
+
+
+def _fitted(name: str, fit: ChinchillaFit, flops: float) -> Row:
+    best, ends = fit.optimal(flops), fit.optimal_intervals(flops)
+    gain = best.loss - fit.optimal(2 * flops).loss
+    return Row(
+        name, fit.embeddings, best.num_params, ends.num_params, best.num_tokens, ends.num_tokens, best.loss, ends.loss,
+        gain, flops,
+    )  # fmt: skip
+
+
+def flops_for_loss(loss: float, own: ChinchillaFit | None = None) -> tuple[float, Ends]:
+    """Compute that reaches a loss, with its interval, by one's own law or Besiroglu's.
+
+    An end is infinite where the loss may be below what any budget reaches. Raises UserError where it surely is.
+    """
+    fit = besiroglu() if own is None else own
+    try:
+        flops = fit.flops_for(loss)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    low, high = interval(np.minimum(flops_for(fit.draws, loss), 1e300))
+    return flops, (low, high if high < 1e299 else float("inf"))
+
+
+def serving(flops: float, served_tokens: float, own: ChinchillaFit | None = None) -> dict[str, Any]:
+    """The same loss as the training-optimal model's with the least training and use together, and the best loss where
+    both must fit into the budget (Sardana et al. 2023)."""
+    fit = besiroglu() if own is None else own
+    best = fit.optimal(flops)
+    same = inference.for_loss(fit.constants, best.loss, served_tokens)
+    within = inference.for_budget(fit.constants, flops, served_tokens)
+    plain = flops + inference.FLOPS_PER_SERVED_TOKEN * best.num_params * served_tokens
+    return {
+        "served_tokens": served_tokens,
+        "same_loss": same._asdict(),
+        "saved": 1 - (same.training_flops + same.inference_flops) / plain,
+        "within_budget": within._asdict(),
+    }
+
+
+def overtraining(flops: float, ratios: Sequence[float], own: ChinchillaFit | None = None) -> list[dict[str, float]]:
+    """Loss at C where a token count a parameter is given (Gadre et al. 2024)."""
+    fit = besiroglu() if own is None else own
+    rows = []
+    for ratio in ratios:
+        n, d, loss = inference.overtrained(fit.constants, flops, ratio)
+        rows.append({"tokens_per_param": ratio, "num_params": n, "num_tokens": d, "loss": loss})
+    return rows
+
+
+def with_unique_tokens(flops: float, unique_tokens: float) -> dict[str, float]:
+    """N, epochs and loss where only so much text is there (Muennighoff et al. 2023, their constants)."""
+    n, epochs, loss = repeated.best_epochs(flops, unique_tokens)
+    return {"unique_tokens": unique_tokens, "num_params": n, "epochs": epochs, "loss": loss}
+
+
+def kaplan_explained() -> dict[str, Any]:
+    """Kaplan's exponent out of Chinchilla's laws, by leaving out embeddings in small models."""
+    laws = {"Hoffmann 3, rounded": HOFFMANN, "Besiroglu": besiroglu().constants}
+    found = {name: embeddings.exponents(constants)._asdict() for name, constants in laws.items()}
+    return {"kaplan": embeddings.KAPLAN_EXPONENT, **found}

@@ -1,0 +1,183 @@
+"""``python -m tools.plan scaling --flops C``: what to spend a budget on, or what a wanted loss costs, by each law.
+
+A table goes to stderr, one JSON object to stdout. See docs/scaling.md.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.page import text_table
+from jaxlm.io.plots import Curve, draw_curves
+from jaxlm.io.run_dir import write_text
+from jaxlm.io.scaling_report import count_of, number
+from jaxlm.plan.scaling import (
+    Row,
+    flops_for_loss,
+    kaplan_explained,
+    laws_at,
+    overtraining,
+    serving,
+    with_unique_tokens,
+)
+from jaxlm.plan.topology import CHIPS
+from jaxlm.run.generate import Parser
+from jaxlm.scaling.chinchilla import ChinchillaFit
+from jaxlm.scaling.fitting import fit_from_json
+
+PROG = "python -m tools.plan scaling"
+DAY = 86400.0
+COLUMNS = ("law", "N", "95 %", "D", "95 %", "D / N", "loss", "95 %", "twice C buys")
+RATIOS = (20.0, 100.0, 500.0)
+
+
+def main(argv: list[str]) -> int:
+    """``--flops C``, or ``--chip KIND --chips N --days D``, or ``--loss L``."""
+    options = _parser().parse_args(argv)
+    own = None if options.fit is None else read_fit(options.fit)
+    flops, cost_interval = _budget(options, own)
+    rows = laws_at(flops, own)
+    figures: dict[str, Any] = {"flops": flops}
+    if options.loss is not None:
+        figures |= {"loss": options.loss, "flops_interval": cost_interval}
+    figures["laws"] = [{**row._asdict(), "tokens_per_param": row.tokens_per_param} for row in rows]
+    figures["over_training"] = overtraining(flops, RATIOS, own)
+    if options.inference_tokens is not None:
+        figures["inference"] = serving(flops, options.inference_tokens, own)
+    if options.unique_tokens is not None:
+        figures["repeated"] = with_unique_tokens(flops, options.unique_tokens)
+    figures["kaplan_exponent"] = kaplan_explained()
+    print(plan_text(figures, rows), file=sys.stderr)
+    if options.picture is not None:
+        write_text(options.picture, draw_plan(flops, own))
+        print(f"wrote {options.picture}", file=sys.stderr)
+    print(json.dumps(figures))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog=PROG, description="what to spend compute on, by each scaling law")
+    parser.add_argument("--flops", type=float, metavar="C", help="training compute, C = 6 N D")
+    parser.add_argument("--chip", default="v5p", help=f"with --chips and --days: {', '.join(CHIPS)}; default %(default)s")
+    parser.add_argument("--chips", type=int, metavar="N")
+    parser.add_argument("--days", type=float, metavar="D")
+    parser.add_argument("--mfu", type=float, default=0.4, help="share of the chips' peak that is reached; %(default)s")
+    parser.add_argument("--loss", type=float, metavar="L", help="the loss that is wanted, nats a token: what it costs")
+    parser.add_argument("--inference-tokens", type=float, metavar="T", help="tokens that the model will read and write")
+    parser.add_argument("--unique-tokens", type=float, metavar="U", help="text there is, to be read again past that")
+    parser.add_argument("--fit", type=Path, metavar="FILE", help="fit.json of experiments.scaling fit --out")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write best N by compute as .svg")
+    return parser
+
+
+def read_fit(path: Path) -> ChinchillaFit:
+    """The law of one's own runs. Raises UserError for a file that holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        fit = fit_from_json(ChinchillaFit, found["fit"])
+    except OSError as error:
+        raise UserError(f"--fit {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--fit {path}: {error}: give the fit.json that experiments.scaling fit --out wrote") from error
+    assert isinstance(fit, ChinchillaFit)
+    return fit
+
+
+def _budget(options: Any, own: ChinchillaFit | None) -> tuple[float, tuple[float, float] | None]:
+    machine = options.chips is not None or options.days is not None
+    if (options.flops is not None) + machine + (options.loss is not None) != 1:
+        raise UserError(f"give one of --flops C, --chips N with --days D, and --loss L: {PROG} --flops 5.76e23")
+    for name in ("flops", "chips", "days", "mfu", "loss", "inference_tokens", "unique_tokens"):
+        value = getattr(options, name)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(f"--{name.replace('_', '-')} {value:g} must be above 0")
+    if options.loss is not None:
+        return flops_for_loss(options.loss, own)
+    if options.flops is not None:
+        return options.flops, None
+    if options.chips is None or options.days is None:
+        raise UserError("--chips and --days go together: give both")
+    if options.chip not in CHIPS:
+        raise UserError(f"--chip {options.chip!r} is not known: there are {', '.join(CHIPS)}")
+    if options.mfu > 1:
+        raise UserError(f"--mfu {options.mfu:g} is a share of the peak: at most 1")
+    return CHIPS[options.chip].peak_flops * options.mfu * options.chips * options.days * DAY, None
+
+
+def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
+    """What a person reads."""
+    lines = []
+    if "loss" in figures:
+        low, high = figures["flops_interval"]
+        lines.append(f"loss {figures['loss']:g} takes {figures['flops']:.3g} FLOPs (95 %: {low:.3g} to {high:.3g})")
+    lines.append(f"C = 6 N D = {figures['flops']:.4g} FLOPs; {count_of(True)} but for Kaplan's: {count_of(False)}")
+    lines.append(text_table(COLUMNS, map(_cells, rows)))
+    for one in figures["over_training"]:
+        lines.append(
+            f"  at {one['tokens_per_param']:g} tokens a parameter: N {number(one['num_params'])}, "
+            f"D {number(one['num_tokens'])}, loss {one['loss']:.4f}"
+        )
+    if "inference" in figures:
+        one = figures["inference"]
+        same, within = one["same_loss"], one["within_budget"]
+        lines.append(
+            f"  {number(one['served_tokens'])} tokens served: the same loss with N {number(same['num_params'])}, "
+            f"D {number(same['num_tokens'])} costs {100 * one['saved']:.1f} % less in all; all within C: "
+            f"N {number(within['num_params'])}, D {number(within['num_tokens'])}, loss {within['loss']:.4f}"
+        )
+    if "repeated" in figures:
+        one = figures["repeated"]
+        lines.append(
+            f"  {number(one['unique_tokens'])} unique tokens: N {number(one['num_params'])}, {one['epochs']:.3g} epochs, "
+            f"loss {one['loss']:.4f} on C4 (Muennighoff 2023)"
+        )
+    explained = figures["kaplan_exponent"]
+    said = ", ".join(
+        f"{name} {one['total']:.2f} becomes {one['non_embedding']:.2f}"
+        for name, one in explained.items()
+        if isinstance(one, dict)
+    )
+    lines.append(f"  exponent of the best N: {said} without embeddings at Kaplan's sizes; he found {explained['kaplan']}")
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    def ends(pair: tuple[float, float] | None) -> str:
+        return "-" if pair is None else f"{number(pair[0])} to {number(pair[1])}"
+
+    loss_ends = "-" if row.loss_interval is None else "{:.3f} to {:.3f}".format(*row.loss_interval)
+    return [
+        row.law,
+        number(row.num_params),
+        ends(row.num_params_interval),
+        number(row.num_tokens),
+        ends(row.num_tokens_interval),
+        f"{row.tokens_per_param:.3g}",
+        "-" if row.loss is None else f"{row.loss:.4f}",
+        loss_ends,
+        "-" if row.doubling is None else f"{row.doubling:.4f}",
+    ]
+
+
+def draw_plan(flops: float, own: ChinchillaFit | None = None) -> str:
+    """Best N by compute, by each law, a thousandfold about the budget: an ``<svg>`` text."""
+    budgets = np.geomspace(flops / 1e3, flops * 1e3, 31)
+    tables = [laws_at(c, own) for c in budgets]
+    curves = []
+    for place, row in enumerate(tables[0]):
+        if row.law.endswith("unrounded"):
+            continue
+        column = [table[place] for table in tables]
+        n = np.array([one.num_params for one in column])
+        ends = np.array([one.num_params_interval or (one.num_params,) * 2 for one in column])
+        curves.append(Curve(row.law, budgets, n, band=(ends[:, 0], ends[:, 1])))
+    curves.append(Curve("_budget", np.full(2, flops), np.array([1e9, 1e12]), colour=5))
+    return draw_curves(
+        "best N by compute; grey: the budget", curves, x_label="compute C, FLOPs", log_x=True, log_y=True,
+        powers_of_ten=True,
+    )  # fmt: skip

@@ -1,0 +1,180 @@
+"""``python -m experiments.scaling fit --csv FILE --columns n=..,d=..,loss=..``: scaling laws fitted to finished runs.
+``python -m experiments.scaling recover``: whether the intervals hold what they say, on runs made from known constants.
+
+Tables go to stderr; the last line on stdout is one JSON object. See docs/scaling.md.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.run_dir import write_json
+from jaxlm.io.run_table import parse_columns, read_runs
+from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
+from jaxlm.run.generate import Parser
+from jaxlm.scaling.chinchilla import ChinchillaFit, allocate, fit_chinchilla
+from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
+from jaxlm.scaling.fitting import Fit, fit_form
+from jaxlm.scaling.kaplan import fit_kaplan
+from jaxlm.scaling.profile import profile_intervals
+
+PROG = "python -m experiments.scaling"
+AHEAD = (10.0, 100.0)
+"""Times the most compute of a run, at which laws are compared."""
+
+
+def main(argv: list[str]) -> int:
+    """``fit ...`` or ``recover ...``; each has its own ``--help``."""
+    if argv[:1] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    if not argv or argv[0] not in COMMANDS:
+        given = f"unknown command {argv[0]!r}" if argv else "no command given"
+        raise UserError(f"{given}: there are {', '.join(COMMANDS)}")
+    try:
+        return COMMANDS[argv[0]](argv[1:])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def fit_main(argv: list[str]) -> int:
+    """Fits Chinchilla's law and Kaplan's, and says what the runs can tell."""
+    options = _fit_parser().parse_args(argv)
+    if options.resamples < 100:
+        raise UserError(f"--resamples {options.resamples} is too few for intervals: use at least 100")
+    runs = read_runs(options.csv, parse_columns(options.columns))
+    runs = _without_highest(runs, options.drop_highest)
+    embeddings = options.params == "total"
+    table = (runs["n"], runs["d"], runs["loss"])
+    how: dict[str, Any] = {
+        "delta": None if options.least_squares else options.delta,
+        "scale": options.scale,
+        "resamples": options.resamples,
+        "seed": options.seed,
+        "embeddings": embeddings,
+    }
+    first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
+    fits: list[Fit] = [first]
+    if not options.equal_exponents:
+        fits += [fit_kaplan(*table, **how), fit_chinchilla(*table, equal_exponents=True, **how)]
+    intervals = {fit.form.name: fit.intervals for fit in fits}
+    if options.least_squares:
+        inputs = {"N": runs["n"], "D": runs["d"]}
+        for fit in fits:
+            if isinstance(fit, ChinchillaFit):
+                intervals[fit.form.name] = profile_intervals(fit.form, fit.theta_p, inputs, runs["loss"])
+    held_out = {fit.form.name: _held_out(fit, table, how) for fit in fits}
+    ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
+    verdicts = [tell_apart(first, other, ahead) for other in fits[1:]]
+    sentences = [one.sentence() for one in verdicts] + [_sentence(name, one) for name, one in held_out.items() if one]
+
+    print(f"{len(runs['loss'])} runs, {count_of(embeddings)}; loss in nats a token", file=sys.stderr)
+    print(constants_table(fits, intervals), file=sys.stderr)
+    print("\n".join(sentences), file=sys.stderr)
+    figures = {
+        "num_runs": len(runs["loss"]),
+        "params": options.params,
+        **first.constants,
+        "exponent": first.exponent,
+        "exponent_interval": first.exponent_interval,
+        "laws": {
+            fit.form.name: {
+                "constants": fit.constants,
+                "standard_errors": fit.standard_errors,
+                "intervals": intervals[fit.form.name],
+                "interval_kind": "profile" if options.least_squares and isinstance(fit, ChinchillaFit) else "bootstrap",
+                "mean_error": float(np.abs(np.expm1(fit.residual_n)).mean()),
+                "leave_largest_out": None if (one := held_out[fit.form.name]) is None else one._asdict(),
+                "converged": fit.converged,
+            }
+            for fit in fits
+        },
+        "verdicts": [
+            {"laws": [one.first, one.second], "better": one.better, "z": one.z, "apart": one.apart_at}
+            for one in verdicts
+        ],
+    }
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / "fit.json", {**figures, "fit": first.as_json()})
+        write_scaling_report(options.out / "report.html", options.csv.stem, fits, runs, intervals, sentences)
+        print(f"wrote {options.out / 'fit.json'} and report.html", file=sys.stderr)
+    print(json.dumps(figures))
+    return 0
+
+
+def _fit_parser() -> Parser:
+    parser = Parser(prog=f"{PROG} fit", description="scaling laws of finished runs")
+    parser.add_argument("--csv", type=Path, required=True, metavar="FILE", help="a table of runs, CSV or .parquet")
+    parser.add_argument(
+        "--columns", required=True, metavar="n=..,d=..,loss=..",
+        help="which column is which: two of n, d and flops, and loss; COLUMN*1e9 multiplies",
+    )  # fmt: skip
+    parser.add_argument(
+        "--params", choices=("total", "non-embedding"), default="total", help="how N is counted; default %(default)s"
+    )
+    parser.add_argument("--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses")
+    parser.add_argument("--delta", type=float, default=1e-3, help="of Huber's function; default %(default)s")
+    parser.add_argument(
+        "--scale", choices=("fitted", "fixed"), default="fitted",
+        help="delta in units of the residuals' own scale, fitted too (Besiroglu et al.), or of log loss (Hoffmann et al.)",
+    )  # fmt: skip
+    parser.add_argument("--least-squares", action="store_true", help="in place of Huber's, with profile intervals")
+    parser.add_argument("--equal-exponents", action="store_true", help="alpha = beta: for few runs")
+    parser.add_argument("--resamples", type=int, default=4000, metavar="B", help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples; default %(default)s")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write fit.json (for tools.plan) and report.html there")
+    return parser
+
+
+def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    if count < 0 or count >= len(runs["loss"]):
+        raise UserError(f"--drop-highest {count} of {len(runs['loss'])} runs: give a number from 0 to less than that")
+    kept = np.sort(np.argsort(runs["loss"], kind="stable")[: len(runs["loss"]) - count])
+    return {name: values[kept] for name, values in runs.items()}
+
+
+def _held_out(fit: Fit, table: tuple[np.ndarray, ...], how: dict[str, Any]) -> HeldOut | None:
+    """The law of the smaller runs on the largest; None where too few are left for one."""
+    starts = np.concatenate([fit.theta_p[None], fit.draws_bp[:127]])
+
+    def again(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Fit:
+        again_how = {**how, "resamples": 1}
+        return fit_form(fit.form, {"N": n, "D": d}, loss, starts_sp=starts, kind=type(fit), **again_how)
+
+    try:
+        return leave_largest_out(again, *table)
+    except ValueError:
+        return None
+
+
+def _sentence(name: str, one: HeldOut) -> str:
+    return (
+        f"{name}: the {one.num_left_out} runs of most compute, predicted by the others (up to {one.largest_used:.3g} FLOPs): "
+        f"{100 * one.mean_error:.2f} % off on average, {100 * one.bias:+.2f} % with sign"
+    )
+
+
+def recover_main(argv: list[str]) -> int:
+    """Coverage of the intervals over many made-up sets of runs."""
+    from jaxlm.scaling.recovery import recover
+
+    parser = Parser(prog=f"{PROG} recover", description="whether 95 %% intervals cover 95 %% of the time")
+    parser.add_argument("--trials", type=int, default=2000, help="default %(default)s")
+    parser.add_argument("--noise", type=float, default=0.005, help="standard deviation of log loss; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    if options.trials < 1 or not options.noise > 0:
+        raise UserError(f"--trials {options.trials} and --noise {options.noise} must be above 0")
+    found = recover(options.trials, noise=options.noise, seed=options.seed)
+    for name, share in found.coverage.items():
+        print(f"  {name:<6} {100 * share:.2f} % of {found.num_trials} intervals hold it", file=sys.stderr)
+    print(json.dumps(found._asdict()))
+    return 0
+
+
+COMMANDS = {"fit": fit_main, "recover": recover_main}

@@ -1,0 +1,77 @@
+"""What a table of runs must have before a law is fitted to it: else one line says what is missing."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+_SAME = 0.01
+"""Sizes nearer than this, relatively, are one value."""
+_LARGEST_GAP = 1000.0
+"""Between neighbouring sizes: beyond it, two units are mixed."""
+_LEAST_SIZE = 1000.0
+"""No model has fewer parameters and no run fewer tokens: such a number counts millions or billions."""
+_LARGEST_LOSS = 20.0
+"""Nats a token: guessing among 485 million. A perplexity, or bits of a document."""
+
+
+def distinct(values: np.ndarray) -> int:
+    """How many values there are, those within a hundredth of each other counted once."""
+    logs = np.sort(np.log(values))
+    return int(1 + (np.diff(logs) > _SAME).sum())
+
+
+def check_runs(
+    sizes: Mapping[str, np.ndarray], loss_n: np.ndarray, *, num_constants: int, least: int = 3, spread: bool = True
+) -> None:
+    """Raises ValueError, with what is missing, for runs that no law can be read off.
+
+    Args:
+      sizes: what varies, by name: N, D, ... in single parameters and tokens.
+      loss_n: nats a token.
+      num_constants: of the law; one run more is needed.
+      least: values that each size must take.
+      spread: whether the sizes must vary apart from each other.
+    """
+    for name, values in {**sizes, "loss": loss_n}.items():
+        if values.ndim != 1 or len(values) != len(loss_n):
+            raise ValueError(f"{name} has shape {values.shape} and loss {loss_n.shape}: give one number of each a run")
+        if not np.isfinite(values).all():
+            at = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise ValueError(f"{name} of run {at} is {values[at]}: leave the run out or mend it")
+        if not (values > 0).all():
+            at = int(np.flatnonzero(values <= 0)[0])
+            why = "no irreducible loss lies below it" if name == "loss" else "it must be above 0"
+            raise ValueError(f"{name} of run {at} is {values[at]:g}: {why}")
+    if len(loss_n) < num_constants + 1:
+        raise ValueError(f"{len(loss_n)} runs: a law of {num_constants} constants needs at least {num_constants + 1}")
+    for name, values in sizes.items():
+        _check_units(name, values)
+    if loss_n.max() > _LARGEST_LOSS:
+        at = int(loss_n.argmax())
+        raise ValueError(
+            f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:g} nats a token: a perplexity? Take its logarithm"
+        )
+    table = np.stack([*sizes.values(), loss_n])
+    _, first, back = np.unique(table, axis=1, return_index=True, return_inverse=True)
+    if len(first) < len(loss_n):
+        second = next(i for i in range(len(loss_n)) if first[back[i]] != i)
+        raise ValueError(f"runs {first[back[second]]} and {second} are the same: leave one out, or it counts twice")
+    for name, values in sizes.items():
+        if distinct(values) < least:
+            raise ValueError(f"needs at least {least} values of {name}, and there are {distinct(values)}")
+    if spread and len(sizes) == 2:
+        (one, x), (other, y) = sizes.items()
+        if distinct(y / x) < 2:
+            raise ValueError(f"{other} / {one} is {np.median(y / x):.3g} in every run: needs runs where it differs")
+
+
+def _check_units(name: str, values: np.ndarray) -> None:
+    ordered = np.sort(values)
+    gaps = ordered[1:] / ordered[:-1]
+    if len(gaps) and gaps.max() > _LARGEST_GAP:
+        at = int(gaps.argmax())
+        raise ValueError(
+            f"{name} jumps from {ordered[at]:.4g} to {ordered[at + 1]:.4g}: mixed units? Give single parameters and tokens"
+        )
+    if name in ("N", "D") and ordered[0] < _LEAST_SIZE:
+        raise ValueError(f"{name}={ordered[0]:g} is below {_LEAST_SIZE:g}: give single parameters and tokens, no billions")

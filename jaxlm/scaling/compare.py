@@ -1,0 +1,92 @@
+"""Which of several laws the runs speak for, and whether they can tell at all."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN
+from jaxlm.scaling.fitting import Fit
+
+FitRuns = Callable[[np.ndarray, np.ndarray, np.ndarray], Fit]
+"""(N, D, loss) -> the law."""
+
+_BEYOND_CHANCE = 1.96
+
+
+class HeldOut(NamedTuple):
+    """The largest runs predicted from the smaller."""
+
+    num_left_out: int
+    mean_error: float
+    """Mean absolute relative error of their loss."""
+    bias: float
+    """Mean relative error, predicted less observed: above 0, the law is gloomy."""
+    largest_used: float
+    smallest_left_out: float
+    """Compute, FLOPs."""
+
+
+def leave_largest_out(fit_runs: FitRuns, num_params: Any, num_tokens: Any, loss: Any, share: float = 0.1) -> HeldOut:
+    """Error of the ``share`` of runs with the most compute (at least one), predicted by a law of all the others."""
+    n, d, loss_n = (np.asarray(x, np.float64) for x in (num_params, num_tokens, loss))
+    flops_n = FLOPS_PER_PARAM_TOKEN * n * d
+    order = np.argsort(flops_n, kind="stable")
+    cut = len(order) - max(math.ceil(share * len(order)), 1)
+    used, left = order[:cut], order[cut:]
+    error = fit_runs(n[used], d[used], loss_n[used]).predict(n[left], d[left]) / loss_n[left] - 1
+    return HeldOut(
+        len(left), float(np.abs(error).mean()), float(error.mean()), float(flops_n[used].max()),
+        float(flops_n[left].min()),
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Two laws of the same runs against each other."""
+
+    first: str
+    second: str
+    z: float
+    """Vuong's statistic (1989), with the correction of his eq. 5.9 for the number of constants: above 0, the first is
+    nearer to the runs."""
+    apart_at: float
+    """Largest relative difference of the two predictions at the sizes asked about; NaN where none were."""
+
+    @property
+    def better(self) -> str | None:
+        """The law that the runs speak for; None where they cannot tell."""
+        if not abs(self.z) > _BEYOND_CHANCE:
+            return None
+        return self.first if self.z > 0 else self.second
+
+    def sentence(self) -> str:
+        apart = "" if math.isnan(self.apart_at) else f"; ahead they differ by {100 * self.apart_at:.2g} % of the loss"
+        if self.better is None:
+            return f"these runs cannot tell {self.first} from {self.second} (z = {self.z:.1f}){apart}"
+        other = self.second if self.better == self.first else self.first
+        return f"these runs speak for {self.better} against {other} (z = {self.z:.1f}){apart}"
+
+
+def tell_apart(first: Fit, second: Fit, ahead: Sequence[Any] = ()) -> Verdict:
+    """Compares two laws fitted to the same runs by the log-likelihood of each run's residual, under absolute deviations.
+
+    ``ahead``: inputs at which their predictions are compared as well.
+    """
+    parts = []
+    for fit in (first, second):
+        apart_n = np.abs(fit.residual_n)
+        size = max(float(apart_n.mean()), 1e-300)
+        parts.append(-apart_n / size - math.log(2 * size))
+    more = first.form.num_constants - second.form.num_constants
+    num_runs = len(parts[0])
+    gain_n = parts[0] - parts[1] - 0.5 * more * math.log(num_runs) / num_runs
+    spread = float(gain_n.std())
+    z = float(gain_n.sum() / (math.sqrt(num_runs) * spread)) if spread > 0 else 0.0
+    apart = math.nan
+    if len(ahead):
+        one, other = np.asarray(first.predict(*ahead)), np.asarray(second.predict(*ahead))
+        apart = float(np.abs(one / other - 1).max())
+    return Verdict(first.form.name, second.form.name, z, apart)

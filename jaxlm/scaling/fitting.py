@@ -1,0 +1,216 @@
+"""Fitting a form: a grid of starts, then resamples from the best fit; what comes out knows its intervals."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxlm.scaling.checks import check_runs
+from jaxlm.scaling.forms import FORMS, Form
+from jaxlm.scaling.minimise import Objective, minimise
+
+Scale = Literal["fitted", "fixed"]
+Error = Literal["log", "loss"]
+LEVEL = 0.95
+_KEPT = 32
+"""Starts that are followed on where the scale is fitted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A law with its constants. Losses are in nats a token."""
+
+    form: Form
+    theta_p: np.ndarray
+    draws_bp: np.ndarray
+    """The constants of each resample."""
+    residual_n: np.ndarray
+    """log of the observed loss less that of the predicted."""
+    embeddings: bool
+    """Whether N counts embeddings."""
+    converged: float = 1.0
+    """Share of the resamples whose search ended at a minimum."""
+
+    @property
+    def constants(self) -> dict[str, float]:
+        read = self.form.read(self.theta_p)
+        return {name: float(read[name]) for name in self.form.names}
+
+    @property
+    def draws(self) -> dict[str, np.ndarray]:
+        """Each constant in every resample."""
+        return dict(self.form.read(self.draws_bp))
+
+    @property
+    def standard_errors(self) -> dict[str, float]:
+        """Standard deviation over resamples."""
+        return {name: float(np.std(self.draws[name])) for name in self.form.names}
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The middle 95 % of the resamples, of every constant."""
+        return {name: interval(self.draws[name]) for name in self.form.names}
+
+    def predict(self, *inputs: Any) -> Any:
+        """The loss at inputs in the order of ``form.inputs``: a float for numbers, else an array."""
+        loss = self.form.predict(self.theta_p, *(np.asarray(x, np.float64) for x in inputs))
+        return float(loss) if loss.ndim == 0 else loss
+
+    def predict_interval(self, *inputs: Any, level: float = LEVEL, new_run: bool = False) -> tuple[Any, Any]:
+        """The middle ``level`` of the resamples' predictions; with ``new_run`` that of one run's loss, which scatters
+        around the law as the runs that it was fitted to do."""
+        draws = self.form.predict(self.draws_bp, *(np.asarray(x, np.float64) for x in inputs))
+        if new_run:
+            index = np.random.default_rng(0).integers(len(self.residual_n), size=len(draws))
+            spread = np.sqrt(len(self.residual_n) / max(len(self.residual_n) - self.form.num_constants, 1))
+            draws = draws * np.exp(spread * self.residual_n[index]).reshape(-1, *[1] * (draws.ndim - 1))
+        return interval(draws, level)
+
+    def as_json(self, num_draws: int = 1000) -> dict[str, Any]:
+        """What `fit_from_json` reads back."""
+        return {
+            "form": self.form.name,
+            "theta": self.theta_p.tolist(),
+            "draws": np.round(self.draws_bp[:num_draws], 8).tolist(),
+            "residuals": np.round(self.residual_n, 8).tolist(),
+            "embeddings": self.embeddings,
+        }
+
+
+def fit_from_json(kind: type[Fit], values: Mapping[str, Any]) -> Fit:
+    """The fit that was written. Raises ValueError for what is none."""
+    try:
+        arrays = [np.asarray(values[key], np.float64) for key in ("theta", "draws", "residuals")]
+        return kind(FORMS[values["form"]], *arrays, bool(values["embeddings"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"this is no fit that experiments.scaling wrote: {error!r}") from None
+
+
+def interval(draws: np.ndarray, level: float = LEVEL) -> tuple[Any, Any]:
+    """The middle ``level`` along the first axis; floats where nothing else is left."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return (float(low), float(high)) if low.ndim == 0 else (low, high)
+
+
+@functools.cache
+def _objective(form: Form, error: Error) -> Objective:
+    def objective(theta: jax.Array, weight_n: jax.Array, shared: Any) -> jax.Array:
+        x_kn, log_loss_n, delta = shared
+        predicted_n = form.log_loss(theta, x_kn)
+        if error == "log":
+            apart_n = jnp.abs(predicted_n - log_loss_n)
+        else:
+            apart_n = jnp.abs(jnp.exp(predicted_n) - jnp.exp(log_loss_n))
+        # In units of delta, so that far residuals count as themselves; without delta, squares.
+        safe = jnp.where(delta > 0, delta, 1.0)
+        huber_n = jnp.where(apart_n <= safe, 0.5 * apart_n**2 / safe, apart_n - 0.5 * safe)
+        cost_n = jnp.where(delta > 0, huber_n, 0.5 * apart_n**2)
+        return (weight_n * cost_n).sum() / weight_n.sum()
+
+    return objective
+
+
+def fit_form(
+    form: Form,
+    inputs: Mapping[str, np.ndarray],
+    loss: np.ndarray,
+    *,
+    delta: float | None = 1e-3,
+    scale: Scale = "fitted",
+    error: Error = "log",
+    resamples: int = 1000,
+    seed: int = 0,
+    embeddings: bool = True,
+    kind: type[Fit] = Fit,
+    starts_sp: np.ndarray | None = None,
+    checked: bool = False,
+) -> Any:
+    """Fits a form to runs.
+
+    The error of a run is Huber's function of log loss, predicted less observed (Hoffmann et al. 2022, eq. 3).
+
+    Args:
+      form: the law.
+      inputs: what varies, in the order of ``form.inputs``.
+      loss: nats a token.
+      delta: where Huber's function turns from squares to absolute values; None = least squares throughout.
+      scale: "fixed": ``delta`` in units of log loss. "fitted": in units of the residuals' own scale, which is fitted
+        with the rest (the likelihood of Besiroglu et al. 2024). At 1e-3 that is least absolute deviations.
+      error: predicted less observed, in logarithms or in nats.
+      resamples: of the runs, with replacement, for intervals; each search begins at the best fit.
+      seed: of the resamples.
+      embeddings: whether N counts embeddings.
+      kind: the class of what comes out.
+      starts_sp: where to begin in place of the form's grid of starts.
+      checked: the runs were checked by the caller.
+
+    Raises:
+      ValueError: for runs that no law can be read off, with what is missing.
+    """
+    arrays = {name: np.asarray(values, np.float64) for name, values in inputs.items()}
+    loss_n = np.asarray(loss, np.float64)
+    if not checked:
+        check_runs(arrays, loss_n, num_constants=form.num_constants)
+    x_kn = np.log(np.stack([arrays[name] for name in form.inputs]))
+    mean_k = x_kn.mean(axis=1)
+    data = (x_kn - mean_k[:, None], np.log(loss_n))
+    objective, ones_n = _objective(form, error), np.ones((1, len(loss_n)))
+
+    starts_sp = form.starts() if starts_sp is None else starts_sp
+    found = minimise(objective, form.centred(starts_sp, mean_k), ones_n, (*data, _turn(delta)))
+    best_p = found.theta_bp[found.value_b.argmin()]
+    turn = _turn(delta)
+    if delta is not None and scale == "fitted" and error == "log":
+        order = found.value_b.argsort()[:_KEPT]
+        best_p, turn = _with_scale(form, found.theta_bp[order], data, delta)
+    if not np.isfinite(best_p).all():
+        raise ValueError(f"no start led to a fit of {form.equation}: look at the runs")
+    residual_n = data[1] - form_log_loss(form, best_p, data[0])
+
+    weights_bn = resample_weights(len(loss_n), resamples, seed)
+    drawn = minimise(objective, np.repeat(best_p[None], resamples, axis=0), weights_bn, (*data, turn))
+    return kind(
+        form,
+        form.centred(best_p, mean_k, -1.0),
+        form.centred(drawn.theta_bp, mean_k, -1.0),
+        residual_n,
+        embeddings,
+        float(drawn.converged_b.mean()) if resamples else 1.0,
+    )
+
+
+def form_log_loss(form: Form, theta_p: np.ndarray, x_kn: np.ndarray) -> np.ndarray:
+    """log loss at logarithms, without any centring."""
+    return np.log(form.predict(theta_p, *np.exp(x_kn)))
+
+
+def resample_weights(num_runs: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each run stands in each resample [b, n]."""
+    return np.random.default_rng(seed).multinomial(num_runs, np.full(num_runs, 1 / num_runs), size=resamples) * 1.0
+
+
+def _turn(delta: float | None) -> float:
+    return -1.0 if delta is None else float(delta)
+
+
+def _with_scale(form: Form, theta_bp: np.ndarray, data: tuple[np.ndarray, np.ndarray], delta: float):
+    """The fit with the scale fitted too, and a delta in log loss to resample with.
+
+    Where nearly all residuals are beyond the turn, the density's best scale is delta times their mean size, and the
+    turn in log loss delta times that. It is gone down to by factors of 10, as the last kinks stop a search from afar.
+    """
+    ones_n = np.ones((1, len(data[1])))
+    size = float(np.abs(data[1] - form_log_loss(form, theta_bp[0], data[0])).mean())
+    last = max(size * delta * delta, 1e-300)
+    turn = max(size, 1e-300) / 10
+    while True:
+        found = minimise(_objective(form, "log"), theta_bp, ones_n, (*data, turn))
+        theta_bp = found.theta_bp[found.value_b.argsort()]
+        if turn <= last * 1.0001:
+            # Far from the minimum of a resample its kinks cost time and change nothing against its error.
+            return theta_bp[0], max(size / 50, 1e-300)
+        turn = max(turn / 10, last)

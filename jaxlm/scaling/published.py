@@ -1,0 +1,74 @@
+"""Published laws, as their authors print them, for plans where there are no runs of one's own."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxlm.scaling.chinchilla import ChinchillaFit
+from jaxlm.scaling.forms import CHINCHILLA
+
+HOFFMANN = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}
+"""Hoffmann et al. (2022, eq. 10), rounded. Their approach 3; no intervals that others could confirm."""
+HOFFMANN_UNROUNDED = {
+    "E": float(np.exp(0.5267228)),
+    "A": float(np.exp(6.0073404)),
+    "B": float(np.exp(6.0179186)),
+    "alpha": 0.33917084,
+    "beta": 0.2849083,
+}
+"""The same with the digits in the source of their paper (Besiroglu et al. 2024)."""
+BESIROGLU = {"E": 1.81686, "A": 482.01, "B": 2085.43, "alpha": 0.34781, "beta": 0.36585}
+"""Besiroglu et al. (2024): the law fitted again to the runs of Hoffmann's figure 4; see `besiroglu`."""
+
+_MEAN = (6.1779493, 7.6427216, 0.5971128, 0.3478127, 0.3658536)
+"""log A, log B, log E, alpha, beta of our own fit to those runs, which is theirs to five figures."""
+_ROOT = (
+    (0.27, 0.0, 0.0, 0.0, 0.0),
+    (0.0, 0.43, 0.0, 0.0, 0.0),
+    (0.0, 0.0, 0.0146, 0.0, 0.0),
+    (0.0, 0.0, 0.0, 0.0154, 0.0),
+    (0.0, 0.0, 0.0, 0.0, 0.0206),
+)
+_NUM_DRAWS = 2000
+
+
+class Anchored(NamedTuple):
+    """A power law of the best size known by one point and its exponents: N = N_0 (C / C_0)^a, D likewise."""
+
+    num_params: float
+    num_tokens: float
+    flops: float
+    exponent_n: float
+    exponent_d: float
+    interval_n: tuple[float, float]
+    """Of the exponent (their 10th and 90th percentile)."""
+
+    def at(self, flops: float) -> tuple[float, float]:
+        times = flops / self.flops
+        return self.num_params * times**self.exponent_n, self.num_tokens * times**self.exponent_d
+
+    def ends(self, flops: float) -> tuple[tuple[float, float], tuple[float, float]]:
+        """N and D at the ends of the exponent's interval; a point at the anchor, whose own spread is not printed."""
+        times = flops / self.flops
+        n = sorted(self.num_params * times**e for e in self.interval_n)
+        product = flops / self.flops * self.num_params * self.num_tokens
+        return (n[0], n[1]), (product / n[1], product / n[0])
+
+
+GOPHER_FLOPS = 5.76e23
+APPROACH_1 = Anchored(67e9, 1.5e12, GOPHER_FLOPS, 0.50, 0.50, (0.488, 0.502))
+"""Hoffmann et al. (2022, tables 2 and 3): the envelope of training curves."""
+APPROACH_2 = Anchored(63e9, 1.4e12, GOPHER_FLOPS, 0.49, 0.51, (0.462, 0.534))
+"""Their IsoFLOP parabolas (table 2, figure 3)."""
+
+
+@functools.cache
+def besiroglu() -> ChinchillaFit:
+    """Besiroglu's law as a fit, with draws from the normal approximation of our bootstrap of the same runs.
+
+    A, B and E vary together with the exponents almost perfectly; the covariance keeps that.
+    """
+    noise = np.random.default_rng(0).standard_normal((_NUM_DRAWS, 5))
+    draws = np.asarray(_MEAN) + noise @ np.asarray(_ROOT).T
+    return ChinchillaFit(CHINCHILLA, np.asarray(_MEAN), draws, np.zeros(1), True)
