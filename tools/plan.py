@@ -3,7 +3,8 @@
 ``python -m tools.plan scaling --flops C``: what to spend compute on, by each scaling law, or what a wanted loss costs.
 ``python -m tools.plan calibrate [--compile]``: the memory model against the compiler, and its constants fitted again.
 
-A table goes to stderr, one JSON object to stdout. Exit codes: 0, 1 nothing fits, 2 bad input. See docs/plan.md, docs/scaling.md.
+A table goes to stderr, one JSON object to stdout. Exit codes: 0, 1 nothing fits, 2 bad input. See docs/plan.md
+and docs/scaling.md.
 """
 
 import argparse

@@ -44,7 +44,9 @@ def laws_at(flops: float, own: ChinchillaFit | None = None) -> list[Row]:
     for name, law in (("Chinchilla 1: envelope", APPROACH_1), ("Chinchilla 2: IsoFLOP", APPROACH_2)):
         (n, d), (ends_n, ends_d) = law.at(flops), law.ends(flops)
         exact = flops == law.flops
-        rows.append(Row(name, True, n, None if exact else ends_n, d, None if exact else ends_d, *[None] * 3, flops))
+        rows.append(
+            Row(name, True, n, None if exact else ends_n, d, None if exact else ends_d, None, None, None, flops)
+        )
     for name, constants in (("rounded", HOFFMANN), ("unrounded", HOFFMANN_UNROUNDED)):
         best, twice = allocate(constants, flops), allocate(constants, 2 * flops)
         name = f"Chinchilla 3: parametric, {name}"

@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog=PROG, description="what to spend compute on, by each scaling law")
     parser.add_argument("--flops", type=float, metavar="C", help="training compute, C = 6 N D")
-    parser.add_argument("--chip", default="v5p", help=f"with --chips and --days: {', '.join(CHIPS)}; default %(default)s")
+    parser.add_argument(
+        "--chip", default="v5p", help=f"with --chips and --days: {', '.join(CHIPS)}; default %(default)s"
+    )
     parser.add_argument("--chips", type=int, metavar="N")
     parser.add_argument("--days", type=float, metavar="D")
     parser.add_argument("--mfu", type=float, default=0.4, help="share of the chips' peak that is reached; %(default)s")
@@ -84,7 +86,6 @@ def read_fit(path: Path) -> ChinchillaFit:
         raise UserError(f"--fit {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--fit {path}: {error}: give the fit.json that experiments.scaling fit --out wrote") from error
-    assert isinstance(fit, ChinchillaFit)
     return fit
 
 
@@ -133,8 +134,8 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
     if "repeated" in figures:
         one = figures["repeated"]
         lines.append(
-            f"  {number(one['unique_tokens'])} unique tokens: N {number(one['num_params'])}, {one['epochs']:.3g} epochs, "
-            f"loss {one['loss']:.4f} on C4 (Muennighoff 2023)"
+            f"  {number(one['unique_tokens'])} unique tokens: N {number(one['num_params'])}, {one['epochs']:.3g} "
+            f"epochs, loss {one['loss']:.4f} on C4 (Muennighoff 2023)"
         )
     explained = figures["kaplan_exponent"]
     said = ", ".join(
@@ -142,7 +143,9 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
         for name, one in explained.items()
         if isinstance(one, dict)
     )
-    lines.append(f"  exponent of the best N: {said} without embeddings at Kaplan's sizes; he found {explained['kaplan']}")
+    lines.append(
+        f"  exponent of the best N: {said} without embeddings at Kaplan's sizes; he found {explained['kaplan']}"
+    )
     return "\n".join(lines)
 
 

@@ -67,7 +67,7 @@ def fit_main(argv: list[str]) -> int:
         for fit in fits:
             if isinstance(fit, ChinchillaFit):
                 intervals[fit.form.name] = profile_intervals(fit.form, fit.theta_p, inputs, runs["loss"])
-    held_out = {fit.form.name: _held_out(fit, table, how) for fit in fits}
+    held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
     ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
     verdicts = [tell_apart(first, other, ahead) for other in fits[1:]]
     sentences = [one.sentence() for one in verdicts] + [_sentence(name, one) for name, one in held_out.items() if one]
@@ -121,7 +121,7 @@ def _fit_parser() -> Parser:
     parser.add_argument("--delta", type=float, default=1e-3, help="of Huber's function; default %(default)s")
     parser.add_argument(
         "--scale", choices=("fitted", "fixed"), default="fitted",
-        help="delta in units of the residuals' own scale, fitted too (Besiroglu et al.), or of log loss (Hoffmann et al.)",
+        help="delta in units of the residuals' own scale, fitted too (Besiroglu), or of log loss (Hoffmann)",
     )  # fmt: skip
     parser.add_argument("--least-squares", action="store_true", help="in place of Huber's, with profile intervals")
     parser.add_argument("--equal-exponents", action="store_true", help="alpha = beta: for few runs")
@@ -138,24 +138,24 @@ def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.nd
     return {name: values[kept] for name, values in runs.items()}
 
 
-def _held_out(fit: Fit, table: tuple[np.ndarray, ...], how: dict[str, Any]) -> HeldOut | None:
+def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: dict[str, Any]) -> HeldOut | None:
     """The law of the smaller runs on the largest; None where too few are left for one."""
     starts = np.concatenate([fit.theta_p[None], fit.draws_bp[:127]])
 
     def again(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Fit:
-        again_how = {**how, "resamples": 1}
+        again_how = {**how, "resamples": 0}
         return fit_form(fit.form, {"N": n, "D": d}, loss, starts_sp=starts, kind=type(fit), **again_how)
 
     try:
-        return leave_largest_out(again, *table)
+        return leave_largest_out(again, *table, flops=flops)
     except ValueError:
         return None
 
 
 def _sentence(name: str, one: HeldOut) -> str:
     return (
-        f"{name}: the {one.num_left_out} runs of most compute, predicted by the others (up to {one.largest_used:.3g} FLOPs): "
-        f"{100 * one.mean_error:.2f} % off on average, {100 * one.bias:+.2f} % with sign"
+        f"{name}: the {one.num_left_out} runs of most compute, predicted by the others (up to {one.largest_used:.3g} "
+        f"FLOPs): {100 * one.mean_error:.2f} % off on average, {100 * one.bias:+.2f} % with sign"
     )
 
 
@@ -165,7 +165,9 @@ def recover_main(argv: list[str]) -> int:
 
     parser = Parser(prog=f"{PROG} recover", description="whether 95 %% intervals cover 95 %% of the time")
     parser.add_argument("--trials", type=int, default=2000, help="default %(default)s")
-    parser.add_argument("--noise", type=float, default=0.005, help="standard deviation of log loss; default %(default)s")
+    parser.add_argument(
+        "--noise", type=float, default=0.005, help="standard deviation of log loss; default %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     if options.trials < 1 or not options.noise > 0:

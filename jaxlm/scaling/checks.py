@@ -49,7 +49,7 @@ def check_runs(
     if loss_n.max() > _LARGEST_LOSS:
         at = int(loss_n.argmax())
         raise ValueError(
-            f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:g} nats a token: a perplexity? Take its logarithm"
+            f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:g} nats a token: a perplexity? Take its log"
         )
     table = np.stack([*sizes.values(), loss_n])
     _, first, back = np.unique(table, axis=1, return_index=True, return_inverse=True)
@@ -71,7 +71,10 @@ def _check_units(name: str, values: np.ndarray) -> None:
     if len(gaps) and gaps.max() > _LARGEST_GAP:
         at = int(gaps.argmax())
         raise ValueError(
-            f"{name} jumps from {ordered[at]:.4g} to {ordered[at + 1]:.4g}: mixed units? Give single parameters and tokens"
+            f"{name} jumps from {ordered[at]:.4g} to {ordered[at + 1]:.4g}: mixed units? Give single parameters and "
+            "tokens"
         )
     if name in ("N", "D") and ordered[0] < _LEAST_SIZE:
-        raise ValueError(f"{name}={ordered[0]:g} is below {_LEAST_SIZE:g}: give single parameters and tokens, no billions")
+        raise ValueError(
+            f"{name}={ordered[0]:g} is below {_LEAST_SIZE:g}: give single parameters and tokens, no billions"
+        )

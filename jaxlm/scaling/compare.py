@@ -29,12 +29,21 @@ class HeldOut(NamedTuple):
     """Compute, FLOPs."""
 
 
-def leave_largest_out(fit_runs: FitRuns, num_params: Any, num_tokens: Any, loss: Any, share: float = 0.1) -> HeldOut:
-    """Error of the ``share`` of runs with the most compute (at least one), predicted by a law of all the others."""
+def leave_largest_out(
+    fit_runs: FitRuns, num_params: Any, num_tokens: Any, loss: Any, *, flops: Any = None, share: float = 0.1
+) -> HeldOut:
+    """Error of the runs with the most compute, predicted by a law of all the others.
+
+    At least ``share`` of the runs (and one) are left out, at most 2.5 times that: the cut is where compute jumps most
+    there, so that a budget is left out whole. ``flops``: of each run; 6ND unless given.
+    """
     n, d, loss_n = (np.asarray(x, np.float64) for x in (num_params, num_tokens, loss))
-    flops_n = FLOPS_PER_PARAM_TOKEN * n * d
+    flops_n = FLOPS_PER_PARAM_TOKEN * n * d if flops is None else np.asarray(flops, np.float64)
     order = np.argsort(flops_n, kind="stable")
-    cut = len(order) - max(math.ceil(share * len(order)), 1)
+    last = len(order) - max(math.ceil(share * len(order)), 1)
+    first = max(len(order) - max(math.ceil(2.5 * share * len(order)), 1), 1)
+    jumps = np.diff(np.log(flops_n[order]))[first - 1 : last]
+    cut = first + int(jumps.argmax())
     used, left = order[:cut], order[cut:]
     error = fit_runs(n[used], d[used], loss_n[used]).predict(n[left], d[left]) / loss_n[left] - 1
     return HeldOut(
@@ -71,7 +80,7 @@ class Verdict:
 
 
 def tell_apart(first: Fit, second: Fit, ahead: Sequence[Any] = ()) -> Verdict:
-    """Compares two laws fitted to the same runs by the log-likelihood of each run's residual, under absolute deviations.
+    """Compares two laws of the same runs by the log-likelihood of each run's residual, under absolute deviations.
 
     ``ahead``: inputs at which their predictions are compared as well.
     """

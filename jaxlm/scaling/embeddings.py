@@ -1,7 +1,7 @@
 """Counting parameters with or without embeddings: why Kaplan et al. and Hoffmann et al. disagree.
 
-Kaplan's N and C leave embeddings out, and their models were small, where embeddings are most of the parameters. Pearce and
-Song (2024) put Chinchilla's law in Kaplan's terms: the exponent of the best N rises from near 0.5 to near Kaplan's 0.73.
+Kaplan's N and C leave embeddings out, and their models were small, where embeddings are most of the parameters. Pearce
+and Song (2024) put Chinchilla's law in Kaplan's terms: the exponent of the best N rises from near 0.5 to near 0.73.
 """
 
 from collections.abc import Mapping

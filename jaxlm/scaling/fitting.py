@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,12 @@ import numpy as np
 
 from jaxlm.scaling.checks import check_runs
 from jaxlm.scaling.forms import FORMS, Form
-from jaxlm.scaling.minimise import Objective, minimise
+from jaxlm.scaling.minimise import Minima, Objective, minimise
 
 Scale = Literal["fitted", "fixed"]
 Error = Literal["log", "loss"]
 LEVEL = 0.95
+_POINTS = 64
 _KEPT = 32
 """Starts that are followed on where the scale is fitted."""
 
@@ -81,11 +82,14 @@ class Fit:
         }
 
 
-def fit_from_json(kind: type[Fit], values: Mapping[str, Any]) -> Fit:
+AnyFit = TypeVar("AnyFit", bound=Fit)
+
+
+def fit_from_json(kind: type[AnyFit], values: Mapping[str, Any]) -> AnyFit:
     """The fit that was written. Raises ValueError for what is none."""
     try:
-        arrays = [np.asarray(values[key], np.float64) for key in ("theta", "draws", "residuals")]
-        return kind(FORMS[values["form"]], *arrays, bool(values["embeddings"]))
+        theta, draws, residuals = (np.asarray(values[key], np.float64) for key in ("theta", "draws", "residuals"))
+        return kind(FORMS[values["form"]], theta, draws, residuals, bool(values["embeddings"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"this is no fit that experiments.scaling wrote: {error!r}") from None
 
@@ -141,7 +145,7 @@ def fit_form(
       scale: "fixed": ``delta`` in units of log loss. "fitted": in units of the residuals' own scale, which is fitted
         with the rest (the likelihood of Besiroglu et al. 2024). At 1e-3 that is least absolute deviations.
       error: predicted less observed, in logarithms or in nats.
-      resamples: of the runs, with replacement, for intervals; each search begins at the best fit.
+      resamples: of the runs, with replacement, for intervals; each search begins at the best fit. 0: no intervals.
       seed: of the resamples.
       embeddings: whether N counts embeddings.
       kind: the class of what comes out.
@@ -160,27 +164,36 @@ def fit_form(
     data = (x_kn - mean_k[:, None], np.log(loss_n))
     objective, ones_n = _objective(form, error), np.ones((1, len(loss_n)))
 
+    def search(starts_bp: np.ndarray, weights_bn: np.ndarray, turn: float) -> Minima:
+        # Points of weight 0 make the number of points one of few, and so the programs that are compiled.
+        spare = -len(loss_n) % _POINTS
+        padded = [np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, spare)]) for x in (weights_bn, *data)]
+        return minimise(objective, starts_bp, padded[0], (*padded[1:], turn))
+
     starts_sp = form.starts() if starts_sp is None else starts_sp
-    found = minimise(objective, form.centred(starts_sp, mean_k), ones_n, (*data, _turn(delta)))
+    found = search(form.centred(starts_sp, mean_k), ones_n, _turn(delta))
     best_p = found.theta_bp[found.value_b.argmin()]
     turn = _turn(delta)
     if delta is not None and scale == "fitted" and error == "log":
         order = found.value_b.argsort()[:_KEPT]
-        best_p, turn = _with_scale(form, found.theta_bp[order], data, delta)
+        first_n = data[1] - form_log_loss(form, best_p, data[0])
+        best_p, turn = _with_scale(
+            lambda starts, turn: search(starts, ones_n, turn),
+            found.theta_bp[order],
+            float(np.abs(first_n).mean()),
+            delta,
+        )
     if not np.isfinite(best_p).all():
         raise ValueError(f"no start led to a fit of {form.equation}: look at the runs")
     residual_n = data[1] - form_log_loss(form, best_p, data[0])
 
-    weights_bn = resample_weights(len(loss_n), resamples, seed)
-    drawn = minimise(objective, np.repeat(best_p[None], resamples, axis=0), weights_bn, (*data, turn))
-    return kind(
-        form,
-        form.centred(best_p, mean_k, -1.0),
-        form.centred(drawn.theta_bp, mean_k, -1.0),
-        residual_n,
-        embeddings,
-        float(drawn.converged_b.mean()) if resamples else 1.0,
-    )
+    draws_bp, converged = best_p[None], 1.0
+    if resamples:
+        weights_bn = resample_weights(len(loss_n), resamples, seed)
+        drawn = search(np.repeat(best_p[None], resamples, axis=0), weights_bn, turn)
+        draws_bp, converged = drawn.theta_bp, float(drawn.converged_b.mean())
+    best_p, draws_bp = (form.centred(theta, mean_k, -1.0) for theta in (best_p, draws_bp))
+    return kind(form, best_p, draws_bp, residual_n, embeddings, converged)
 
 
 def form_log_loss(form: Form, theta_p: np.ndarray, x_kn: np.ndarray) -> np.ndarray:
@@ -197,20 +210,21 @@ def _turn(delta: float | None) -> float:
     return -1.0 if delta is None else float(delta)
 
 
-def _with_scale(form: Form, theta_bp: np.ndarray, data: tuple[np.ndarray, np.ndarray], delta: float):
+def _with_scale(
+    search: Callable[[np.ndarray, float], Minima], theta_bp: np.ndarray, size: float, delta: float
+) -> tuple[np.ndarray, float]:
     """The fit with the scale fitted too, and a delta in log loss to resample with.
 
     Where nearly all residuals are beyond the turn, the density's best scale is delta times their mean size, and the
     turn in log loss delta times that. It is gone down to by factors of 10, as the last kinks stop a search from afar.
     """
-    ones_n = np.ones((1, len(data[1])))
-    size = float(np.abs(data[1] - form_log_loss(form, theta_bp[0], data[0])).mean())
     last = max(size * delta * delta, 1e-300)
     turn = max(size, 1e-300) / 10
     while True:
-        found = minimise(_objective(form, "log"), theta_bp, ones_n, (*data, turn))
+        found = search(theta_bp, turn)
         theta_bp = found.theta_bp[found.value_b.argsort()]
         if turn <= last * 1.0001:
-            # Far from the minimum of a resample its kinks cost time and change nothing against its error.
-            return theta_bp[0], max(size / 50, 1e-300)
+            # Resamples turn where squares and absolute values still differ by little against their own scatter: the
+            # kinks would cost time. With runs as noisy as Hoffmann's this is the delta that is given.
+            return theta_bp[0], max(min(delta, size / 5), 1e-300)
         turn = max(turn / 10, last)

@@ -7,12 +7,12 @@ perfectly, so a search measures ``log N`` from its mean (`centred`), where they 
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-LogLoss = Callable[[jax.Array, jax.Array], jax.Array]
+LogLoss = Callable[[Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Form:
             moved_bp[..., coefficient] -= sign * moved_bp[..., exponent] * mean_k[feature]
         return moved_bp
 
-    def predict(self, theta: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    def predict(self, theta: np.ndarray, *inputs: Any) -> np.ndarray:
         """Loss of theta [..., p] at inputs that broadcast to [n]: [..., n]. NumPy alone, float64."""
         x_kn = np.log(np.stack(np.broadcast_arrays(*(np.asarray(x, np.float64) for x in inputs))))
         theta = np.asarray(theta, np.float64)
@@ -168,7 +168,7 @@ EQUAL_EXPONENTS = Form(
     _TIED,
     (_COEFFICIENTS, _COEFFICIENTS, _FLOORS, (0.1, 0.25, 0.5, 1.0)),
 )
-"""One exponent for both, so that at every M = D/N the loss is ``E + (a + b M^eta) C^-eta`` (Gadre et al. 2024, eq. 4)."""
+"""One exponent for both, so that at any M = D/N the loss is ``E + (a + b M^eta) C^-eta`` (Gadre et al. 2024, eq. 4)."""
 
 KAPLAN = Form(
     "kaplan",

@@ -1,4 +1,4 @@
-"""The best size where the model is also used: Sardana et al. (2023), and over-training as Gadre et al. (2024) count it."""
+"""The best size where the model is also used (Sardana et al. 2023), and over-training (Gadre et al. 2024)."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -32,7 +32,9 @@ def for_loss(constants: Mapping[str, float], loss: float, served_tokens: float) 
     def tokens(log_n: np.ndarray) -> np.ndarray:
         left = loss - constants["E"] - constants["A"] * np.exp(-constants["alpha"] * log_n)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(left > 0, (constants["B"] / left) ** (1 / constants.get("beta", constants["alpha"])), np.inf)
+            return np.where(
+                left > 0, (constants["B"] / left) ** (1 / constants.get("beta", constants["alpha"])), np.inf
+            )
 
     def cost(log_n: np.ndarray) -> np.ndarray:
         n = np.exp(log_n)

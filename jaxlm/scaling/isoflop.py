@@ -134,16 +134,17 @@ def fit_envelope(
     best = np.minimum.accumulate(loss_n[lowest])
     front = np.array([i for i, low in zip(lowest, best, strict=True) if loss_n[i] <= low])
     if len(np.unique(n[front])) < 3:
-        raise ValueError(f"needs at least 3 values of N that are best somewhere, and there are {len(np.unique(n[front]))}")
-    points = tuple(
-        Budget(c[i], n[i : i + 1], d[i : i + 1], loss_n[i : i + 1], n[i], d[i], loss_n[i], True) for i in front
-    )
+        raise ValueError(
+            f"needs at least 3 values of N that are best somewhere, and there are {len(np.unique(n[front]))}"
+        )
+    points = []
+    for i in front:
+        best_n, best_d, lowest_loss = float(n[i]), float(d[i]), float(loss_n[i])
+        points.append(Budget(float(c[i]), n[[i]], d[[i]], loss_n[[i]], best_n, best_d, lowest_loss, True))
     pick_bg = np.random.default_rng(seed).integers(len(front), size=(resamples, len(front)))
     log_c = np.log(c[front])
-    return IsoFlopFit(
-        points, _power_law(log_c, np.log(n[front]), pick_bg=pick_bg), _power_law(log_c, np.log(d[front]), pick_bg=pick_bg),
-        embeddings,
-    )  # fmt: skip
+    params, tokens = (_power_law(log_c, np.log(x[front]), pick_bg=pick_bg) for x in (n, d))
+    return IsoFlopFit(tuple(points), params, tokens, embeddings)
 
 
 def leave_largest_budget_out(budgets: Sequence[Budget]) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Many small minimisations side by side: BFGS from every start, on every resample.
 
 Each lane is a search of its own with its own weights of the same points. A lane does one evaluation a tick, whether in
-its line search or on to its next step, so that no lane waits for another; a lane that is done gives its place to the next
-start. With fewer constants than pairs that L-BFGS remembers, BFGS is what L-BFGS approaches. The line search is that of
+its line search or on to its next step, so that no lane waits for another; a lane that is done gives its place to the
+next start. With fewer constants than L-BFGS remembers pairs, BFGS is what it approaches. The line search is that of
 Lewis and Overton (2013): bisection to the weak Wolfe conditions, which holds where the objective has kinks too.
 """
 
@@ -21,6 +21,7 @@ _CURVATURE = 0.9
 _MOST_TRIALS = 40
 """Points tried along one direction."""
 _LANES = 512
+_FEW_LANES = 32
 _TICKS = 48
 """Between two looks at which lanes are done."""
 
@@ -75,28 +76,23 @@ def minimise(
     """
     starts_bp = np.asarray(starts_bp, np.float64)
     weights_bn = np.broadcast_to(np.asarray(weights_bn, np.float64), (len(starts_bp), np.shape(weights_bn)[-1]))
-    count, num_lanes = len(starts_bp), min(_LANES, len(starts_bp))
+    count = len(starts_bp)
+    # Two sizes alone, so that few programs are compiled; lanes without a start are done from the beginning.
+    num_lanes = _FEW_LANES if count <= _FEW_LANES else _LANES
     theta_bp, value_b = starts_bp.copy(), np.full(count, np.inf)
     converged_b = np.zeros(count, bool)
     with double_precision():
         limits = (np.float64(tolerance), np.int64(max_evals))
         shared = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), shared)
-        owner = np.arange(num_lanes)
-        following = num_lanes
-        weights = jnp.asarray(weights_bn[owner])
-        lanes = _begin(objective, jnp.asarray(starts_bp[owner]), weights, shared)
+        owner = np.full(num_lanes, -1)
+        following, lanes = 0, _no_lanes(num_lanes, starts_bp.shape[1])
+        weights = jnp.zeros((num_lanes, weights_bn.shape[1]))
         while True:
-            lanes = _tick(objective, lanes, weights, shared, limits)
-            done = np.asarray(lanes.done) & (owner >= 0)
-            theta_bp[owner[done]] = np.asarray(lanes.theta)[done]
-            value_b[owner[done]] = np.asarray(lanes.value)[done]
-            converged_b[owner[done]] = np.asarray(lanes.converged)[done]
-            owner[done] = -1
             free = np.flatnonzero(owner < 0)
             if following >= count and len(free) == num_lanes:
                 return Minima(theta_bp, value_b, converged_b)
-            # Few lanes at a time are refilled together: a start costs an evaluation of all.
-            if following < count and (len(free) >= num_lanes // 4):
+            # Many lanes are filled together: the first evaluation of one costs as much as that of all.
+            if following < count and len(free) >= num_lanes // 4:
                 taken = free[: count - following]
                 owner[taken] = np.arange(following, following + len(taken))
                 following += len(taken)
@@ -104,7 +100,21 @@ def minimise(
                 weights = jnp.asarray(weights_bn[rows])
                 fresh = np.zeros(num_lanes, bool)
                 fresh[taken] = True
-                lanes = _refill(objective, lanes, jnp.asarray(fresh), jnp.asarray(starts_bp[rows]), weights, shared)
+                lanes = _fill(objective, lanes, jnp.asarray(fresh), jnp.asarray(starts_bp[rows]), weights, shared)
+            lanes = _tick(objective, lanes, weights, shared, limits)
+            done = np.asarray(lanes.done) & (owner >= 0)
+            theta_bp[owner[done]] = np.asarray(lanes.theta)[done]
+            value_b[owner[done]] = np.asarray(lanes.value)[done]
+            converged_b[owner[done]] = np.asarray(lanes.converged)[done]
+            owner[done] = -1
+
+
+def _no_lanes(lanes: int, size: int) -> _Lane:
+    zero, count, vector = jnp.zeros(lanes), jnp.zeros(lanes, jnp.int64), jnp.zeros((lanes, size))
+    return _Lane(
+        vector, zero, vector, jnp.zeros((lanes, size, size)), vector, zero, zero, zero, count, count, count,
+        jnp.ones(lanes, bool), jnp.zeros(lanes, bool),
+    )  # fmt: skip
 
 
 def _value_and_grad(objective: Objective, theta: jax.Array, weights: jax.Array, shared: Any):
@@ -113,7 +123,6 @@ def _value_and_grad(objective: Objective, theta: jax.Array, weights: jax.Array, 
     return jnp.where(bad, jnp.inf, value), jnp.where(bad[:, None], 0.0, grad)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _begin(objective: Objective, theta: jax.Array, weights: jax.Array, shared: Any) -> _Lane:
     value, grad = _value_and_grad(objective, theta, weights, shared)
     lanes, size = theta.shape
@@ -127,7 +136,7 @@ def _begin(objective: Objective, theta: jax.Array, weights: jax.Array, shared: A
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _refill(
+def _fill(
     objective: Objective, lanes: _Lane, fresh: jax.Array, starts: jax.Array, weights: jax.Array, shared: Any
 ) -> _Lane:
     begun = _begin(objective, starts, weights, shared)

@@ -2,8 +2,8 @@
 
 For errors of log loss that are normal and of one size. The deviance of a constant held at a value is the least sum of
 squares there, over the others, against the least of all; the interval is where it stays below the quantile of F(1, n-p)
-(Bates and Watts 1988, ch. 6). It needs no resamples, is not symmetric, and is right with few runs, where a bootstrap is too
-narrow.
+(Bates and Watts 1988, ch. 6). It needs no resamples, is not symmetric, and is right with few runs, where a bootstrap is
+too narrow.
 """
 
 import functools
@@ -108,7 +108,7 @@ def _end(form: Form, theta, log_n, place, side, x_kn, mean_k, allowed):
         r, j = residual(at), jacobian(at)
         # Moving along a column of the basis moves the coefficient too; where that is the held one, it must not.
         direction = basis
-        moves_held = direction[place] * ~held
+        moves_held = jnp.where(held, 0.0, direction[place])
         j = j - jnp.outer(j[:, place], moves_held)
         j = jnp.where(held, 0.0, j)
         gram = j.T @ j
@@ -129,8 +129,8 @@ def _end(form: Form, theta, log_n, place, side, x_kn, mean_k, allowed):
 
     j = jacobian(theta)
     covariance = basis @ jnp.linalg.pinv(j.T @ j) @ basis.T * least / (x_kn.shape[1] - size)
-    reach = 0.5 * jnp.sqrt(jnp.sum(jnp.diag(covariance) * held))
-    best = jnp.sum(theta * held)
+    reach = 0.5 * jnp.sqrt(jnp.sum(jnp.where(held, jnp.diag(covariance), 0.0)))
+    best = jnp.sum(jnp.where(held, theta, 0.0))
 
     def widen(_, carry):
         inner, at, reach, done = carry

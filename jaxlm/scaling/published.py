@@ -21,15 +21,21 @@ HOFFMANN_UNROUNDED = {
 BESIROGLU = {"E": 1.81686, "A": 482.01, "B": 2085.43, "alpha": 0.34781, "beta": 0.36585}
 """Besiroglu et al. (2024): the law fitted again to the runs of Hoffmann's figure 4; see `besiroglu`."""
 
-_MEAN = (6.1779493, 7.6427216, 0.5971128, 0.3478127, 0.3658536)
-"""log A, log B, log E, alpha, beta of our own fit to those runs, which is theirs to five figures."""
-_ROOT = (
-    (0.27, 0.0, 0.0, 0.0, 0.0),
-    (0.0, 0.43, 0.0, 0.0, 0.0),
-    (0.0, 0.0, 0.0146, 0.0, 0.0),
-    (0.0, 0.0, 0.0, 0.0154, 0.0),
-    (0.0, 0.0, 0.0, 0.0, 0.0206),
+_MEAN_LOGS = np.array([20.559282582879277, 23.553231356058667])
+"""Means of log N and log D of those runs."""
+_MEAN = np.array([-0.9728267, -0.9743154, 0.5971119, 0.3478127, 0.3658536])
+"""log A - alpha times the mean of log N, log B - beta times that of log D, log E, alpha, beta: our own fit to
+those runs, which is Besiroglu's to five figures."""
+_ROOT = np.array(
+    [
+        [0.06146, 0.0, 0.0, 0.0, 0.0],
+        [-0.024964, 0.060873, 0.0, 0.0, 0.0],
+        [-0.007943, -0.011821, 0.001211, 0.0, 0.0],
+        [-0.015611, -0.000804, -0.00022, 0.002432, 0.0],
+        [0.006825, -0.019253, -0.001427, -0.001656, 0.002588],
+    ]
 )
+"""Cholesky root of their covariance over 4,000 resamples of the runs."""
 _NUM_DRAWS = 2000
 
 
@@ -65,10 +71,7 @@ APPROACH_2 = Anchored(63e9, 1.4e12, GOPHER_FLOPS, 0.49, 0.51, (0.462, 0.534))
 
 @functools.cache
 def besiroglu() -> ChinchillaFit:
-    """Besiroglu's law as a fit, with draws from the normal approximation of our bootstrap of the same runs.
-
-    A, B and E vary together with the exponents almost perfectly; the covariance keeps that.
-    """
+    """Besiroglu's law as a fit, with draws from the normal approximation of our bootstrap of the same runs."""
     noise = np.random.default_rng(0).standard_normal((_NUM_DRAWS, 5))
-    draws = np.asarray(_MEAN) + noise @ np.asarray(_ROOT).T
-    return ChinchillaFit(CHINCHILLA, np.asarray(_MEAN), draws, np.zeros(1), True)
+    whole = CHINCHILLA.centred(np.concatenate([_MEAN[None], _MEAN + noise @ _ROOT.T]), _MEAN_LOGS, -1.0)
+    return ChinchillaFit(CHINCHILLA, whole[0], whole[1:], np.zeros(1), True)

@@ -104,4 +104,5 @@ def _log_linear(design: np.ndarray, target: np.ndarray, weights_bn: np.ndarray, 
     solved[:, 0] -= solved[:, 1:] @ centre[1:]
     full = np.zeros((len(rows), 3))
     full[:, used] = solved
-    return LogLinear(*(float(x) for x in full[0]), full[1:])
+    intercept, slope_n, slope_d = (float(x) for x in full[0])
+    return LogLinear(intercept, slope_n, slope_d, full[1:])

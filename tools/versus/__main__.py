@@ -11,6 +11,7 @@ PEERS = {
     "recurrent": "our recurrent layers against torch.nn's: equal outputs and gradients, and speed",
     "kenlm": "our n-gram commands against KenLM's, whole processes",
     "datatrove": "our cleaning rules against datatrove's filters: equal verdicts, and speed",
+    "scipy_fit": "our fit of Chinchilla's law against a loop over SciPy's L-BFGS-B: seconds",
     "minhash": "our MinHash signatures against datatrove's and rensa's: speed",
 }
 

@@ -1,0 +1,135 @@
+"""The commands of scaling laws: fit, recover, and the plan."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxlm.run import plan_scaling, scaling
+from jaxlm.run.cli import run_main
+from jaxlm.scaling.forms import CHINCHILLA
+from jaxlm.scaling.recovery import TRUTH, design
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A CSV of made runs, tokens in billions and compute beside."""
+    inputs = design(5, 6)
+    loss = CHINCHILLA.predict(TRUTH, *inputs.values())
+    loss = loss * np.exp(0.003 * np.random.default_rng(0).standard_normal(len(loss)))
+    lines = ["size,tokens,eval loss,C"]
+    for n, d, one in zip(*inputs.values(), loss, strict=True):
+        lines.append(f"{n!r},{d / 1e9!r},{one!r},{6 * n * d!r}")
+    path = tmp_path_factory.mktemp("runs") / "runs.csv"
+    path.write_text("\n".join(lines).replace("np.float64(", "").replace(")", ""), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(table):
+    out = table.parent / "fit"
+    argv = ["fit", "--csv", str(table), "--columns", "n=size,d=tokens*1e9,loss=eval loss"]
+    assert run_main(scaling.main, [*argv, "--resamples", "200", "--least-squares", "--out", str(out)]) == 0
+    return out
+
+
+def test_a_table_is_fitted_and_a_plan_reads_it(fitted, capsys):
+    written = json.loads((fitted / "fit.json").read_text())
+    assert written["laws"]["chinchilla"]["interval_kind"] == "profile"
+    low, high = written["laws"]["chinchilla"]["intervals"]["E"]
+    assert low < 1.817 < high
+    assert written["params"] == "total"
+    assert {tuple(one["laws"]) for one in written["verdicts"]} == {
+        ("chinchilla", "kaplan"),
+        ("chinchilla", "equal exponents"),
+    }
+    assert "<svg" not in (fitted / "report.html").read_text()[:200]
+    capsys.readouterr()
+    assert run_main(plan_scaling.main, ["--flops", "1e22", "--fit", str(fitted / "fit.json")]) == 0
+    out, err = capsys.readouterr()
+    plan = json.loads(out.splitlines()[-1])
+    assert plan["laws"][0]["law"] == "your runs"
+    assert "N with embeddings" in err
+    assert "N without embeddings" in err
+
+
+def test_the_plan_without_runs(capsys, tmp_path):
+    picture = tmp_path / "plan.svg"
+    argv = ["--flops", "5.76e23", "--inference-tokens", "1e13", "--unique-tokens", "2e11", "--picture", str(picture)]
+    assert run_main(plan_scaling.main, argv) == 0
+    plan = json.loads(capsys.readouterr().out)
+    by_name = {one["law"]: one for one in plan["laws"]}
+    rounded = by_name["Chinchilla 3: parametric, rounded"]
+    assert rounded["num_params"] == pytest.approx(32.2e9, rel=1e-3)
+    assert rounded["num_tokens"] == pytest.approx(2.98e12, rel=1e-3)
+    again = by_name["Chinchilla, fitted again (Besiroglu 2024)"]
+    assert again["num_params_interval"][0] < 70e9 < again["num_params_interval"][1]
+    assert by_name["Kaplan (2020)"]["embeddings"] is False
+    assert plan["inference"]["saved"] > 0
+    assert plan["repeated"]["epochs"] > 1
+    assert picture.read_text().startswith("<svg")
+
+
+def test_what_a_loss_costs(capsys):
+    assert run_main(plan_scaling.main, ["--loss", "2.0"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    low, high = plan["flops_interval"]
+    assert low < plan["flops"] < high
+    assert plan["laws"][0]["loss"] == pytest.approx(2.0)
+
+
+def test_chips_and_days(capsys):
+    assert run_main(plan_scaling.main, ["--chip", "v5p", "--chips", "10", "--days", "1", "--mfu", "0.5"]) == 0
+    assert json.loads(capsys.readouterr().out)["flops"] == pytest.approx(10 * 459e12 * 0.5 * 86400)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "give one of --flops C"),
+        (["--flops", "nan"], "--flops nan must be above 0"),
+        (["--loss", "1.5"], "not above the irreducible loss"),
+        (["--chips", "4"], "--chips and --days go together"),
+        (["--chips", "4", "--days", "1", "--chip", "x"], "--chip 'x' is not known"),
+        (["--flops", "1e20", "--fit", "no.json"], "cannot be read"),
+    ],
+)
+def test_plans_of_nothing_are_refused(argv, said, capsys):
+    assert run_main(plan_scaling.main, argv) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert not out
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ("n=size,loss=eval loss", "needs two of n=COLUMN"),
+        ("n=size,d=tokens", "no loss=COLUMN"),
+        ("m=size,loss=eval loss", "is no ROLE=COLUMN"),
+        ("n=sizes,d=tokens,loss=eval loss", "has no column 'sizes'"),
+        ("n=size,d=tokens,loss=eval loss", "no billions"),
+        ("n=size,d=size,loss=eval loss", "D / N is 1 in every run"),
+    ],
+)
+def test_tables_of_no_law_are_refused(table, columns, said, capsys):
+    assert run_main(scaling.main, ["fit", "--csv", str(table), "--columns", columns]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert not out
+
+
+def test_bad_cells_and_commands_are_named(table, tmp_path, capsys):
+    bad = tmp_path / "bad.csv"
+    bad.write_text("n,d,loss\n1e6,1e9,3\n2e6,x,3\n")
+    assert run_main(scaling.main, ["fit", "--csv", str(bad), "--columns", "n=n,d=d,loss=loss"]) == 2
+    assert "line 3: d is 'x', which is no number" in capsys.readouterr().err
+    assert run_main(scaling.main, ["fir"]) == 2
+    assert "there are fit, recover" in capsys.readouterr().err
+
+
+def test_recovery_is_reported(capsys):
+    assert run_main(scaling.main, ["recover", "--trials", "20"]) == 0
+    out, err = capsys.readouterr()
+    assert set(json.loads(out)["coverage"]) == set(CHINCHILLA.names)
+    assert "intervals hold it" in err
