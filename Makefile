@@ -11,6 +11,8 @@ MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
 RUN_DIR ?= runs/quickstart
+ALIGN_DIR ?= runs/align
+ALIGN_ARGS ?=
 PYTEST_ARGS ?=
 # One process for each core, at most 4: most of a test's time is XLA compiling on one thread.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; echo $$n)
@@ -26,7 +28,7 @@ CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 SOURCES := jaxlm configs experiments tools tests notebooks
 
-.PHONY: help install quickstart test test-slow fmt lint type bench wheel clean
+.PHONY: help install quickstart align test test-slow fmt lint type bench wheel clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,6 +58,9 @@ quickstart: $(CORE)  ## train a small Transformer on Python's own documentation,
 	@$(BIN)/python -m experiments.small_large small_large --large $(RUN_DIR) --run-dir $(RUN_DIR)/small_large >/dev/null
 	@$(BIN)/python -m jaxlm report $(RUN_DIR) >/dev/null
 	@$(BIN)/python -m experiments.generate $(RUN_DIR)
+
+align: $(CORE)  ## the road from text to aligned models on a made-up world: SFT, reward model, PPO, GRPO, DPO, one report
+	@$(BIN)/python -m experiments.align align --run-dir $(ALIGN_DIR) $(ALIGN_ARGS)
 
 test: $(DEV)  ## every test of under 20 seconds
 	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --durations=10 $(PYTEST_ARGS)

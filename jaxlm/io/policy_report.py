@@ -53,7 +53,7 @@ def draw_policy(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     rewards = [("rollout/reward", "sum"), *((name, name.removeprefix(_SCORE)) for name in names)]
     if len(names) == 1:
         rewards = rewards[:1]
-    drawn = [_over_steps("reward", rewards, lines, from_zero=False), _over_kl(rewards, lines)]
+    drawn = [_over_steps("reward", rewards, lines, from_zero=False), draw_over_kl(rewards, lines)]
     drawn += [_over_steps(title, figures, lines, from_zero=zero) for title, figures, zero in _TITLES]
     return [one for one in drawn if one is not None]
 
@@ -71,9 +71,14 @@ def _over_steps(
     return (title, draw_curves(title, curves, from_zero=from_zero)) if curves else None
 
 
-def _over_kl(rewards: Sequence[tuple[str, str]], lines: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Each component's mean over bins of KL: where the gold reward falls while the proxy rises, the proxy is gamed."""
-    title = "reward over KL to the reference"
+def draw_over_kl(
+    rewards: Sequence[tuple[str, str]],
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "reward over KL to the reference",
+) -> tuple[str, str] | None:
+    """(title, svg) of each component's mean over bins of KL: where the gold reward falls while the proxy rises, the
+    proxy is gamed. None for fewer than three rollouts. ``rewards``: names of figures with their labels."""
     there = [line for line in lines if line.get("rollout/kl") is not None]
     kl = np.array([line["rollout/kl"] for line in there], np.float64)
     if len(kl) < 3 or np.ptp(kl) <= 0:

@@ -141,14 +141,7 @@ class CausalLM(LanguageModel):
         past the first window each token sees at least the half before it). No end symbol is counted.
         """
         texts = check_texts(texts, "texts")
-        sequences = [np.asarray(self.encode(text), np.int32) for text in texts]
-        logprobs = score_sequences(
-            lambda tokens_bt, targets_bt: np.asarray(self._programs.logprobs(self.params, tokens_bt, targets_bt)),
-            sequences,
-            context=self.context,
-            stride=stride,
-            tokens_per_batch=max(self.context, _BATCH_LOGITS // self.vocab_size),
-        )
+        logprobs = self.score_ids([self.encode(text) for text in texts], stride=stride)
         start_nats = float(np.log(self.vocab_size)) if self.start_id is None else 0.0
         return [
             Score(
@@ -160,6 +153,17 @@ class CausalLM(LanguageModel):
             )
             for text, values in zip(texts, logprobs, strict=True)
         ]
+
+    def score_ids(self, sequences: Sequence[Sequence[int]], *, stride: int | None = None) -> list[np.ndarray]:
+        """Natural log-probability of every token but the first of each sequence of ids, f32 [length - 1] each; windows
+        as for `score`."""
+        return score_sequences(
+            lambda tokens_bt, targets_bt: np.asarray(self._programs.logprobs(self.params, tokens_bt, targets_bt)),
+            [np.asarray(sequence, np.int32) for sequence in sequences],
+            context=self.context,
+            stride=stride,
+            tokens_per_batch=max(self.context, _BATCH_LOGITS // self.vocab_size),
+        )
 
     def generate(
         self,

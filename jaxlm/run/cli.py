@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "jaxlm.run.align.dpo:main",
         "fit it to preferences, by pairs or judged answers: jaxlm dpo CONFIG --base RUN",
     ),
+    "align": (
+        "jaxlm.run.align.road:main",
+        "the whole road on a made-up world, text to aligned models side by side: jaxlm align CONFIG",
+    ),
     "mixture": ("jaxlm.run.mixture:main", "which mixture of sources to train on, by small runs: jaxlm mixture CONFIG"),
     "cleaning": ("jaxlm.run.cleaning_study:main", "what each cleaning step is worth: jaxlm cleaning CONFIG"),
     "tokenizers": ("jaxlm.run.tokenizer_study:main", "tokenizers side by side on your text: jaxlm tokenizers CONFIG"),

@@ -1,0 +1,129 @@
+"""From what was measured on the road to one record: targets, tables, pictures' points."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxlm.data.world.questions import TRAINED
+from jaxlm.data.world.tasks import RARE
+from jaxlm.evals.preferences import share_with_interval
+from jaxlm.models.presets import preset
+from jaxlm.plan.alignment import LLAMA_70B, plan_alignment
+from jaxlm.plan.decoding import memory_bandwidth
+from jaxlm.plan.flops import peak_flops
+from jaxlm.run.align.measures import GROUPS
+from jaxlm.run.align.road_config import RoadConfig
+
+ALIGNED = ("ppo", "grpo", "dpo")
+LARGE, CHIP, UTILISATION = "llama3-70b", "H100", 0.4
+"""What is planned: a model, on which accelerator, and the share of its peak that training reaches."""
+
+
+def gather(
+    config: RoadConfig,
+    *,
+    measured: Mapping[str, Any],
+    knowledge: Mapping[str, Any],
+    finals: Mapping[str, Any],
+    costs: Sequence[Mapping[str, Any]],
+    rollouts: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """The record that ``align.json`` and the report are of."""
+    models = {name: one | {"trained": pool(one, TRAINED)} for name, one in measured.items()}
+    return {
+        "seed": config.seed,
+        "kl_cap": config.kl_cap,
+        "headline": _headline(models, finals, costs),
+        "targets": _targets(config, models, finals),
+        "models": models,
+        "knowledge": {"groups": GROUPS, "models": dict(knowledge)},
+        "costs": {"runs": list(costs), "large": _large(), "large_about": _large_about()},
+        "over_kl": {name: [_point(line) for line in lines if "rollout/kl" in line] for name, lines in rollouts.items()},
+        "world": dataclasses.asdict(config.world),
+    }
+
+
+def pool(measured: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, float]:
+    """The share of right answers over several kinds together."""
+    shares = [measured["right"][kind] for kind in kinds]
+    right = sum(round(one["accuracy"] * one["num_pairs"]) for one in shares)
+    total = sum(int(one["num_pairs"]) for one in shares)
+    return share_with_interval(np.arange(total) < right)
+
+
+def _headline(
+    models: Mapping[str, Any], finals: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the last line of the command says."""
+    found: dict[str, Any] = {
+        "reward_accuracy": finals["reward"]["eval/accuracy"],
+        "seconds": sum(one["seconds"] for one in costs),
+    }
+    for name, one in models.items():
+        found |= {
+            f"{name}/trained": one["trained"]["accuracy"],
+            f"{name}/{RARE}": one["right"][RARE]["accuracy"],
+            f"{name}/preferred": one["preferred"]["accuracy"],
+            f"{name}/refuse": one["right"]["refuse"]["accuracy"],
+            f"{name}/unknown": one["right"]["unknown"]["accuracy"],
+            f"{name}/fact": one["right"]["fact"]["accuracy"],
+            f"{name}/bits_per_byte": one["bits_per_byte"],
+        } | ({f"{name}/kl": one["kl"]} if one["kl"] is not None else {})
+    return found
+
+
+def _targets(config: RoadConfig, models: Mapping[str, Any], finals: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What was to be reached, and what was."""
+    sft, cap = models["sft"], config.kl_cap
+
+    def share(value: Mapping[str, float], least: float, what: str) -> dict[str, Any]:
+        return {"what": what, "found": value["accuracy"], "least": least, "reached": value["accuracy"] >= least}
+
+    def most(value: float, limit: float, what: str) -> dict[str, Any]:
+        return {"what": what, "found": value, "most": limit, "reached": value <= limit}
+
+    rows = [
+        share(sft["trained"], 0.95, "SFT: trained tasks"),
+        share({"accuracy": finals["reward"]["eval/accuracy"]}, 0.95, "reward model: held-out pairs"),
+        most(sft["right"][RARE]["accuracy"], 0.1, f"SFT: {RARE}, which it was hardly shown"),
+        most(models["sft"]["bits_per_byte"] / models["base"]["bits_per_byte"] - 1, 0.02, "SFT: text loss over base's"),
+    ]
+    for name in ("ppo", "grpo"):
+        rows.append(share(models[name]["right"][RARE], 0.9, f"{name}: {RARE}"))
+        rows.append(share(models[name]["trained"], 0.92, f"{name}: trained tasks"))
+    rows.append(share(models["ppo"]["preferred"], 0.9, "ppo: preferred form (ceiling 100 %)"))
+    rows.append(share(models["dpo"]["preferred"], 0.95, "dpo: preferred form"))
+    rows.append(share(models["dpo"]["trained"], 0.95, "dpo: trained tasks"))
+    for name in ALIGNED:
+        rows.append(most(models[name]["kl"], cap, f"{name}: KL to SFT, nats an answer"))
+        worse = models[name]["bits_per_byte"] / sft["bits_per_byte"] - 1
+        rows.append(most(worse, 0.02, f"{name}: text loss over SFT's"))
+    return rows
+
+
+def _large() -> list[dict[str, Any]]:
+    peak, bandwidth = peak_flops(CHIP), memory_bandwidth(CHIP)
+    model = preset(LARGE)
+    assert peak is not None
+    assert bandwidth is not None
+    model = dataclasses.replace(model, param_dtype="bfloat16")
+    return plan_alignment(model, LLAMA_70B, peak_flops=peak, bandwidth=bandwidth, utilisation=UTILISATION)
+
+
+def _large_about() -> str:
+    sizes = LLAMA_70B
+    return (
+        f"{LARGE} on {CHIP} at {UTILISATION:.0%} of the bf16 peak, answers drawn {sizes.decoded_together} at a time "
+        f"at the memory's bandwidth; {sizes.pretrain_tokens:.3g} tokens of pretraining (Llama 3), "
+        f"{sizes.sft_tokens:.3g} of SFT, {sizes.reward_pairs:.3g} comparisons, {sizes.rollouts} rollouts of "
+        f"{sizes.answers} answers of {sizes.prompt_tokens} + {sizes.answer_tokens} tokens (Llama 2 70B)"
+    )
+
+
+def _point(line: Mapping[str, Any]) -> dict[str, float]:
+    """A rollout: its KL and what its answers were worth."""
+    names = {name for name in line if name.startswith("rollout/score/")}
+    kept = {"step", "rollout/kl", "rollout/reward", *names}
+    return {name: line[name] for name in line if name in kept}

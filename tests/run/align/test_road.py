@@ -1,0 +1,117 @@
+"""The whole road, tiny: every stage once, resumed without training again, and one report."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.align import config as full
+from jaxlm.core.errors import UserError
+from jaxlm.data.world.questions import Question
+from jaxlm.data.world.records import WorldConfig
+from jaxlm.data.world.towns import make_world
+from jaxlm.evals.gold import is_right
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.plan.alignment import LLAMA_70B, plan_alignment, rl_flops
+from jaxlm.run.align.measures import measure_answers
+from jaxlm.run.align.road import MODELS, STAGES, align, open_model, write_world
+from jaxlm.run.align.road_config import RoadConfig
+from jaxlm.run.align.road_results import pool
+
+replace = dataclasses.replace
+
+
+def tiny() -> RoadConfig:
+    """A world of a few towns and a model that learns nothing."""
+    whole = full()
+
+    def soon(stage: Any, **changes: Any) -> Any:
+        return replace(stage, optimizer=replace(stage.optimizer, warmup_steps=0), **changes)
+
+    model = DecoderConfig(max_seq_len=256, num_layers=1, model_dim=16, num_heads=2, mlp_dim=32, scan_layers=False)
+    sizes = WorldConfig(
+        num_towns=6, num_documents=120, num_conversations=60, num_rare=2, num_rehearsed=8, num_rankings=24,
+        num_pairs=24, num_prompts=24, num_questions=2, num_held_out=8,
+    )  # fmt: skip
+    return replace(
+        whole,
+        world=sizes,
+        base=soon(whole.base, model=model, num_steps=3, global_batch_size=8),
+        sft=soon(whole.sft, num_steps=2),
+        reward=soon(whole.reward, num_steps=2, global_batch_size=8),
+        dpo=soon(whole.dpo, num_steps=2, global_batch_size=8),
+        ppo=soon(whole.ppo, num_rollouts=1, num_minibatches=1, rollout=replace(whole.ppo.rollout, num_prompts=8)),
+        grpo=soon(whole.grpo, num_rollouts=1, rollout=replace(whole.grpo.rollout, num_prompts=4, group_size=4)),
+    )
+
+
+@pytest.mark.slow
+def test_the_whole_road(tmp_path: Path) -> None:
+    config = tiny()
+    figures = align(config, tmp_path)
+    results = json.loads((tmp_path / "align.json").read_text())
+    assert set(results["models"]) == set(MODELS)
+    assert [one["stage"] for one in results["costs"]["runs"]] == list(STAGES)
+    assert all(one["flops"] > 0 and one["seconds"] > 0 for one in results["costs"]["runs"])
+    assert all((tmp_path / stage / "done.json").exists() for stage in STAGES)
+    # One step from the SFT model, or two: near, but no copy of it.
+    assert all(abs(results["models"][name]["kl"]) < 1 for name in ("ppo", "grpo", "dpo"))
+    assert figures["sft/bits_per_byte"] == results["models"]["sft"]["bits_per_byte"]
+    page = (tmp_path / "report.html").read_text()
+    assert all(word in page for word in ("Targets", "Models side by side", "llama3-70b", "what it cannot inject"))
+
+    sft = open_model(tmp_path / "sft")
+    lines = (tmp_path / "world" / "questions.jsonl").read_text().splitlines()
+    assert all(is_right(json.loads(line), json.loads(line)["answer"]) for line in lines)
+
+    # Kept: what is finished is neither trained nor measured again.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json") if "measures" in path.parts}
+    assert align(config, tmp_path) == figures
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    with pytest.raises(UserError, match="holds another config"):
+        align(replace(config, seed=1), tmp_path)
+    # A model against itself is 0 nats away.
+    asked = [json.loads(line) for line in lines]
+    questions = [Question(one["kind"], one["prompt"], one["answer"], one["given"], one["closes"]) for one in asked]
+    assert abs(measure_answers(sft, sft, questions, max_new_tokens=8, seed=0)["kl"]) < 1e-4
+
+
+def test_a_world_is_written_once(tmp_path: Path) -> None:
+    config = tiny()
+    world = make_world(0, num_towns=6)
+    write_world(config, world, tmp_path / "world")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "world").iterdir()}
+    assert {"text_train.jsonl", "pairs_validation.jsonl", "prompts_train.jsonl", "questions.jsonl"} < set(files)
+    write_world(config, world, tmp_path / "again")
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    (tmp_path / "world" / "pairs_train.jsonl").write_text("kept")
+    write_world(config, world, tmp_path / "world")
+    assert (tmp_path / "world" / "pairs_train.jsonl").read_text() == "kept"
+
+
+def test_configs_that_are_no_road_are_refused() -> None:
+    with pytest.raises(ValueError, match="kl_cap=0 must be above 0"):
+        replace(tiny(), kl_cap=0)
+    with pytest.raises(ValueError, match=r"ppo\.algorithm must be ppo"):
+        replace(tiny(), ppo=tiny().grpo)
+
+
+def test_shares_are_pooled_by_their_counts() -> None:
+    right = {"a": {"accuracy": 1.0, "num_pairs": 30}, "b": {"accuracy": 0.5, "num_pairs": 10}}
+    found = pool({"right": right}, ("a", "b"))
+    assert (found["accuracy"], found["num_pairs"]) == (35 / 40, 40)
+
+
+def test_the_cost_of_a_large_road() -> None:
+    model = DecoderConfig(vocab_size=128, num_layers=2, model_dim=64, num_heads=4, max_seq_len=8192)
+    stages = {
+        one["stage"]: one for one in plan_alignment(model, LLAMA_70B, peak_flops=1e12, bandwidth=1e12, utilisation=0.5)
+    }
+    assert stages["pretraining"]["seconds"] == stages["pretraining"]["flops"] / 0.5e12
+    # Drawing waits for memory, so PPO takes longer than its FLOPs say; and all tuning is far less than pretraining.
+    assert stages["PPO"]["flops"] < 1e-2 * stages["pretraining"]["flops"]
+    # grpo: three passes of training, and one each to draw, to read as policy and as reference.
+    assert rl_flops(3.0, algorithm="grpo", passes_trained=1) == 6.0
+    assert rl_flops(6.0, algorithm="ppo", passes_trained=1) == 11.0
