@@ -10,6 +10,7 @@ from jaxlm.io.plots import Curve, draw_curves
 from jaxlm.io.run_dir import write_text
 from jaxlm.scaling.chinchilla import ChinchillaFit
 from jaxlm.scaling.fitting import Fit
+from jaxlm.scaling.isoflop import IsoFlopFit
 
 COLUMNS = ("law", "constant", "value", "standard error", "95 % interval")
 _CURVES = 6
@@ -51,9 +52,10 @@ def write_scaling_report(
     runs: Mapping[str, np.ndarray],
     intervals: Mapping[str, Mapping[str, tuple[float, float]]],
     sentences: Sequence[str],
+    isoflop: IsoFlopFit | None = None,
 ) -> None:
     """A page of the constants, what the runs can and cannot tell, and pictures."""
-    shown = []
+    shown = [] if isoflop is None else [("IsoFLOP parabolas", draw_isoflop(isoflop))]
     for fit in fits:
         shown.append((f"{fit.form.name}: loss", draw_losses(fit, runs)))
         shown.append((f"{fit.form.name}: residuals", draw_residuals(fit, runs["flops"])))
@@ -84,6 +86,23 @@ def draw_losses(fit: Fit, runs: Mapping[str, np.ndarray]) -> str:
         curves.append(Curve("_runs", runs["d"][here], runs["loss"][here], points=True, colour=colour))
     return draw_curves(
         f"loss by tokens: {fit.form.name}", curves, x_label="tokens D", log_x=True, powers_of_ten=True
+    )  # fmt: skip
+
+
+def draw_isoflop(fit: IsoFlopFit) -> str:
+    """Loss against N at each budget: the runs as dots, the parabola as a line; at most six budgets."""
+    places = np.unique(np.linspace(0, len(fit.budgets) - 1, _CURVES).round().astype(int))
+    curves = []
+    for colour, budget in enumerate(fit.budgets[place] for place in places):
+        n = np.geomspace(budget.num_params_r[0] / 1.1, budget.num_params_r[-1] * 1.1, 60)
+        # About the mean logarithm, where a parabola's three numbers do not cancel.
+        centre = np.log(budget.num_params_r).mean()
+        parabola = np.polyfit(np.log(budget.num_params_r) - centre, budget.loss_r, 2)
+        curves.append(Curve(f"C {budget.flops:.2g}", n, np.polyval(parabola, np.log(n) - centre), colour=colour))
+        curves.append(Curve("_runs", budget.num_params_r, budget.loss_r, points=True, colour=colour))
+    return draw_curves(
+        f"loss by size at equal compute: N ~ C^{fit.params.exponent:.3f}", curves, x_label="parameters N", log_x=True,
+        powers_of_ten=True,
     )  # fmt: skip
 
 

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "start a training run again when its process dies: jaxlm supervise pretrain CONFIG --run-dir DIR",
     ),
     "transfer": ("jaxlm.run.transfer:main", "the best rate by width, with and without muP: jaxlm transfer CONFIG"),
+    "scaling": ("jaxlm.run.scaling:main", "scaling laws of finished runs: jaxlm scaling fit --csv FILE --columns ..."),
     "lr-finder": ("jaxlm.run.lr_finder:main", "a learning rate, by raising it step by step: jaxlm lr-finder CONFIG"),
     "coordinates": ("jaxlm.run.coordinates:main", "the coordinate check of muP: jaxlm coordinates CONFIG"),
     "generate": ("jaxlm.run.generate:main", "complete prompts: jaxlm generate RUN --prompt 'Once upon'"),

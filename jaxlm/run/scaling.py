@@ -4,6 +4,7 @@
 Tables go to stderr; the last line on stdout is one JSON object. See docs/scaling.md.
 """
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -19,10 +20,12 @@ from jaxlm.run.generate import Parser
 from jaxlm.scaling.chinchilla import ChinchillaFit, allocate, fit_chinchilla
 from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
 from jaxlm.scaling.fitting import Fit, fit_form
+from jaxlm.scaling.isoflop import IsoFlopFit, fit_envelope, fit_isoflop, group_budgets
 from jaxlm.scaling.kaplan import fit_kaplan
 from jaxlm.scaling.profile import profile_intervals
 
 PROG = "python -m experiments.scaling"
+PARABOLAS = "approach 2, IsoFLOP parabolas"
 AHEAD = (10.0, 100.0)
 """Times the most compute of a run, at which laws are compared."""
 
@@ -68,9 +71,17 @@ def fit_main(argv: list[str]) -> int:
             if isinstance(fit, ChinchillaFit):
                 intervals[fit.form.name] = profile_intervals(fit.form, fit.theta_p, inputs, runs["loss"])
     held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
+    by_budget = _approaches(runs, options, embeddings)
     ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
     verdicts = [tell_apart(first, other, ahead) for other in fits[1:]]
-    sentences = [one.sentence() for one in verdicts] + [_sentence(name, one) for name, one in held_out.items() if one]
+    sentences = [
+        f"{name}: N ~ C^{one.params.exponent:.3f} ({one.params.exponent_interval[0]:.3f} to "
+        f"{one.params.exponent_interval[1]:.3f}), D ~ C^{one.tokens.exponent:.3f}, from {len(one.budgets)} budgets"
+        for name, one in by_budget.items()
+    ]
+    low, high = first.exponent_interval
+    sentences += [f"approach 3, parametric: N ~ C^{first.exponent:.3f} ({low:.3f} to {high:.3f})"]
+    sentences += [one.sentence() for one in verdicts] + [_sentence(name, one) for name, one in held_out.items() if one]
 
     print(f"{len(runs['loss'])} runs, {count_of(embeddings)}; loss in nats a token", file=sys.stderr)
     print(constants_table(fits, intervals), file=sys.stderr)
@@ -93,6 +104,16 @@ def fit_main(argv: list[str]) -> int:
             }
             for fit in fits
         },
+        "approaches": {
+            name: {
+                "exponent_n": one.params.exponent,
+                "exponent_n_interval": one.params.exponent_interval,
+                "exponent_d": one.tokens.exponent,
+                "exponent_d_interval": one.tokens.exponent_interval,
+                "budgets": [{"flops": b.flops, "num_params": b.best_params, "loss": b.best_loss} for b in one.budgets],
+            }
+            for name, one in by_budget.items()
+        },
         "verdicts": [
             {"laws": [one.first, one.second], "better": one.better, "z": one.z, "apart": one.apart_at}
             for one in verdicts
@@ -101,7 +122,9 @@ def fit_main(argv: list[str]) -> int:
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         write_json(options.out / "fit.json", {**figures, "fit": first.as_json()})
-        write_scaling_report(options.out / "report.html", options.csv.stem, fits, runs, intervals, sentences)
+        write_scaling_report(
+            options.out / "report.html", options.csv.stem, fits, runs, intervals, sentences, by_budget.get(PARABOLAS)
+        )
         print(f"wrote {options.out / 'fit.json'} and report.html", file=sys.stderr)
     print(json.dumps(figures))
     return 0
@@ -136,6 +159,20 @@ def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.nd
         raise UserError(f"--drop-highest {count} of {len(runs['loss'])} runs: give a number from 0 to less than that")
     kept = np.sort(np.argsort(runs["loss"], kind="stable")[: len(runs["loss"]) - count])
     return {name: values[kept] for name, values in runs.items()}
+
+
+def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> dict[str, IsoFlopFit]:
+    """Approaches 1 and 2, where the runs have budgets for them."""
+    found: dict[str, IsoFlopFit] = {}
+    how = {"resamples": options.resamples, "seed": options.seed, "embeddings": embeddings}
+    n, d, loss, flops = (runs[name] for name in ("n", "d", "loss", "flops"))
+    # A bin of the envelope is a budget where there are budgets: else it would hold one run here and none there.
+    bins = min(max(len(group_budgets(flops)), 10), 30)
+    with contextlib.suppress(ValueError):
+        found["approach 1, envelope of final losses"] = fit_envelope(flops, n, d, loss, bins=bins, **how)
+    with contextlib.suppress(ValueError):
+        found[PARABOLAS] = fit_isoflop(n, d, loss, flops=flops, **how)
+    return found
 
 
 def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: dict[str, Any]) -> HeldOut | None:

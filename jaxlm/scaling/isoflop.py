@@ -11,6 +11,8 @@ from jaxlm.scaling.fitting import interval
 
 _SAME_BUDGET = 0.12
 """Runs whose log compute is nearer than this to the last belong to one budget."""
+_WIDEST = 0.25
+"""Of log compute within a budget: runs at all computes form a chain, and no budgets."""
 _LEAST_RUNS = 4
 
 
@@ -90,7 +92,11 @@ def fit_isoflop(
     for name, values in (("N", n), ("D", d), ("loss", loss_n), ("C", flops_n)):
         if values.shape != loss_n.shape or not (np.isfinite(values).all() and (values > 0).all()):
             raise ValueError(f"{name} must be one number above 0 of each run, and not NaN")
-    groups = [group for group in group_budgets(flops_n) if len(np.unique(n[group])) >= _LEAST_RUNS]
+    groups = [
+        group
+        for group in group_budgets(flops_n)
+        if len(np.unique(n[group])) >= _LEAST_RUNS and np.ptp(np.log(flops_n[group])) <= _WIDEST
+    ]
     budgets = [_budget(flops_n[g], n[g], d[g], loss_n[g]) for g in groups]
     good = [i for i, one in enumerate(budgets) if one.inside]
     if len(good) < 3:

@@ -39,6 +39,8 @@ def test_a_table_is_fitted_and_a_plan_reads_it(fitted, capsys):
     low, high = written["laws"]["chinchilla"]["intervals"]["E"]
     assert low < 1.817 < high
     assert written["params"] == "total"
+    low, high = written["approaches"]["approach 2, IsoFLOP parabolas"]["exponent_n_interval"]
+    assert low < 0.513 < high
     assert {tuple(one["laws"]) for one in written["verdicts"]} == {
         ("chinchilla", "kaplan"),
         ("chinchilla", "equal exponents"),

@@ -114,6 +114,14 @@ def test_kaplans_exponent_comes_out_of_chinchillas_law():
         assert large.non_embedding == pytest.approx(total, abs=0.01), "large models have few embeddings"
 
 
+def test_kaplans_steps_are_found_again():
+    n, s = (x.ravel() for x in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e3, 1e5, 6)))
+    found = kaplan.fit_kaplan_steps(n, s, kaplan.loss_of_params_and_steps(n, s), delta=None, resamples=0)
+    assert found.constants["alpha_N"] == pytest.approx(0.077, rel=1e-3)
+    assert found.constants["S_c"] == pytest.approx(2.1e3, rel=1e-2)
+    assert found.embeddings is False
+
+
 def test_kaplans_laws_agree_with_each_other():
     assert kaplan.critical_batch_tokens(2.5) == pytest.approx(2.1e8 / 2.5 ** (1 / 0.21))
     many = kaplan.loss_of_params_and_tokens(1e9, 1e30)
