@@ -12,6 +12,7 @@ from jaxlm.scaling.fitting import interval
 from jaxlm.scaling.published import APPROACH_1, APPROACH_2, HOFFMANN, HOFFMANN_UNROUNDED, besiroglu
 
 Ends = tuple[float, float] | None
+_SERVED = 300
 
 
 class Row(NamedTuple):
@@ -85,6 +86,23 @@ def flops_for_loss(loss: float, own: ChinchillaFit | None = None) -> tuple[float
     return flops, (low, high if high < 1e299 else float("inf"))
 
 
+def costs(loss: float, own: ChinchillaFit | None = None) -> dict[str, float | None]:
+    """Compute that reaches a loss by each law that says what loss is reached; None where it says none does."""
+    found: dict[str, float | None] = {} if own is None else {"your runs": _cost(own.constants, loss)}
+    found["Chinchilla, fitted again (Besiroglu 2024)"] = _cost(besiroglu().constants, loss)
+    found["Chinchilla 3: parametric, rounded"] = _cost(HOFFMANN, loss)
+    found["Chinchilla 3: parametric, unrounded"] = _cost(HOFFMANN_UNROUNDED, loss)
+    found["Kaplan (2020)"] = float(3.1e8 * kaplan.PF_DAY / loss ** (1 / 0.050))
+    return found
+
+
+def _cost(constants: Any, loss: float) -> float | None:
+    try:
+        return float(flops_for(constants, loss))
+    except ValueError:
+        return None
+
+
 def serving(flops: float, served_tokens: float, own: ChinchillaFit | None = None) -> dict[str, Any]:
     """The same loss as the training-optimal model's with the least training and use together, and the best loss where
     both must fit into the budget (Sardana et al. 2023)."""
@@ -93,11 +111,17 @@ def serving(flops: float, served_tokens: float, own: ChinchillaFit | None = None
     same = inference.for_loss(fit.constants, best.loss, served_tokens)
     within = inference.for_budget(fit.constants, flops, served_tokens)
     plain = flops + inference.FLOPS_PER_SERVED_TOKEN * best.num_params * served_tokens
+    draws = fit.draws
+    # Each takes a search of its own; some hundreds are enough for two ends.
+    drawn = [{name: float(values[i]) for name, values in draws.items()} for i in range(min(len(fit.draws_bp), _SERVED))]
+    ends = np.array([inference.for_budget(one, flops, served_tokens)[:3] for one in drawn])
+    names = ("num_params_interval", "num_tokens_interval", "loss_interval")
     return {
         "served_tokens": served_tokens,
         "same_loss": same._asdict(),
         "saved": 1 - (same.training_flops + same.inference_flops) / plain,
         "within_budget": within._asdict(),
+        **{name: interval(ends[:, i]) for i, name in enumerate(names)},
     }
 
 

@@ -18,6 +18,7 @@ from jaxlm.io.run_dir import write_text
 from jaxlm.io.scaling_report import count_of, number
 from jaxlm.plan.scaling import (
     Row,
+    costs,
     flops_for_loss,
     kaplan_explained,
     laws_at,
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
     rows = laws_at(flops, own)
     figures: dict[str, Any] = {"flops": flops}
     if options.loss is not None:
-        figures |= {"loss": options.loss, "flops_interval": cost_interval}
+        figures |= {"loss": options.loss, "flops_interval": cost_interval, "cost_by_law": costs(options.loss, own)}
     figures["laws"] = [{**row._asdict(), "tokens_per_param": row.tokens_per_param} for row in rows]
     figures["over_training"] = overtraining(flops, RATIOS, own)
     if options.inference_tokens is not None:
@@ -116,6 +117,8 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
     if "loss" in figures:
         low, high = figures["flops_interval"]
         lines.append(f"loss {figures['loss']:g} takes {figures['flops']:.3g} FLOPs (95 %: {low:.3g} to {high:.3g})")
+        by_law = (f"{name} {'no budget' if x is None else f'{x:.3g}'}" for name, x in figures["cost_by_law"].items())
+        lines.append(f"  by law: {'; '.join(by_law)}")
     lines.append(f"C = 6 N D = {figures['flops']:.4g} FLOPs; {count_of(True)} but for Kaplan's: {count_of(False)}")
     lines.append(text_table(COLUMNS, map(_cells, rows)))
     for one in figures["over_training"]:
@@ -126,10 +129,12 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
     if "inference" in figures:
         one = figures["inference"]
         same, within = one["same_loss"], one["within_budget"]
+        low, high = one["loss_interval"]
         lines.append(
             f"  {number(one['served_tokens'])} tokens served: the same loss with N {number(same['num_params'])}, "
             f"D {number(same['num_tokens'])} costs {100 * one['saved']:.1f} % less in all; all within C: "
-            f"N {number(within['num_params'])}, D {number(within['num_tokens'])}, loss {within['loss']:.4f}"
+            f"N {number(within['num_params'])}, D {number(within['num_tokens'])}, loss {within['loss']:.4f} "
+            f"({low:.3f} to {high:.3f})"
         )
     if "repeated" in figures:
         one = figures["repeated"]

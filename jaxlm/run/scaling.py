@@ -17,12 +17,11 @@ from jaxlm.io.run_dir import write_json
 from jaxlm.io.run_table import parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
 from jaxlm.run.generate import Parser
-from jaxlm.scaling.chinchilla import ChinchillaFit, allocate, fit_chinchilla
+from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
 from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
 from jaxlm.scaling.fitting import Fit, fit_form
 from jaxlm.scaling.isoflop import IsoFlopFit, fit_envelope, fit_isoflop, group_budgets
 from jaxlm.scaling.kaplan import fit_kaplan
-from jaxlm.scaling.profile import profile_intervals
 
 PROG = "python -m experiments.scaling"
 PARABOLAS = "approach 2, IsoFLOP parabolas"
@@ -65,11 +64,6 @@ def fit_main(argv: list[str]) -> int:
     if not options.equal_exponents:
         fits += [fit_kaplan(*table, **how), fit_chinchilla(*table, equal_exponents=True, **how)]
     intervals = {fit.form.name: fit.intervals for fit in fits}
-    if options.least_squares:
-        inputs = {"N": runs["n"], "D": runs["d"]}
-        for fit in fits:
-            if isinstance(fit, ChinchillaFit):
-                intervals[fit.form.name] = profile_intervals(fit.form, fit.theta_p, inputs, runs["loss"])
     held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
     by_budget = _approaches(runs, options, embeddings)
     ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
@@ -97,7 +91,7 @@ def fit_main(argv: list[str]) -> int:
                 "constants": fit.constants,
                 "standard_errors": fit.standard_errors,
                 "intervals": intervals[fit.form.name],
-                "interval_kind": "profile" if options.least_squares and isinstance(fit, ChinchillaFit) else "bootstrap",
+                "interval_kind": "bootstrap" if fit.profile is None else "profile",
                 "mean_error": float(np.abs(np.expm1(fit.residual_n)).mean()),
                 "leave_largest_out": None if (one := held_out[fit.form.name]) is None else one._asdict(),
                 "converged": fit.converged,
@@ -198,18 +192,24 @@ def _sentence(name: str, one: HeldOut) -> str:
 
 def recover_main(argv: list[str]) -> int:
     """Coverage of the intervals over many made-up sets of runs."""
-    from jaxlm.scaling.recovery import recover
+    from jaxlm.scaling.recovery import recover, recover_by_bootstrap
 
     parser = Parser(prog=f"{PROG} recover", description="whether 95 %% intervals cover 95 %% of the time")
-    parser.add_argument("--trials", type=int, default=2000, help="default %(default)s")
+    parser.add_argument("--trials", type=int, help="default 2000, or 300 by bootstrap")
     parser.add_argument(
         "--noise", type=float, default=0.005, help="standard deviation of log loss; default %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--way", choices=("profile", "bootstrap"), default="profile",
+        help="least squares with profile likelihood, or Huber's function with resamples (seconds a trial)",
+    )  # fmt: skip
     options = parser.parse_args(argv)
-    if options.trials < 1 or not options.noise > 0:
-        raise UserError(f"--trials {options.trials} and --noise {options.noise} must be above 0")
-    found = recover(options.trials, noise=options.noise, seed=options.seed)
+    trials = options.trials if options.trials is not None else {"profile": 2000, "bootstrap": 300}[options.way]
+    if trials < 1 or not options.noise > 0:
+        raise UserError(f"--trials {trials} and --noise {options.noise} must be above 0")
+    study = recover if options.way == "profile" else recover_by_bootstrap
+    found = study(trials, noise=options.noise, seed=options.seed)
     for name, share in found.coverage.items():
         print(f"  {name:<6} {100 * share:.2f} % of {found.num_trials} intervals hold it", file=sys.stderr)
     print(json.dumps(found._asdict()))

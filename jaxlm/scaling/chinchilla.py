@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxlm.scaling.fitting import LEVEL, Error, Fit, Scale, fit_form, interval
 from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS, Form
+from jaxlm.scaling.profile import profile_intervals
 
 FLOPS_PER_PARAM_TOKEN = 6.0
 """C = 6 N D, without attention."""
@@ -114,7 +115,7 @@ def fit_chinchilla(
       num_params: N of each run, with embeddings unless ``embeddings=False``, which is kept and stated.
       num_tokens: D, tokens trained on.
       loss: nats a token at the end of the run.
-      delta: see `fitting.fit_form`; None = least squares.
+      delta: see `fitting.fit_form`; None = least squares, and intervals of the constants by profile likelihood.
       scale: "fitted", as in the figures of Besiroglu et al. (2024); "fixed", as in Hoffmann et al. (2022).
       error: predicted less observed, in logarithms or in nats.
       resamples: for standard errors and intervals.
@@ -127,7 +128,10 @@ def fit_chinchilla(
     """
     form: Form = EQUAL_EXPONENTS if equal_exponents else CHINCHILLA
     runs = {"N": np.asarray(num_params, np.float64), "D": np.asarray(num_tokens, np.float64)}
-    return fit_form(
+    fit: ChinchillaFit = fit_form(
         form, runs, loss, delta=delta, scale=scale, error=error, resamples=resamples, seed=seed, embeddings=embeddings,
         kind=ChinchillaFit,
     )  # fmt: skip
+    if delta is None and error == "log" and resamples:
+        fit = dataclasses.replace(fit, profile=profile_intervals(form, fit.theta_p, runs, np.asarray(loss)))
+    return fit

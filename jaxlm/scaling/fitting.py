@@ -35,6 +35,8 @@ class Fit:
     """Whether N counts embeddings."""
     converged: float = 1.0
     """Share of the resamples whose search ended at a minimum."""
+    profile: Mapping[str, tuple[float, float]] | None = None
+    """Intervals by profile likelihood, of a fit by least squares."""
 
     @property
     def constants(self) -> dict[str, float]:
@@ -53,7 +55,9 @@ class Fit:
 
     @property
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The middle 95 % of the resamples, of every constant."""
+        """95 % of every constant: by profile likelihood where there is one, else the middle of the resamples."""
+        if self.profile is not None:
+            return dict(self.profile)
         return {name: interval(self.draws[name]) for name in self.form.names}
 
     def predict(self, *inputs: Any) -> Any:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, allocate
+from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, ChinchillaFit, allocate
+from jaxlm.scaling.fitting import fit_form
 from jaxlm.scaling.forms import CHINCHILLA, Form
 from jaxlm.scaling.minimise import Objective, minimise
 from jaxlm.scaling.profile import coverage, profile_bounds
@@ -63,7 +64,36 @@ def recover(num_trials: int = 2000, *, noise: float = 0.005, seed: int = 0, form
     """
     inputs = design()
     clean_n = form.predict(TRUTH, *inputs.values())
-    loss_bn = clean_n * np.exp(noise * np.random.default_rng(seed).standard_normal((num_trials, len(clean_n))))
+    loss_bn = _noisy(clean_n, num_trials, noise, seed)
     ends = profile_bounds(form, fit_tables(form, TRUTH, inputs, loss_bn), inputs, loss_bn)
     unbounded = float((~np.isfinite(ends) | (ends == 0)).mean())
     return Recovery(coverage(form, TRUTH, ends), unbounded, num_trials, len(clean_n))
+
+
+def recover_by_bootstrap(
+    num_trials: int = 300, *, noise: float = 0.005, seed: int = 0, resamples: int = 500, ahead: float = 100.0
+) -> Recovery:
+    """The same of the default fit, Huber's function with resamples; its predictions too, ``ahead`` times the largest
+    budget: the loss of the best model there, and its N."""
+    inputs = design()
+    truth = {name: float(value) for name, value in CHINCHILLA.read(TRUTH).items()}
+    flops = ahead * FLOPS_PER_PARAM_TOKEN * float((inputs["N"] * inputs["D"]).max())
+    best = allocate(truth, flops)
+    clean_n = CHINCHILLA.predict(TRUTH, *inputs.values())
+    held = dict.fromkeys([*truth, "loss ahead", "N ahead"], 0)
+    for trial, loss_n in enumerate(_noisy(clean_n, num_trials, noise, seed)):
+        fit = fit_form(
+            CHINCHILLA, inputs, loss_n, resamples=resamples, seed=trial, starts_sp=TRUTH[None], kind=ChinchillaFit
+        )
+        ends = {
+            **fit.intervals,
+            "loss ahead": fit.predict_interval(best.num_params, best.num_tokens),
+            "N ahead": fit.optimal_intervals(flops).num_params,
+        }
+        for name, value in {**truth, "loss ahead": float(best.loss), "N ahead": float(best.num_params)}.items():
+            held[name] += ends[name][0] <= value <= ends[name][1]
+    return Recovery({name: count / num_trials for name, count in held.items()}, 0.0, num_trials, len(clean_n))
+
+
+def _noisy(clean_n: np.ndarray, num_trials: int, noise: float, seed: int) -> np.ndarray:
+    return clean_n * np.exp(noise * np.random.default_rng(seed).standard_normal((num_trials, len(clean_n))))

@@ -68,6 +68,8 @@ def test_the_plan_without_runs(capsys, tmp_path):
     assert again["num_params_interval"][0] < 70e9 < again["num_params_interval"][1]
     assert by_name["Kaplan (2020)"]["embeddings"] is False
     assert plan["inference"]["saved"] > 0
+    low, high = plan["inference"]["num_params_interval"]
+    assert low < plan["inference"]["within_budget"]["num_params"] < high
     assert plan["repeated"]["epochs"] > 1
     assert picture.read_text().startswith("<svg")
 
@@ -77,6 +79,8 @@ def test_what_a_loss_costs(capsys):
     plan = json.loads(capsys.readouterr().out)
     low, high = plan["flops_interval"]
     assert low < plan["flops"] < high
+    assert plan["cost_by_law"]["Chinchilla, fitted again (Besiroglu 2024)"] == pytest.approx(plan["flops"])
+    assert plan["cost_by_law"]["Kaplan (2020)"] == pytest.approx(3.1e8 * 8.64e19 / 2**20)
     assert plan["laws"][0]["loss"] == pytest.approx(2.0)
 
 
