@@ -62,7 +62,10 @@ def fit_main(argv: list[str]) -> int:
     first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
     fits: list[Fit] = [first]
     if not options.equal_exponents:
-        fits += [fit_kaplan(*table, **how), fit_chinchilla(*table, equal_exponents=True, **how)]
+        with contextlib.suppress(ValueError):  # a form that these runs do not follow at all is left out
+            fits.append(fit_kaplan(*table, **how))
+        with contextlib.suppress(ValueError):
+            fits.append(fit_chinchilla(*table, equal_exponents=True, **how))
     intervals = {fit.form.name: fit.intervals for fit in fits}
     held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
     by_budget = _approaches(runs, options, embeddings)

@@ -16,7 +16,9 @@ from jaxlm.scaling.minimise import Minima, Objective, minimise
 Scale = Literal["fitted", "fixed"]
 Error = Literal["log", "loss"]
 LEVEL = 0.95
+_LEAST_EXPONENT = 1e-6
 _POINTS = 64
+"""The number of points is made a multiple of this."""
 _KEPT = 32
 """Starts that are followed on where the scale is fitted."""
 
@@ -189,6 +191,7 @@ def fit_form(
         )
     if not np.isfinite(best_p).all():
         raise ValueError(f"no start led to a fit of {form.equation}: look at the runs")
+    _check_constants(form, best_p, loss_n)
     residual_n = data[1] - form_log_loss(form, best_p, data[0])
 
     draws_bp, converged = best_p[None], 1.0
@@ -198,6 +201,23 @@ def fit_form(
         draws_bp, converged = drawn.theta_bp, float(drawn.converged_b.mean())
     best_p, draws_bp = (form.centred(theta, mean_k, -1.0) for theta in (best_p, draws_bp))
     return kind(form, best_p, draws_bp, residual_n, embeddings, converged)
+
+
+def _check_constants(form: Form, theta_p: np.ndarray, loss_n: np.ndarray) -> None:
+    """Raises ValueError where the best fit is no law: a loss that does not fall, or lies below the irreducible one."""
+    for _, exponent, feature in form.shifts:
+        if not theta_p[exponent] > _LEAST_EXPONENT:
+            raise ValueError(
+                f"the loss does not fall with {form.inputs[feature]} (its exponent would be {theta_p[exponent]:.2g}): "
+                f"no law {form.equation} can be read off these runs"
+            )
+    floor = float(form.read(theta_p).get("E", 0.0))
+    if loss_n.min() < floor:
+        at = int(loss_n.argmin())
+        raise ValueError(
+            f"loss of run {at} is {loss_n[at]:.4g}, below the irreducible loss that the others give, {floor:.4g}: mend "
+            "it or leave it out"
+        )
 
 
 def form_log_loss(form: Form, theta_p: np.ndarray, x_kn: np.ndarray) -> np.ndarray:

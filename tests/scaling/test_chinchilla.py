@@ -167,6 +167,16 @@ def test_what_no_law_can_be_read_off_is_said(made, change, said):
             fit_runs(*table)
 
 
+def test_what_follows_no_law_is_refused(made):
+    n, d, loss = made
+    low = loss.copy()
+    low[3] = 0.5
+    with pytest.raises(ValueError, match=r"loss of run 3 is 0.5, below the irreducible loss that the others give, 1.8"):
+        fit_chinchilla(n, d, low, resamples=0)
+    with pytest.raises(ValueError, match="the loss does not fall with N"):
+        fit_chinchilla(n, d, 2 + (n / 1e9) ** 0.3, resamples=0)
+
+
 def test_few_doubled_and_tied_runs_are_refused(made):
     few = [column[::20] for column in made]
     with pytest.raises(ValueError, match="4 runs: a law of 5 constants needs at least 6"):
