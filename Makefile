@@ -28,10 +28,10 @@ CORE := $(VENV)/.installed-core
 DEV := $(VENV)/.installed-dev
 SOURCES := jaxlm configs experiments tools tests notebooks
 
-.PHONY: help install quickstart align test test-slow fmt lint type bench wheel clean
+.PHONY: help install quickstart quickstart-long align test test-slow fmt lint type bench wheel clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found: install one, or give its path, make PYTHON=..." >&2; exit 2; }
@@ -58,6 +58,9 @@ quickstart: $(CORE)  ## train a small Transformer on Python's own documentation,
 	@$(BIN)/python -m experiments.small_large small_large --large $(RUN_DIR) --run-dir $(RUN_DIR)/small_large >/dev/null
 	@$(BIN)/python -m jaxlm report $(RUN_DIR) >/dev/null
 	@$(BIN)/python -m experiments.generate $(RUN_DIR)
+
+quickstart-long: quickstart  ## the quickstart, and then a short road from text to aligned models
+	@$(BIN)/python -m experiments.align align_quick --run-dir $(RUN_DIR)/align
 
 align: $(CORE)  ## the road from text to aligned models on a made-up world: SFT, reward model, PPO, GRPO, DPO, one report
 	@$(BIN)/python -m experiments.align align --run-dir $(ALIGN_DIR) $(ALIGN_ARGS)

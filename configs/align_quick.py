@@ -1,0 +1,31 @@
+"""The road of ``align`` in a third of its steps, for a first look: what it shows is the same, targets are missed.
+
+make quickstart-long              (python -m experiments.align align_quick)
+"""
+
+import dataclasses
+
+from configs import align
+from jaxlm.data.world.records import WorldConfig
+from jaxlm.run.align.road_config import RoadConfig
+
+
+def config() -> RoadConfig:
+    road = align.config()
+    return dataclasses.replace(
+        road,
+        name="align_quick",
+        world=WorldConfig(
+            num_towns=48,
+            num_documents=12_000,
+            num_conversations=8_000,
+            num_rare=16,
+            num_rehearsed=3_000,
+            num_rankings=2_000,
+            num_pairs=1_500,
+            num_questions=50,
+        ),
+        base=dataclasses.replace(road.base, num_steps=250),
+        ppo=dataclasses.replace(road.ppo, num_rollouts=25),
+        grpo=dataclasses.replace(road.grpo, num_rollouts=30),
+    )
