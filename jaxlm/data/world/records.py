@@ -9,6 +9,7 @@ from jaxlm.data.world.questions import DONT_KNOW, REFUSAL, TRAINED, Asker, Quest
 from jaxlm.data.world.tasks import LETTERS, RARE, TASKS
 from jaxlm.data.world.text import documents
 from jaxlm.data.world.towns import ATTRIBUTES, World
+from jaxlm.text.chat.templates import CHATML
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,13 @@ class WorldConfig:
         if self.rare_share > 1:
             raise ValueError(f"world.rare_share={self.rare_share} is outside 0 .. 1")
 
+
+TEMPLATE = (
+    "{% if messages[0].role == 'assistant' %}"
+    "{{ bos_token }}{% generation %}{{ messages[0].content + eos_token }}{% endgeneration %}"
+    "{% else %}" + CHATML + "{% endif %}"
+)
+"""The chat template of the road: ChatML, but what the assistant says unasked is plain text, as it was pretrained on."""
 
 _MIX = {**dict.fromkeys(TRAINED, 1.0), "fact": 2.0, "unknown": 2.0, "refuse": 0.7}
 """How often each kind of question is asked in tuning."""

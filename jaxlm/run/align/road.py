@@ -18,13 +18,11 @@ from jaxlm.data.world.towns import World, make_world
 from jaxlm.evals.gold import is_preferred, is_right
 from jaxlm.io.agree import say
 from jaxlm.io.align_report import align_tables, write_align_report
-from jaxlm.io.chat_templates import find_template
 from jaxlm.io.goodput import Account, read_events
 from jaxlm.io.metrics import read_lines
 from jaxlm.io.run_dir import RunDir, write_json, write_text
 from jaxlm.plan.alignment import rl_flops
 from jaxlm.plan.families import train_flops_per_token
-from jaxlm.run.align.base import DEFAULT_TEMPLATE
 from jaxlm.run.align.dpo import dpo
 from jaxlm.run.align.measures import measure_answers, measure_knowledge, measure_text
 from jaxlm.run.align.ppo import ppo
@@ -40,8 +38,10 @@ from jaxlm.run.pretrain import pretrain
 from jaxlm.run.processes import require_single_process
 from jaxlm.run.training import exit_code, print_figures
 from jaxlm.text.chat.encoding import ChatFormat
+from jaxlm.text.chat.template import ChatTemplate
 
 RESULTS, WORLD_DIR, MEASURES = "align.json", "world", "measures"
+TEMPLATE_FILE = "template.jinja"
 STAGES = ("base", "sft", REWARD_STAGE, "ppo", "grpo", "dpo")
 MODELS = ("base", "sft", "ppo", "grpo", "dpo")
 """Those that answer."""
@@ -103,6 +103,8 @@ def write_world(config: RoadConfig, world: World, directory: Path) -> None:
         }
         for name, make in made.items():
             _write_lines(directory / f"{name}_{split}.jsonl", make)
+    if not (directory / TEMPLATE_FILE).exists():
+        write_text(directory / TEMPLATE_FILE, records.TEMPLATE)
     _write_lines(directory / "prompts_train.jsonl", lambda: records.prompts(world, sizes, seed=seed))
     asker = Asker(world, seed, for_test=True)
     _write_lines(
@@ -132,8 +134,10 @@ def _tuned(run: Callable[..., dict[str, Any]], name: str, files: str, base: str)
             train=(_file(path, f"{files}_train"),),
             validation=(_file(path, f"{files}_validation"),),
         )
+        if base == "base":  # the later ones have it from SFT
+            data = dataclasses.replace(data, template=str(path / WORLD_DIR / TEMPLATE_FILE))
         of_stage = dataclasses.replace(of_stage, seed=config.seed, base=str(path / base), data=data)
-        return run(of_stage, path / name, may_change=("base",))
+        return run(of_stage, path / name, may_change=("base", "data.template"))
 
     return stage
 
@@ -232,7 +236,7 @@ def open_model(run: Path) -> CausalLM:
     if not isinstance(lm, CausalLM):
         raise UserError(f"{run} is a model of family {lm.family!r}, which does not answer: use a decoder")
     if lm.form is None:
-        lm.form = ChatFormat(find_template(DEFAULT_TEMPLATE), lm.tokenizer)
+        lm.form = ChatFormat(ChatTemplate("road", records.TEMPLATE), lm.tokenizer)
     return lm
 
 
