@@ -25,7 +25,7 @@ class WorldConfig:
     """Conversations, beside those, that show the rare task."""
     num_rehearsed: int = 5_000
     """Texts that the assistant says unasked among the conversations, so that plain text is not forgotten."""
-    num_rankings: int = 4_000
+    num_rankings: int = 10_000
     num_pairs: int = 3_000
     num_prompts: int = 4_000
     """To draw answers to, in reinforcement learning."""
