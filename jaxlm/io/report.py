@@ -121,7 +121,7 @@ def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return drawn
 
 
-def _curve(lines: Sequence[Mapping[str, Any]], key: str, label: str, **options: bool) -> Curve:
+def _curve(lines: Sequence[Mapping[str, Any]], key: str, label: str, **options: Any) -> Curve:
     # A step that came twice (a run resumed after it was logged) shows its last value.
     points = {line["step"]: line[key] for line in lines if key in line}
     steps = sorted(points)
