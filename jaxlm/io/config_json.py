@@ -60,12 +60,15 @@ def diff_fields(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 
 def with_added_fields(config: Any, record: dict[str, Any]) -> dict[str, Any]:
     """A record of an older config, with the fields that this config's dataclasses have gained since (`core.fields`)."""
-    record = _filled(type(config), record)
-    for field in dataclasses.fields(config):
-        part, old = getattr(config, field.name), record.get(field.name)
-        if dataclasses.is_dataclass(part) and isinstance(old, dict):
-            record[field.name] = with_added_fields(part, old)
-    return record
+    if dataclasses.is_dataclass(config):
+        record = _filled(type(config), record)
+        parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    else:
+        parts = config if isinstance(config, dict) else {}
+    return {
+        name: with_added_fields(parts[name], old) if name in parts and isinstance(old, dict) else old
+        for name, old in record.items()
+    }
 
 
 def _filled(config_type: Any, record: dict[str, Any]) -> dict[str, Any]:

@@ -116,6 +116,11 @@ def test_records_from_before_a_field_was_added():
     assert config_from_dict(Grown, old) == Grown(GrownInner(3, "plain"))
     assert with_added_fields(Grown(GrownInner(3)), old) == config_to_dict(Grown(GrownInner(3)))
     assert old == {"inner": {"width": 3}, "size": 1}
+    assert with_added_fields({"a": Grown(GrownInner(3)), "b": {"c": 1}}, {"a": old, "b": {"c": 2}, "d": 4}) == {
+        "a": config_to_dict(Grown(GrownInner(3))),
+        "b": {"c": 2},
+        "d": 4,
+    }
     newer = Grown(GrownInner(3, "bold"))
     assert diff_configs(with_added_fields(newer, old), newer) == ["inner.form: 'plain' -> 'bold'"]
     with pytest.raises(UserError, match=r"config\.inner lacks the field 'width'"):
