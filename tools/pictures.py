@@ -26,6 +26,7 @@ from jaxlm.io.metrics import read_lines
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.run.devices import cache_root
+from jaxlm.run.plan_scaling import draw_plan
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.rules import match_rules, named_shardings
 from jaxlm.text.tokenizer import TokenizerConfig
@@ -201,6 +202,7 @@ def main() -> None:
     general = [data, tokenizers, batches, model, sharding, checkpoints, generation]
     for name, paint in ({f.__name__: f for f in general} | run_pictures(args.run_dir)).items():
         draw(args.out / f"{name}.svg", paint, panels=panels.get(name, 1))
+    (args.out / "scaling.svg").write_text(draw_plan(5.76e23, None), encoding="utf-8")
 
 
 if __name__ == "__main__":
