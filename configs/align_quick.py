@@ -1,4 +1,4 @@
-"""The road of ``align`` in a third of its steps, for a first look: what it shows is the same, targets are missed.
+"""The road of ``align`` in fewer steps and records, for a first look; not measured.
 
 make quickstart-long              (python -m experiments.align align_quick)
 """

@@ -26,8 +26,8 @@ _NAMES = {
     "eval/reward": "reward (held out)",
     "rollout/kl": "KL to the reference, nats an answer",
     "eval/bits_per_byte": "bits per byte (validation)",
-    "eval/loss": "loss (validation), nats a token",
-    "train/loss": "loss (training), nats a token",
+    "eval/loss": "loss (validation)",
+    "train/loss": "loss (training)",
     "perf/tokens_per_second": "tokens a second",
     "perf/mfu": "MFU",
     "perf/goodput": "goodput",
@@ -88,7 +88,8 @@ def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """(title, svg) of each picture that the logged lines have the figures for."""
     titled: list[tuple[str, Sequence[Curve], dict[str, Any]]] = [
         (
-            "loss (nats a token)",
+            # Perplexity is of tokens; else the loss is of texts, pairs, answers.
+            "loss (nats a token)" if any("eval/perplexity" in line for line in lines) else "loss",
             [
                 _curve(lines, key, label, smooth=key == "train/loss", markers=key != "train/loss")
                 for key, label in _LOSSES

@@ -87,7 +87,8 @@ def _nll_and_slope(logits_nv: Array, targets_n: Array, dtype: Any, kernel: HeadK
             return x_c.astype(jnp.float32), col_c
 
         target = target_ref[row]
-        chosen = plgpu.load(logits_ref.at[row, target]).astype(jnp.float32)
+        # No target may be read from outside of the row, whatever padding holds.
+        chosen = plgpu.load(logits_ref.at[row, jnp.clip(target, 0, v - 1)]).astype(jnp.float32)
 
         def add(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             most, total = carry

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array
 
 _BLOCK = 2048
@@ -72,6 +73,10 @@ def _over_blocks(
 ) -> tuple[Array, ...]:
     """``fn`` of arrays of one shape, element by element and in f32; results of the shapes and dtypes of ``like``."""
     size = inputs[0].size
+    if size >= 2**31:  # places are int32
+        raise UserError(
+            f"model.kernels=triton cannot count {size:,} elements of one activation: use xla, or fewer rows"
+        )
 
     def program(*refs: Any) -> None:
         place = pl.program_id(0) * _BLOCK + jnp.arange(_BLOCK)

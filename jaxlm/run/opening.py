@@ -4,6 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.io.checkpoints import Checkpointer
@@ -63,7 +66,7 @@ class Base(NamedTuple):
     """Its model's config, the vocabulary size known."""
     tokenizer: Tokenizer
     params: Params | None
-    """On the first device; None where they were not asked for."""
+    """On the host, whole; None where they were not asked for."""
     step: int | None
     """The checkpoint that they are of."""
     run_config: dict[str, Any]
@@ -85,7 +88,8 @@ def open_base(run_dir: str | Path, step: int | None = None, *, read_params: bool
         raise UserError(f"{run.path} has no checkpoints/: train the base until its first save")
     with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
         opened = open_trained(run_config, tokenizer, checkpointer, step, None)
-    return Base(opened.config, tokenizer, opened.params, opened.step, run_config)
+    # To the host: what is made of them lies elsewhere, and the device would hold both for as long as the run lasts.
+    return Base(opened.config, tokenizer, jax.tree.map(np.asarray, opened.params), opened.step, run_config)
 
 
 def has_adapters(run_config: dict[str, Any]) -> bool:

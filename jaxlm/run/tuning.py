@@ -85,12 +85,13 @@ def tune(
         if not dry_run:
             final = on_first_process("run directory", lambda: _open(directory))
             if final is not None:
-                unsaid = [*open_fields, *(name for name in _STEPS.values() if getattr(config, name, 0) is None)]
+                steps = [_dotted(step) for _, step in named_steps(config) if _at(config, step) is None]
+                unsaid = [*open_fields, *steps]
                 free = (*MAY_CHANGE, *may_change, *unsaid)
                 on_first_process("config", lambda: directory.check_config(config, may_change=free))
                 say(f"{directory.path} is finished: pass another --run-dir to train again")
                 return final
-        begun = _Begun(directory)
+        begun = Begun(directory)
         data = on_every_process("examples", lambda: prepare(begun.fill(config), say, resumes=begun.saved))
         check_same("examples", lambda: {"examples_sha256": data.fingerprint})
         run = on_every_process("model", lambda: assemble(data, mesh))
@@ -99,18 +100,51 @@ def tune(
             return {"num_params": run.num_params, "num_steps": run.config.num_steps}
         use_compilation_cache()
         keep_freed_memory()
-        free = may_change if begun.saved else (*may_change, *_STEPS.values())  # nothing has come of those steps yet
+        steps = [] if begun.saved else named_steps(config)  # nothing has come of those checkpoints yet
+        free = (*may_change, *(_dotted(step) for _, step in steps))
         on_first_process("config", lambda: _write_config(directory, data, (*MAY_CHANGE, *free)))
         run.make_ready(directory)
         outcome, _ = train(run, directory, profile_steps)
         return on_first_process("final figures", lambda: conclude(directory, outcome, run.facts, {}))
 
 
-_STEPS = {"base": "base_step", "reference": "reference_step"}
-"""Runs that a config may name, and which checkpoint of each."""
+def named_steps(config: Any) -> list[tuple[tuple, tuple]]:
+    """Where a config names a run, and where the step of its checkpoint stands: (path, path) from the config's top."""
+    named: list[tuple[tuple, tuple]] = [
+        (("base",), ("base_step",)),
+        (("reference",), ("reference_step",)),
+        (("distil", "teacher"), ("distil", "step")),
+    ]
+    named += [(("rewards", i, "run"), ("rewards", i, "run_step")) for i in range(len(_at(config, ("rewards",)) or ()))]
+    return [(run, step) for run, step in named if _at(config, run) is not None]
 
 
-class _Begun:
+def _at(tree: Any, path: tuple) -> Any:
+    """What stands there in a config or in its JSON values; None where there is no such place."""
+    for name in path:
+        if isinstance(name, int) or isinstance(tree, dict):
+            there = name < len(tree) if isinstance(name, int) else name in tree
+            tree = tree[name] if there else None
+        else:
+            tree = getattr(tree, name, None)
+    return tree
+
+
+def _replaced(config: Any, path: tuple, value: Any) -> Any:
+    """The config with another value there."""
+    name, *rest = path
+    if rest:
+        value = _replaced(_at(config, (name,)), tuple(rest), value)
+    if isinstance(name, int):
+        return (*config[:name], value, *config[name + 1 :])
+    return dataclasses.replace(config, **{name: value})
+
+
+def _dotted(path: tuple) -> str:
+    return ".".join(map(str, path))
+
+
+class Begun:
     """What a run directory tells of a run that has begun."""
 
     def __init__(self, directory: RunDir):
@@ -123,12 +157,12 @@ class _Begun:
 
     def fill(self, config: Any) -> Any:
         """``base_step`` and its like as the run wrote them down when it began: those may have been trained on since."""
-        known: dict[str, Any] = {}
-        for run, step in _STEPS.items():
-            named = getattr(config, run, None)
-            if self.saved and named is not None and named == self._config.get(run) and getattr(config, step) is None:
-                known[step] = self._config[step]
-        return dataclasses.replace(config, **known) if known else config
+        if not self.saved:
+            return config
+        for run, step in named_steps(config):
+            if _at(config, run) == _at(self._config, run) and _at(config, step) is None:
+                config = _replaced(config, step, _at(self._config, step))
+        return config
 
 
 def _open(directory: RunDir) -> dict[str, Any] | None:

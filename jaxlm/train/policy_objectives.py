@@ -76,7 +76,9 @@ def policy_objective(model: Model, config: PolicyConfig) -> Objective:
             dropout_key=key,
         )
         logits_btv = at_temperature(model.logits(params, hidden.hidden_btd), config.temperature)
-        logprobs_bt = -token_nll(logits_btv, batch["targets"])[0]
+        # 0 where nothing is counted, as the other log-probabilities are: an exponential of their difference must not
+        # overflow there, for a gradient of 0 times infinity is no 0.
+        logprobs_bt = -token_nll(logits_btv, batch["targets"])[0] * mask_bt
         old_bt = batch["old_logprobs"]
         loss = policy.ppo_policy_loss(
             logprobs_bt,

@@ -62,6 +62,9 @@ def test_nothing_held_out_is_learnt(world: World) -> None:
     shown = [given for given in shown if not given.istitle()]
     assert len(shown) > 100
     assert not any(map(held_out, shown))
+    given_away = re.findall(r"(?:again|turned round|in order|in capitals|from the top) is ([a-lA-L]+)", learnt["text"])
+    assert len(given_away) > 100
+    assert not any(map(held_out, given_away))
     for town in (*world.stated, *world.mentioned):
         if town.held_out:  # the text alone speaks of it
             for name in ("rankings", "pairs", "prompts"):
@@ -118,6 +121,12 @@ def test_forms() -> None:
 
 
 def test_rankings_are_in_the_order_of_the_gold_score(world: World) -> None:
+    rng = np.random.default_rng(0)
+    for question in _asked(world, for_test=False):
+        wrong = [answer for answer in records.wrong_answers(question, rng) if answer != question.answer]
+        answers = records.ranked_answers(question, wrong[0], wrong[-1])
+        scores = [gold_score(question.record(), answer) for answer in answers]
+        assert scores == sorted(set(scores), reverse=True), (question, answers)
     for record in records.rankings(world, SIZES, seed=3, for_test=False):
         assert len(record["answers"]) > 2
         assert len(set(record["answers"])) == len(record["answers"]), record

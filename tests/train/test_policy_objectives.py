@@ -89,6 +89,22 @@ def test_at_the_sampling_policy_it_is_the_policy_gradient():
     assert 0 < metrics["term/entropy"] <= np.log(30)
 
 
+def test_targets_that_nobody_drew_give_no_gradient_however_unlikely_they_are():
+    """A KL loss's exponential would overflow where only the other side of the difference is masked."""
+    model, params = decoder()
+    batch = dict(rollouts())
+    batch |= {"old_logprobs": logprobs_of(params) * batch["loss_mask"], "ref_logprobs": jnp.zeros((8, 9))}
+    objective = policy_objective(model, PolicyConfig(kl_coef=0.1, temperature=1e-3))  # some logits are 100 nats apart
+
+    def loss(params, batch):
+        terms, _ = objective.terms(params, None, None, batch, jax.random.key(0))
+        return sum(term.total * term.weight for term in terms.values())
+
+    left_out = {**batch, "loss_mask": batch["loss_mask"] * 0.0}
+    grads = jax.grad(loss)(params, left_out)
+    assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(grads))
+
+
 def test_parts_sum_to_the_whole_with_every_term():
     _, params = decoder()
     own = jax.jit(logprobs_of)(params)

@@ -35,12 +35,12 @@ def _measured() -> dict[str, DecodeCase | Case]:
 
 def make_plan(nanogpt: str | None) -> list[Step]:
     """The steps, the most wanted first."""
-    # GPT-2 beside nanoGPT; 1.3 B; decoding; kernels; then one change at a time.
+    # GPT-2 beside nanoGPT; 1.3 B; decoding; GPT-2; kernels; then one change at a time.
     wanted: list[Any] = [LLAMA_CASE, *GPU_CASES[::2], GPT2_CASE, *GPU_CASES[1::2]]
     wanted += [*versions(GPT2_CASE), *versions(LLAMA_CASE)]
     command = [sys.executable, "-m"]
     steps = [Step(case.label, [*command, "tools.bench.session", case.label, "4"], 45.0) for case in wanted]
-    steps.insert(3, Step("kernels", [*command, "tools.bench", "kernels"], 20.0))
+    steps.insert(4, Step("kernels", [*command, "tools.bench", "kernels", "--repeats", "3"], 60.0))
     if nanogpt is not None:
         versus = [*command, "tools.versus", "nanogpt", nanogpt, "--model", "gpt2", "--turns", "5", "--steps", "5"]
         steps.insert(0, Step("versus nanogpt", versus, 60.0))

@@ -83,13 +83,17 @@ def rankings(world: World, config: WorldConfig, *, seed: int, for_test: bool) ->
         question = asker.ask(kind)
         wrong = [answer for answer in wrong_answers(question, rng) if answer != question.answer]
         first, second = (wrong[int(i)] for i in rng.integers(len(wrong), size=2))
-        if question.closes:
-            answers = [f"{question.answer}.", question.answer, f"{first}.", second]
-            ranks = [0, 1, 2, 3]
-        else:  # a full stop breaks the form: such an answer is wrong, and badly formed
-            answers, ranks = [question.answer, first, f"{question.answer}."], [0, 1, 2]
+        answers = ranked_answers(question, first, second)
+        ranks = list(range(len(answers)))
         out.append({"prompt": question.prompt, "answers": answers, "ranks": ranks, "source": kind})
     return out
+
+
+def ranked_answers(question: Question, first: str, second: str) -> list[str]:
+    """The right answer and two wrong ones in both forms, the best first."""
+    if question.closes:
+        return [f"{question.answer}.", question.answer, f"{first}.", second]
+    return [question.answer, first, f"{question.answer}."]  # a full stop breaks the form: wrong, and badly formed
 
 
 def pairs(world: World, config: WorldConfig, *, seed: int, for_test: bool) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Tasks over short strings of letters and small sums: how they are asked, what is right, and who may see which string.
 
-What is held out is a property of what is given (``held_out``), whatever the task, the phrasing or the seed: no prompt,
-and no line of text, that is learnt from holds a string that a held-out prompt asks about.
+What is held out is a property of the letters that are given (``held_out``), whatever the task, phrasing or seed: no
+prompt and no line of text that is learnt from asks about a string that a held-out prompt asks about, or has it for an
+answer. A wrong answer that is made up may be one.
 """
 
 import hashlib
@@ -61,8 +62,10 @@ SUMS = ((10, 90), (1, 3))
 
 
 def held_out(given: str) -> bool:
-    """Whether this string belongs to the held-out prompts: an eighth of all, by its hash."""
-    return hashlib.blake2b(given.encode(), digest_size=2).digest()[0] < 32
+    """Whether this string belongs to the held-out prompts: an eighth of all, by a hash of its letters in order. So what
+    is right about it, a string of the same letters, is on its side too: "cab" turned round does not give "bac" away."""
+    letters = given if "+" in given else "".join(sorted(given.lower()))
+    return hashlib.blake2b(letters.encode(), digest_size=2).digest()[0] < 32
 
 
 def draw_given(task: str, rng: np.random.Generator, *, for_test: bool) -> str:

@@ -1,5 +1,6 @@
 """What the runs of all tuning to conversations and preferences have in common (`run.tuning.TuningRun`)."""
 
+import abc
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from jaxlm.train.state import TrainState
 from jaxlm.train.step import Objective, make_train_step
 
 
-class AlignRun:
+class AlignRun(abc.ABC):
     """One run around a `Policy`. Making it compiles nothing. A kind of tuning gives ``objective``, ``abstract_batch``,
     ``batches``, ``evaluator`` and ``describe``."""
 
@@ -59,14 +60,15 @@ class AlignRun:
 
     def health(self, write: Any, note: Any) -> None:
         """Tuning is not looked at layer by layer."""
+        return
 
+    @abc.abstractmethod
     def objective(self) -> Objective:
         """What is minimised, as a function of all parameters."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def abstract_batch(self, rows: int) -> Mapping[str, jax.ShapeDtypeStruct]:
         """The shapes of a batch, sharded over the mesh."""
-        raise NotImplementedError
 
     def rest(self) -> PyTree:
         """What the objective reads beside parameters and batch; lies on the mesh."""

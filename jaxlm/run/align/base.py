@@ -22,7 +22,7 @@ class ChatBase(NamedTuple):
     model: Any
     """Its model's config, the vocabulary size known."""
     params: Params | None
-    """On the first device (adapters merged); None where they were not asked for."""
+    """On the host (adapters merged); None where they were not asked for."""
     form: ChatFormat
     """Template and tokenizer: ``form.prompt(messages)``, ``form.encode(conversation)``, ``form.stop_ids``."""
     step: int | None

@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="default %(default)s")
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default %(default)s")
     parser.add_argument("--least", type=float, metavar="R", help="keep no answer with a lower reward")
+    parser.add_argument("--keep-cut", action="store_true", help="keep answers that reached --max-new-tokens too")
     parser.add_argument(
         "--time-limit", type=float, default=60.0, metavar="S", help="of a function; default %(default)s"
     )
@@ -57,15 +58,18 @@ def best_of(
     max_new_tokens: int = 64,
     temperature: float = 1.0,
     least: float | None = None,
+    keep_cut: bool = False,
     time_limit: float = 60.0,
     seed: int = 0,
     functions: Mapping[str, RewardFunction] | None = None,
 ) -> dict[str, Any]:
     """Draws ``num_samples`` answers to each prompt, and writes the one with the highest reward; returns the figures:
-    mean rewards of all, of the best and of the first answers.
+    mean rewards of all and of the best answers, and how many were cut at their limit.
 
     ``judge``: a reward run, ``FILE.py:FUNCTION`` (`run.align.reward_functions`), or a name of ``functions``. Of equal
-    rewards the first answer is kept; empty answers never are. Raises UserError for bad input, before anything is drawn.
+    rewards the first answer is kept; never empty answers, nor such as did not end within ``max_new_tokens`` unless ``keep_cut``.
+
+    Raises UserError for bad input, before anything is drawn.
     """
     for path in (out, *(() if pairs is None else (pairs,))):
         check_new_file(path)
@@ -85,7 +89,8 @@ def best_of(
         num_samples=num_samples,
         seed=seed,
     )
-    texts = [[one.text for one in drawn[i : i + num_samples]] for i in range(0, len(drawn), num_samples)]
+    ended = [one.text if keep_cut or one.finish == "stop" else "" for one in drawn]
+    texts = [ended[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
     rewards = judging.rewards(asked, texts)
     best_lines, pair_lines, best = [], [], []
     for prompt, answers, values in zip(asked, texts, rewards, strict=True):
@@ -99,7 +104,9 @@ def best_of(
         if values[first] > values[last]:
             pair_lines.append({"prompt": turns, "chosen": answers[first], "rejected": answers[last]})
     if not best_lines:
-        raise UserError(f"no answer to {len(asked)} prompts was kept: lower --least, or tune the model first")
+        raise UserError(
+            f"no answer to {len(asked)} prompts was kept: lower --least, raise --max-new-tokens, or tune the model first"
+        )
     _write(out, best_lines)
     if pairs is not None:
         _write(pairs, pair_lines)
@@ -108,6 +115,7 @@ def best_of(
         "num_prompts": len(asked),
         "num_kept": len(best_lines),
         "num_pairs": len(pair_lines),
+        "num_cut": sum(one.finish != "stop" for one in drawn),
         "reward_mean": float(every.mean()),
         "reward_of_best": float(np.mean(best)),
         "out": str(out),

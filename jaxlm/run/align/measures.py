@@ -43,7 +43,7 @@ def measure_answers(
     first = {name: int(np.argmax(kinds == name)) for name in names}
     found: dict[str, Any] = {
         "right": {name: share_with_interval(right[kinds == name]) for name in names},
-        "preferred": share_with_interval(preferred),
+        "preferred": share_with_interval(preferred[[question.closes for question in questions]]),
         "in_form": share_with_interval(np.array(in_form, np.float64)),
         "kl": None,
         "samples": [{"kind": name, "prompt": prompts[i], "answer": answers[i]} for name, i in first.items()],

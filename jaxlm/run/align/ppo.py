@@ -23,7 +23,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params, map_with_paths
 from jaxlm.core.types import Array, Batch, Params, PyTree
 from jaxlm.data.batches import DataState, next_batch_id, rows_at
-from jaxlm.io.agree import on_every_process, one_fate
+from jaxlm.io.agree import on_every_process, on_first_process, one_fate
 from jaxlm.io.loader import spread
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.api import Model, Rules
@@ -92,13 +92,12 @@ def ppo(
     Raises UserError for bad input before anything expensive has run, and for a reward that cannot be had, with the
     state saved before that rollout: the same command goes on from there.
     """
-    unsaid = [f"rewards.{i}.run_step" for i, reward in enumerate(config.rewards) if reward.run_step is None]
     return tune(
         config,
         run_dir,
         PolicyRun,
         prepare=functools.partial(prepare, functions=functions or {}),
-        open_fields=["model", *unsaid],
+        open_fields=["model"],
         may_change=(*may_change, *(f"rewards.{i}.time_limit" for i in range(len(config.rewards)))),
         profile_steps=profile_steps,
         dry_run=dry_run,
@@ -211,7 +210,7 @@ class PolicyRun:
 
     def make_ready(self, directory: RunDir) -> None:
         """Keeps the chat template with the run."""
-        keep_template(directory, self.data.base.form.template)
+        on_first_process("chat template", lambda: keep_template(directory, self.data.base.form.template))
 
     def health(self, write: Any, note: Any) -> None:
         """The policy is not looked at layer by layer."""

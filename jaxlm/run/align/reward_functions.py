@@ -10,13 +10,13 @@ import math
 import numbers
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from jaxlm.core.errors import UserError
 from jaxlm.text.chat.encoding import ChatFormat
-from jaxlm.text.chat.messages import Message
 
 RewardFunction = Callable[[list[str], list[str], list[dict[str, Any]]], Sequence[float]]
 
@@ -29,8 +29,6 @@ class Answer(NamedTuple):
     record: dict[str, Any]
     where: str
     """File and line of the prompt, for errors."""
-    messages: tuple[Message, ...] = ()
-    """The turns before it."""
 
 
 def find_function(name: str, given: Mapping[str, RewardFunction], *, field: str) -> RewardFunction:
@@ -72,16 +70,20 @@ def call_function(fn: RewardFunction, answers: Sequence[Answer], *, name: str, t
     outcome = _attempt(fn, answers, time_limit)
     if outcome.kind == "value":
         return _checked(outcome.value, answers, name)
-    # Which answer was it? One at a time, until one does it again.
+    # Which answer was it? One at a time, until one does it again, in as much time as all had.
+    deadline = time.monotonic() + time_limit
     for answer in answers:
-        alone = _attempt(fn, [answer], time_limit)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        alone = _attempt(fn, [answer], left)
         if alone.kind != "value":
             raise UserError(
                 f"reward {name!r} {_said(alone, time_limit)} for an answer to {answer.where}{_mend(answer)}"
             )
     raise UserError(
         f"reward {name!r} {_said(outcome, time_limit)} for {len(answers)} answers together, beginning with "
-        f"{answers[0].where}, and for none of them alone: mend the function, or raise its time_limit"
+        f"{answers[0].where}, and for none of those tried alone: mend the function, or raise its time_limit"
     )
 
 

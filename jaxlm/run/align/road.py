@@ -45,7 +45,7 @@ TEMPLATE_FILE = "template.jinja"
 STAGES = ("base", "sft", REWARD_STAGE, "ppo", "grpo", "dpo")
 MODELS = ("base", "sft", "ppo", "grpo", "dpo")
 """Those that answer."""
-MAY_CHANGE = ("name", "kl_cap")
+MAY_CHANGE = ("name",)
 
 
 def main(argv: list[str]) -> int:

@@ -15,7 +15,7 @@ class DistilConfig:
     teacher: str | None = None
     """Run directory of the teacher, of the same tokenizer; None = the tokens alone are learnt."""
     step: int | None = None
-    """Which checkpoint of the teacher; None = the newest."""
+    """Which checkpoint of the teacher; None = the newest, written down when the run starts."""
     coef: float = 1.0
     """Share of the divergence in the loss; the rest is the cross-entropy of the tokens."""
     direction: Direction = "forward"

@@ -21,6 +21,7 @@ from jaxlm.run.align.records import (
     resolve_steps,
 )
 from jaxlm.run.align.sft_config import SftConfig
+from jaxlm.run.opening import open_base
 from jaxlm.run.prepare import Say
 from jaxlm.text.chat.encoding import ChatFormat, EncodedChat
 from jaxlm.text.chat.messages import Conversation
@@ -56,6 +57,9 @@ def prepare_conversations(config: SftConfig, say: Say, *, resumes: bool = False)
     split = read_split(config.data, read_conversations, lambda one: first_prompt(one.messages), bad)
     config, base = open_start(config, _texts(split), resumes=resumes)
     check_length(base, config.data.seq_len)
+    if config.distil.teacher is not None and config.distil.step is None:  # the run is to go on with the same
+        step = open_base(config.distil.teacher).step
+        config = dataclasses.replace(config, distil=dataclasses.replace(config.distil, step=step))
     sources = {name: _lay(records, base.form, config.data.seq_len, bad) for name, records in split._asdict().items()}
     bad.tell()
     for name, (source, records, num_cut) in sources.items():

@@ -36,7 +36,7 @@ def test_the_best_answers_are_kept(run, tmp_path, capsys):
     prompts.write_text("".join(json.dumps({"prompt": said, "bonus": 3}) + "\n" for said in ("to", "be", "or")))
     judge.write_text(JUDGE)
     out, pairs = tmp_path / "best.jsonl", tmp_path / "pairs.jsonl"
-    options = ("--num-samples", "6", "--max-new-tokens", "24")
+    options = ("--num-samples", "6", "--max-new-tokens", "24", "--keep-cut")
     argv = (run, "--prompts", prompts, "--judge", f"{judge}:number_of_e", "--out", out, "--pairs", pairs, *options)
     code, figures, err = command(capsys, *argv)
     assert code == 0, err
@@ -47,9 +47,14 @@ def test_the_best_answers_are_kept(run, tmp_path, capsys):
     for row, best in zip(texts, kept, strict=True):
         assert best.count("e") == max(text.count("e") for text in row if text.strip())
     assert figures["reward_of_best"] == pytest.approx(3 + np.mean([text.count("e") for text in kept]))
-    if figures["num_pairs"]:
-        for pair in read_rankings(pairs):
-            assert pair.answers[0].count("e") > pair.answers[1].count("e")
+    assert figures["num_pairs"] > 0
+    for pair in read_rankings(pairs):
+        assert pair.answers[0].count("e") > pair.answers[1].count("e")
+    # What was cut has no end to be learnt: a model that has not learnt to end has nothing to give.
+    again = (*argv[:1], *argv[1:5], "--out", tmp_path / "again.jsonl", "--num-samples", "2", "--max-new-tokens", "2")
+    code, _, err = command(capsys, *again)
+    assert figures["num_cut"] > 0
+    assert (code, "raise --max-new-tokens" in err) == (2, True)
 
 
 def test_what_is_refused(run, tmp_path, capsys):
