@@ -67,7 +67,8 @@ def best_of(
     mean rewards of all and of the best answers, and how many were cut at their limit.
 
     ``judge``: a reward run, ``FILE.py:FUNCTION`` (`run.align.reward_functions`), or a name of ``functions``. Of equal
-    rewards the first answer is kept; never empty answers, nor such as did not end within ``max_new_tokens`` unless ``keep_cut``.
+    rewards the first answer is kept; never an empty answer, nor one that did not end within ``max_new_tokens`` unless
+    ``keep_cut``.
 
     Raises UserError for bad input, before anything is drawn.
     """
@@ -105,7 +106,7 @@ def best_of(
             pair_lines.append({"prompt": turns, "chosen": answers[first], "rejected": answers[last]})
     if not best_lines:
         raise UserError(
-            f"no answer to {len(asked)} prompts was kept: lower --least, raise --max-new-tokens, or tune the model first"
+            f"no answer to {len(asked)} prompts was kept: lower --least, raise --max-new-tokens, or tune first"
         )
     _write(out, best_lines)
     if pairs is not None:
