@@ -8,7 +8,7 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,16 @@ from jaxlm.io.run_table import read_runs
 from jaxlm.plan.scaling import kaplan_explained
 from jaxlm.run.cli import run_main
 from jaxlm.scaling import step_law
-from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
-from jaxlm.scaling.compare import leave_largest_out
+from jaxlm.scaling.chinchilla import ChinchillaFit, allocate, fit_chinchilla
+from jaxlm.scaling.compare import leave_largest_out, tell_apart
+from jaxlm.scaling.fitting import fit_form
+from jaxlm.scaling.forms import CHINCHILLA
 from jaxlm.scaling.isoflop import fit_envelope, fit_isoflop, leave_largest_budget_out
-from jaxlm.scaling.published import APPROACH_1, APPROACH_2, GOPHER_FLOPS, HOFFMANN, HOFFMANN_UNROUNDED
+from jaxlm.scaling.published import APPROACH_1, APPROACH_2, BESIROGLU, GOPHER_FLOPS, HOFFMANN, HOFFMANN_UNROUNDED
 
-PUBLISHED_EPOCH = {"A": 482.01, "B": 2085.43, "E": 1.817, "alpha": 0.3478, "beta": 0.3658}
 PUBLISHED_ERRORS = {"A": 124.5, "B": 1293.3, "E": 0.026, "alpha": 0.015, "beta": 0.021}
+PUBLISHED_DRAWS = (42, 4000)
+"""Seed of NumPy's global generator and number of the resamples behind those."""
 LARGE = ("open_lm_1b", "open_lm_7b")
 SEQ_LEN = 2048
 """Of Step Law's runs: their batch sizes count rows."""
@@ -65,17 +68,41 @@ def epoch(folder: Path, resamples: int) -> dict[str, Any]:
     table = [runs[name][np.sort(kept)] for name in ("n", "d", "loss")]
     fit = fit_chinchilla(*table, resamples=resamples)
     plain = fit_chinchilla(*table, resamples=resamples, scale="fixed")
+    theirs: ChinchillaFit = fit_form(
+        CHINCHILLA, dict(zip("ND", table[:2], strict=True)), table[2], scale="fixed",
+        weights_bn=published_draws(len(kept)), kind=ChinchillaFit,
+    )  # fmt: skip
+    mean_logs, mean, root = spread_of(fit, table)
     envelope = fit_envelope(6 * table[0] * table[1], *table, bins=30)
     return {
         "num_runs": len(kept),
         "constants": fit.constants,
-        "off_published": {name: fit.constants[name] / value - 1 for name, value in PUBLISHED_EPOCH.items()},
+        "off_published": {name: fit.constants[name] / value - 1 for name, value in BESIROGLU.items()},
         "standard_errors": fit.standard_errors,
         "published_errors": PUBLISHED_ERRORS,
         "exponent": fit.exponent,
         "delta_in_log_loss": {"constants": plain.constants, "standard_errors": plain.standard_errors},
+        "standard_errors_on_their_draws": theirs.standard_errors,
+        "spread": {"mean_logs": mean_logs.tolist(), "mean": mean.tolist(), "root": root.tolist()},
         "envelope_of_final_losses": [envelope.params.exponent, *envelope.params.exponent_interval],
     }
+
+
+def published_draws(num_runs: int) -> np.ndarray:
+    """How often each run stands in each resample of Besiroglu et al. [b, n]."""
+    seed, resamples = PUBLISHED_DRAWS
+    rng = np.random.RandomState(seed)
+    picks = (rng.choice(num_runs, size=num_runs) for _ in range(resamples))
+    return np.stack([np.bincount(pick, minlength=num_runs) for pick in picks]) * 1.0
+
+
+def spread_of(fit: ChinchillaFit, table: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What stands in `scaling.published` of these runs: means of log N and log D, the constants about those means, and
+    the Cholesky root of their covariance over the resamples."""
+    mean_logs = np.array([np.log(column).mean() for column in table[:2]])
+    draws_bp = CHINCHILLA.centred(fit.draws_bp, mean_logs)
+    root = np.linalg.cholesky(np.cov(draws_bp, rowvar=False))
+    return mean_logs, CHINCHILLA.centred(fit.theta_p, mean_logs), root
 
 
 def hoffmann(folder: Path, resamples: int) -> dict[str, Any]:
@@ -86,7 +113,7 @@ def hoffmann(folder: Path, resamples: int) -> dict[str, Any]:
         "2 isoflop": APPROACH_2.at(GOPHER_FLOPS),
         "3 rounded": allocate(HOFFMANN, GOPHER_FLOPS)[:2],
         "3 unrounded": allocate(HOFFMANN_UNROUNDED, GOPHER_FLOPS)[:2],
-        "3 fitted again": allocate(PUBLISHED_EPOCH, GOPHER_FLOPS)[:2],
+        "3 fitted again": allocate(BESIROGLU, GOPHER_FLOPS)[:2],
     }
     return {
         "flops": GOPHER_FLOPS,
@@ -154,6 +181,7 @@ def steps(folder: Path, resamples: int) -> dict[str, Any]:
     return {
         "num_runs": len(rows),
         "near_best": fit.num_near_best,
+        "share_kept": fit.share_kept,
         "lr": {"c": float(np.exp(fit.lr.intercept)), "n": fit.lr.slope_n, "d": fit.lr.slope_d, **fit.lr.intervals},
         "batch": {
             "c": float(np.exp(fit.batch_tokens.intercept)), "d": fit.batch_tokens.slope_d, **fit.batch_tokens.intervals,
@@ -177,15 +205,18 @@ def isoflops(folder: Path, resamples: int) -> dict[str, Any]:
         fit = fit_isoflop(*table, flops=runs["flops"], resamples=resamples)
         parametric = fit_chinchilla(*table, resamples=min(resamples, 1000))
         held_out = leave_largest_out(lambda *some: fit_chinchilla(*some, resamples=0), *table, flops=runs["flops"])
+        tied = fit_chinchilla(*table, equal_exponents=True, resamples=0)
         ratio, excess = leave_largest_budget_out(fit.budgets)
         found[name] = {
             "num_runs": len(runs["loss"]),
             "budgets": len(fit.budgets),
             "exponent_n": [fit.params.exponent, *fit.params.exponent_interval],
+            "share_kept": fit.share_kept,
             "exponent_d": [fit.tokens.exponent, *fit.tokens.exponent_interval],
             "largest_budget_left_out": {"predicted_over_best_n": ratio, "excess_loss": excess},
             "parametric_exponent_n": [parametric.exponent, *parametric.exponent_interval],
             "parametric": parametric.constants,
+            "parametric_or_equal_exponents": tell_apart(parametric, tied).sentence(),
             "parametric_mean_error": float(np.abs(parametric.residual_n).mean()),
             "parametric_largest_left_out": held_out._asdict(),
         }

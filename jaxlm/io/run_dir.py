@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import platform
 import re
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,15 @@ class RunDir:
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all: a reader, or a crash, never meets half of it."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def json_ready(value: Any) -> Any:
+    """The same, infinite numbers and NaN as None: JSON has none of them."""
+    if isinstance(value, Mapping):
+        return {name: json_ready(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,12 @@ from jaxlm.core.errors import UserError
 
 ROLES = {"n": "parameters", "d": "tokens", "flops": "compute", "loss": "nats a token"}
 _TIMES = re.compile(r"^(?P<name>.+)\*(?P<factor>[0-9.]+(?:e[+-]?\d+)?)$", re.IGNORECASE)
+
+
+class _Table(NamedTuple):
+    columns: Mapping[str, list[str]]
+    places: list[str]
+    """Where each run stands in the file."""
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -36,10 +43,17 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
     """Arrays ``n``, ``d``, ``flops`` and ``loss``, a run each; what is not named follows from C = 6ND.
 
     A column may be followed by ``*FACTOR`` where it counts something else: ``flops=gflops*1e9``. Raises UserError with
-    line and column for what is no number.
+    line and column for what is no number, and for compute that is not above 0.
     """
     table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     runs = {role: _numbers(path, table, column) for role, column in columns.items()}
+    # Of N, D and the loss a fit says so itself, as diverged runs may be left out first.
+    bad = np.flatnonzero(~((runs["flops"] > 0) & np.isfinite(runs["flops"]))) if "flops" in runs else ()
+    if len(bad):
+        where, value = table.places[bad[0]], runs["flops"][bad[0]]
+        raise UserError(
+            f"{path} {where}: {columns['flops']} is {value:g}, which is no compute: mend it or leave it out"
+        )
     with np.errstate(divide="ignore", invalid="ignore"):
         if "flops" not in runs:
             runs["flops"] = 6 * runs["n"] * runs["d"]
@@ -50,44 +64,50 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
     return runs
 
 
-def _numbers(path: Path, table: Mapping[str, list[str]], column: str) -> np.ndarray:
+def _numbers(path: Path, table: _Table, column: str) -> np.ndarray:
     factor = 1.0
     times = _TIMES.match(column)
-    if column not in table and times is not None:
+    if column not in table.columns and times is not None:
         column, factor = times["name"], float(times["factor"])
-    if column not in table:
-        raise UserError(f"{path} has no column {column!r}: there are {', '.join(map(repr, table))}")
+    if column not in table.columns:
+        raise UserError(f"{path} has no column {column!r}: there are {', '.join(map(repr, table.columns))}")
     values = []
-    for line, text in enumerate(table[column], start=2):
+    for where, text in zip(table.places, table.columns[column], strict=True):
         try:
             values.append(float(text) * factor)
         except (TypeError, ValueError):
-            raise UserError(f"{path} line {line}: {column} is {text!r}, which is no number") from None
+            raise UserError(f"{path} {where}: {column} is {text!r}, which is no number") from None
     return np.array(values, np.float64)
 
 
-def _csv(path: Path) -> dict[str, list[str]]:
+def _csv(path: Path) -> _Table:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            # Where a row ends: blank lines are passed over, and a cell may have several.
+            rows = [(f"line {reader.line_num}", row) for row in reader if row]
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV: {error}") from error
     if len(rows) < 2:
         raise UserError(f"{path} has {len(rows)} lines: a line of names and one a run are needed")
-    for line, row in enumerate(rows[1:], start=2):
-        if len(row) != len(rows[0]):
-            raise UserError(f"{path} line {line} has {len(row)} fields, and the line of names {len(rows[0])}")
-    return {name.strip(): list(values) for name, values in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
+    (_, names), *rest = rows
+    for where, row in rest:
+        if len(row) != len(names):
+            raise UserError(f"{path} {where} has {len(row)} fields, and the line of names {len(names)}")
+    columns = zip(*(row for _, row in rest), strict=True)
+    table = {name.strip(): list(values) for name, values in zip(names, columns, strict=True)}
+    return _Table(table, [where for where, _ in rest])
 
 
-def _parquet(path: Path) -> dict[str, list[str]]:
+def _parquet(path: Path) -> _Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path).to_pydict()
+        table = pq.read_table(path)
+        return _Table(table.to_pydict(), [f"row {i}" for i in range(table.num_rows)])
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except pa.ArrowInvalid as error:

@@ -92,7 +92,7 @@ def costs(loss: float, own: ChinchillaFit | None = None) -> dict[str, float | No
     found["Chinchilla, fitted again (Besiroglu 2024)"] = _cost(besiroglu().constants, loss)
     found["Chinchilla 3: parametric, rounded"] = _cost(HOFFMANN, loss)
     found["Chinchilla 3: parametric, unrounded"] = _cost(HOFFMANN_UNROUNDED, loss)
-    found["Kaplan (2020)"] = float(3.1e8 * kaplan.PF_DAY / loss ** (1 / 0.050))
+    found["Kaplan (2020)"] = float(kaplan.flops_for_loss(loss))
     return found
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.io.page import text_table
 from jaxlm.io.plots import Curve, draw_curves
-from jaxlm.io.run_dir import write_text
+from jaxlm.io.run_dir import json_ready, write_text
 from jaxlm.io.scaling_report import count_of, number
 from jaxlm.plan.scaling import (
     Row,
@@ -33,7 +33,7 @@ from jaxlm.scaling.fitting import fit_from_json
 
 PROG = "python -m tools.plan scaling"
 DAY = 86400.0
-COLUMNS = ("law", "N", "95 %", "D", "95 %", "D / N", "loss", "95 %", "twice C buys")
+COLUMNS = ("law", "embeddings", "N", "95 %", "D", "95 %", "D / N", "loss", "95 %", "twice C buys")
 RATIOS = (20.0, 100.0, 500.0)
 
 
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     if options.picture is not None:
         write_text(options.picture, draw_plan(flops, own))
         print(f"wrote {options.picture}", file=sys.stderr)
-    print(json.dumps(figures))
+    print(json.dumps(json_ready(figures), allow_nan=False))
     return 0
 
 
@@ -119,8 +119,9 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
         lines.append(f"loss {figures['loss']:g} takes {figures['flops']:.3g} FLOPs (95 %: {low:.3g} to {high:.3g})")
         by_law = (f"{name} {'no budget' if x is None else f'{x:.3g}'}" for name, x in figures["cost_by_law"].items())
         lines.append(f"  by law: {'; '.join(by_law)}")
-    lines.append(f"C = 6 N D = {figures['flops']:.4g} FLOPs; {count_of(True)} but for Kaplan's: {count_of(False)}")
+    lines.append(f"C = 6 N D = {figures['flops']:.4g} FLOPs, N with or without embeddings as each law counts it")
     lines.append(text_table(COLUMNS, map(_cells, rows)))
+    lines.append(f"  by the first, {count_of(rows[0].embeddings)}:")
     for one in figures["over_training"]:
         lines.append(
             f"  at {one['tokens_per_param']:g} tokens a parameter: N {number(one['num_params'])}, "
@@ -161,6 +162,7 @@ def _cells(row: Row) -> list[str]:
     loss_ends = "-" if row.loss_interval is None else "{:.3f} to {:.3f}".format(*row.loss_interval)
     return [
         row.law,
+        "with" if row.embeddings else "without",
         number(row.num_params),
         ends(row.num_params_interval),
         number(row.num_tokens),
@@ -183,9 +185,11 @@ def draw_plan(flops: float, own: ChinchillaFit | None = None) -> str:
         column = [table[place] for table in tables]
         n = np.array([one.num_params for one in column])
         ends = np.array([one.num_params_interval or (one.num_params,) * 2 for one in column])
-        curves.append(Curve(row.law, budgets, n, band=(ends[:, 0], ends[:, 1])))
-    curves.append(Curve("_budget", np.full(2, flops), np.array([1e9, 1e12]), colour=5))
+        label = row.law if row.embeddings else f"{row.law}, without embeddings"
+        curves.append(Curve(label, budgets, n, band=(ends[:, 0], ends[:, 1])))
+    every = np.concatenate([[curve.values, *(curve.band or ())] for curve in curves])
+    curves.append(Curve("_budget", np.full(2, flops), np.array([every.min(), every.max()]), colour=5))
     return draw_curves(
-        "best N by compute; grey: the budget", curves, x_label="compute C, FLOPs", log_x=True, log_y=True,
-        powers_of_ten=True,
+        "best N (with embeddings unless said) by compute", curves, x_label="compute C, FLOPs; grey: the budget",
+        log_x=True, log_y=True, powers_of_ten=True,
     )  # fmt: skip

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.run_dir import write_json
+from jaxlm.io.run_dir import json_ready, write_json
 from jaxlm.io.run_table import parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
 from jaxlm.run.generate import Parser
+from jaxlm.scaling.checks import check_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
 from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
 from jaxlm.scaling.fitting import Fit, fit_form
-from jaxlm.scaling.isoflop import IsoFlopFit, fit_envelope, fit_isoflop, group_budgets
+from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS
+from jaxlm.scaling.isoflop import IsoFlopFit, NoBudgetsError, fit_envelope, fit_isoflop, group_budgets
 from jaxlm.scaling.kaplan import fit_kaplan
 
 PROG = "python -m experiments.scaling"
@@ -59,6 +61,9 @@ def fit_main(argv: list[str]) -> int:
         "seed": options.seed,
         "embeddings": embeddings,
     }
+    form = EQUAL_EXPONENTS if options.equal_exponents else CHINCHILLA
+    check_runs({"N": runs["n"], "D": runs["d"]}, runs["loss"], num_constants=form.num_constants)
+    by_budget = _approaches(runs, options, embeddings)  # first, as it is quick and may refuse the runs
     first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
     fits: list[Fit] = [first]
     if not options.equal_exponents:
@@ -68,12 +73,12 @@ def fit_main(argv: list[str]) -> int:
             fits.append(fit_chinchilla(*table, equal_exponents=True, **how))
     intervals = {fit.form.name: fit.intervals for fit in fits}
     held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
-    by_budget = _approaches(runs, options, embeddings)
     ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
     verdicts = [tell_apart(first, other, ahead) for other in fits[1:]]
     sentences = [
         f"{name}: N ~ C^{one.params.exponent:.3f} ({one.params.exponent_interval[0]:.3f} to "
-        f"{one.params.exponent_interval[1]:.3f}), D ~ C^{one.tokens.exponent:.3f}, from {len(one.budgets)} budgets"
+        f"{one.params.exponent_interval[1]:.3f}), D ~ C^{one.tokens.exponent:.3f}, from {len(one.budgets)} budgets, "
+        f"{100 * one.share_kept:.1f} % of the resamples"
         for name, one in by_budget.items()
     ]
     low, high = first.exponent_interval
@@ -95,6 +100,7 @@ def fit_main(argv: list[str]) -> int:
                 "standard_errors": fit.standard_errors,
                 "intervals": intervals[fit.form.name],
                 "interval_kind": "bootstrap" if fit.profile is None else "profile",
+                "prediction_interval_kind": "bootstrap",
                 "mean_error": float(np.abs(np.expm1(fit.residual_n)).mean()),
                 "leave_largest_out": None if (one := held_out[fit.form.name]) is None else one._asdict(),
                 "converged": fit.converged,
@@ -107,23 +113,30 @@ def fit_main(argv: list[str]) -> int:
                 "exponent_n_interval": one.params.exponent_interval,
                 "exponent_d": one.tokens.exponent,
                 "exponent_d_interval": one.tokens.exponent_interval,
+                "share_kept": one.share_kept,
                 "budgets": [{"flops": b.flops, "num_params": b.best_params, "loss": b.best_loss} for b in one.budgets],
             }
             for name, one in by_budget.items()
         },
         "verdicts": [
-            {"laws": [one.first, one.second], "better": one.better, "z": one.z, "apart": one.apart_at}
+            {
+                "laws": [one.first, one.second],
+                "better": one.better,
+                "z": one.z,
+                "exponents_apart": one.exponents_apart,
+                "apart": one.apart_at,
+            }
             for one in verdicts
         ],
     }
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / "fit.json", {**figures, "fit": first.as_json()})
+        write_json(options.out / "fit.json", json_ready({**figures, "fit": first.as_json()}))
         write_scaling_report(
             options.out / "report.html", options.csv.stem, fits, runs, intervals, sentences, by_budget.get(PARABOLAS)
         )
         print(f"wrote {options.out / 'fit.json'} and report.html", file=sys.stderr)
-    print(json.dumps(figures))
+    print(json.dumps(json_ready(figures), allow_nan=False))
     return 0
 
 
@@ -159,26 +172,26 @@ def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.nd
 
 
 def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> dict[str, IsoFlopFit]:
-    """Approaches 1 and 2, where the runs have budgets for them."""
+    """Approaches 1 and 2, where the runs have budgets for them. Raises ValueError where those tell no interval."""
     found: dict[str, IsoFlopFit] = {}
     how = {"resamples": options.resamples, "seed": options.seed, "embeddings": embeddings}
     n, d, loss, flops = (runs[name] for name in ("n", "d", "loss", "flops"))
     # A bin of the envelope is a budget where there are budgets: else it would hold one run here and none there.
     bins = min(max(len(group_budgets(flops)), 10), 30)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(NoBudgetsError):
         found["approach 1, envelope of final losses"] = fit_envelope(flops, n, d, loss, bins=bins, **how)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(NoBudgetsError):
         found[PARABOLAS] = fit_isoflop(n, d, loss, flops=flops, **how)
     return found
 
 
 def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: dict[str, Any]) -> HeldOut | None:
     """The law of the smaller runs on the largest; None where too few are left for one."""
-    starts = np.concatenate([fit.theta_p[None], fit.draws_bp[:127]])
 
     def again(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Fit:
+        # From the grid: the fit of all runs has seen those that are held out.
         again_how = {**how, "resamples": 0}
-        return fit_form(fit.form, {"N": n, "D": d}, loss, starts_sp=starts, kind=type(fit), **again_how)
+        return fit_form(fit.form, {"N": n, "D": d}, loss, kind=type(fit), **again_how)
 
     try:
         return leave_largest_out(again, *table, flops=flops)

@@ -20,6 +20,14 @@ def distinct(values: np.ndarray) -> int:
     return int(1 + (np.diff(logs) > _SAME).sum())
 
 
+def check_positive(columns: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError for a column that is not one finite number above 0 of each run."""
+    shape = next(iter(columns.values())).shape
+    for name, values in columns.items():
+        if values.shape != shape or not (np.isfinite(values).all() and (values > 0).all()):
+            raise ValueError(f"{name} must be one number above 0 of each run, and not NaN")
+
+
 def check_runs(
     sizes: Mapping[str, np.ndarray], loss_n: np.ndarray, *, num_constants: int, least: int = 3, spread: bool = True
 ) -> None:

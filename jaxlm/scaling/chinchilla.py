@@ -92,7 +92,7 @@ def flops_for(constants: Any, loss: float) -> Any:
     beta = constants.get("beta", alpha)
     power = alpha * beta / (alpha + beta)
     at_one = allocate(constants, 1.0).loss - floor
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.where(loss > floor, np.power(at_one / np.maximum(loss - floor, 1e-300), 1 / power), np.inf)
 
 
@@ -117,7 +117,7 @@ def fit_chinchilla(
       loss: nats a token at the end of the run.
       delta: see `fitting.fit_form`; None = least squares, and intervals of the constants by profile likelihood.
       scale: "fitted", as in the figures of Besiroglu et al. (2024); "fixed", as in Hoffmann et al. (2022).
-      error: predicted less observed, in logarithms or in nats.
+      error: predicted less observed, in logarithms or in nats; in nats the scale is fixed.
       resamples: for standard errors and intervals.
       seed: of the resamples.
       embeddings: whether ``num_params`` counts them.

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN
-from jaxlm.scaling.fitting import Fit
+from jaxlm.scaling.fitting import Fit, interval
+from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS
 
 FitRuns = Callable[[np.ndarray, np.ndarray, np.ndarray], Fit]
 """(N, D, loss) -> the law."""
@@ -58,32 +59,57 @@ class Verdict:
 
     first: str
     second: str
-    z: float
-    """Vuong's statistic (1989), with the correction of his eq. 5.9 for the number of constants: above 0, the first is
-    nearer to the runs."""
+    better: str | None
+    """The law that the runs speak for; None where they cannot tell."""
+    why: str
+    """The figure that says so."""
     apart_at: float
     """Largest relative difference of the two predictions at the sizes asked about; NaN where none were."""
-
-    @property
-    def better(self) -> str | None:
-        """The law that the runs speak for; None where they cannot tell."""
-        if not abs(self.z) > _BEYOND_CHANCE:
-            return None
-        return self.first if self.z > 0 else self.second
+    z: float | None = None
+    """Vuong's statistic, where neither law is a case of the other: above 0, the first is nearer to the runs."""
+    exponents_apart: tuple[float, float] | None = None
+    """95 % of alpha - beta, where the other law has them equal."""
 
     def sentence(self) -> str:
         apart = "" if math.isnan(self.apart_at) else f"; ahead they differ by {100 * self.apart_at:.2g} % of the loss"
         if self.better is None:
-            return f"these runs cannot tell {self.first} from {self.second} (z = {self.z:.1f}){apart}"
+            return f"these runs cannot tell {self.first} from {self.second} ({self.why}){apart}"
         other = self.second if self.better == self.first else self.first
-        return f"these runs speak for {self.better} against {other} (z = {self.z:.1f}){apart}"
+        return f"these runs speak for {self.better} against {other} ({self.why}){apart}"
 
 
 def tell_apart(first: Fit, second: Fit, ahead: Sequence[Any] = ()) -> Verdict:
-    """Compares two laws of the same runs by the log-likelihood of each run's residual, under absolute deviations.
+    """Compares two laws of the same runs; ``ahead``: inputs at which their predictions are compared as well.
 
-    ``ahead``: inputs at which their predictions are compared as well.
+    Chinchilla's law with equal exponents is a case of that law: there the resamples of the free one decide, by whether
+    the interval of alpha - beta holds 0. For others Vuong's test (1989) does, of the log-likelihood of each run's
+    residual under absolute deviations, with the correction of his eq. 5.9 for the number of constants: for laws of
+    which one holds the other its z is no normal number. Raises ValueError where resamples are needed and missing.
     """
+    apart = math.nan
+    if len(ahead):
+        one, other = np.asarray(first.predict(*ahead)), np.asarray(second.predict(*ahead))
+        apart = float(np.abs(one / other - 1).max())
+    names = (first.form.name, second.form.name)
+    if set(names) == {CHINCHILLA.name, EQUAL_EXPONENTS.name}:
+        free = first if first.form.name == CHINCHILLA.name else second
+        low, high = _exponents_apart(free)
+        better = None if low <= 0 <= high else CHINCHILLA.name
+        why = f"alpha - beta from {low:.3f} to {high:.3f}"
+        return Verdict(*names, better, why, apart, exponents_apart=(low, high))
+    z = _vuong(first, second)
+    better = None if not abs(z) > _BEYOND_CHANCE else names[0] if z > 0 else names[1]
+    return Verdict(*names, better, f"z = {z:.1f}", apart, z=z)
+
+
+def _exponents_apart(free: Fit) -> tuple[float, float]:
+    if len(free.draws_bp) < 2:
+        raise ValueError("whether alpha and beta are equal is told by resamples: fit with resamples=1000")
+    draws = free.draws
+    return interval(draws["alpha"] - draws["beta"])
+
+
+def _vuong(first: Fit, second: Fit) -> float:
     parts = []
     for fit in (first, second):
         apart_n = np.abs(fit.residual_n)
@@ -93,9 +119,4 @@ def tell_apart(first: Fit, second: Fit, ahead: Sequence[Any] = ()) -> Verdict:
     num_runs = len(parts[0])
     gain_n = parts[0] - parts[1] - 0.5 * more * math.log(num_runs) / num_runs
     spread = float(gain_n.std())
-    z = float(gain_n.sum() / (math.sqrt(num_runs) * spread)) if spread > 0 else 0.0
-    apart = math.nan
-    if len(ahead):
-        one, other = np.asarray(first.predict(*ahead)), np.asarray(second.predict(*ahead))
-        apart = float(np.abs(one / other - 1).max())
-    return Verdict(first.form.name, second.form.name, z, apart)
+    return float(gain_n.sum() / (math.sqrt(num_runs) * spread)) if spread > 0 else 0.0

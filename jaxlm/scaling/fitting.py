@@ -138,6 +138,7 @@ def fit_form(
     kind: type[Fit] = Fit,
     starts_sp: np.ndarray | None = None,
     checked: bool = False,
+    weights_bn: np.ndarray | None = None,
 ) -> Any:
     """Fits a form to runs.
 
@@ -149,7 +150,8 @@ def fit_form(
       loss: nats a token.
       delta: where Huber's function turns from squares to absolute values; None = least squares throughout.
       scale: "fixed": ``delta`` in units of log loss. "fitted": in units of the residuals' own scale, which is fitted
-        with the rest (the likelihood of Besiroglu et al. 2024). At 1e-3 that is least absolute deviations.
+        with the rest (the likelihood of Besiroglu et al. 2024). At 1e-3 that is least absolute deviations. Only of
+        ``error="log"``: with "loss" the scale is fixed whatever is asked, and ``delta`` is in nats.
       error: predicted less observed, in logarithms or in nats.
       resamples: of the runs, with replacement, for intervals; each search begins at the best fit. 0: no intervals.
       seed: of the resamples.
@@ -157,6 +159,8 @@ def fit_form(
       kind: the class of what comes out.
       starts_sp: where to begin in place of the form's grid of starts.
       checked: the runs were checked by the caller.
+      weights_bn: how often each run stands in each resample, where they were drawn elsewhere; ``resamples`` and
+        ``seed`` then say nothing.
 
     Raises:
       ValueError: for runs that no law can be read off, with what is missing.
@@ -195,9 +199,10 @@ def fit_form(
     residual_n = data[1] - form_log_loss(form, best_p, data[0])
 
     draws_bp, converged = best_p[None], 1.0
-    if resamples:
+    if weights_bn is None and resamples:
         weights_bn = resample_weights(len(loss_n), resamples, seed)
-        drawn = search(np.repeat(best_p[None], resamples, axis=0), weights_bn, turn)
+    if weights_bn is not None:
+        drawn = search(np.repeat(best_p[None], len(weights_bn), axis=0), weights_bn, turn)
         draws_bp, converged = drawn.theta_bp, float(drawn.converged_b.mean())
     best_p, draws_bp = (form.centred(theta, mean_k, -1.0) for theta in (best_p, draws_bp))
     return kind(form, best_p, draws_bp, residual_n, embeddings, converged)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxlm.scaling.checks import check_positive
 from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN
 from jaxlm.scaling.fitting import interval
 
@@ -14,6 +15,12 @@ _SAME_BUDGET = 0.12
 _WIDEST = 0.25
 """Of log compute within a budget: runs at all computes form a chain, and no budgets."""
 _LEAST_RUNS = 4
+_LEAST_KEPT = 100
+"""Resamples for an interval."""
+
+
+class NoBudgetsError(ValueError):
+    """Runs that were not made at budgets: these approaches say nothing of them."""
 
 
 class Budget(NamedTuple):
@@ -59,6 +66,8 @@ class IsoFlopFit:
     tokens: PowerLaw
     embeddings: bool
     """Whether N counts embeddings."""
+    share_kept: float
+    """Share of the resamples that have a law: a lowest loss at every budget, or more than one N on the envelope."""
 
 
 def group_budgets(flops: Any) -> list[np.ndarray]:
@@ -80,18 +89,19 @@ def fit_isoflop(
       num_tokens: D.
       loss: nats a token.
       flops: compute of each run; 6ND unless given. Runs within a tenth are one budget.
-      resamples: of the runs of every budget, with replacement, for intervals.
+      resamples: of the runs of every budget, with replacement, for intervals. Where the parabola of one is lowest
+        outside of its budget's runs, the end that it points at counts; one of fewer than 3 sizes has none.
       seed: of the resamples.
       embeddings: whether N counts embeddings; kept and stated.
 
     Raises:
-      ValueError: where fewer than 3 budgets have at least 4 sizes and a lowest loss between them.
+      NoBudgetsError: where fewer than 3 budgets have at least 4 sizes and a lowest loss between them.
+      ValueError: for what is no number above 0, and where fewer than 100 resamples have a lowest loss everywhere.
     """
+    _check_resamples(resamples)
     n, d, loss_n = (np.asarray(x, np.float64) for x in (num_params, num_tokens, loss))
     flops_n = FLOPS_PER_PARAM_TOKEN * n * d if flops is None else np.asarray(flops, np.float64)
-    for name, values in (("N", n), ("D", d), ("loss", loss_n), ("C", flops_n)):
-        if values.shape != loss_n.shape or not (np.isfinite(values).all() and (values > 0).all()):
-            raise ValueError(f"{name} must be one number above 0 of each run, and not NaN")
+    check_positive({"loss": loss_n, "N": n, "D": d, "C": flops_n})
     groups = [
         group
         for group in group_budgets(flops_n)
@@ -100,7 +110,7 @@ def fit_isoflop(
     budgets = [_budget(flops_n[g], n[g], d[g], loss_n[g]) for g in groups]
     good = [i for i, one in enumerate(budgets) if one.inside]
     if len(good) < 3:
-        raise ValueError(
+        raise NoBudgetsError(
             f"needs at least 3 budgets with {_LEAST_RUNS} values of N and the lowest loss between them, and there are "
             f"{len(good)} of {len(budgets)}"
         )
@@ -109,17 +119,27 @@ def fit_isoflop(
     for column, i in enumerate(good):
         group = groups[i]
         pick_br = rng.integers(len(group), size=(resamples, len(group)))
-        best_bg[:, column] = _vertices(np.log(n[group])[pick_br], loss_n[group][pick_br])
+        u = np.log(n[group])
+        best_bg[:, column] = _lowest(u[pick_br], loss_n[group][pick_br], (u.min(), u.max()))
+    whole_b = np.isfinite(best_bg).all(axis=1)
+    if whole_b.sum() < _LEAST_KEPT:
+        raise ValueError(
+            f"only {whole_b.sum()} of {resamples} resamples have a lowest loss at every budget: more sizes at each "
+            "budget"
+        )
+    best_bg = best_bg[whole_b]
     kept = [budgets[i] for i in good]
     log_c = np.log([one.flops for one in kept])
     # D at the best N follows from the budget, by the tokens that its runs took times their size.
     product = np.array([np.median(one.num_params_r * one.num_tokens_r) for one in kept])
     best_n = np.log([one.best_params for one in kept])
+    ones_bg = np.ones_like(best_bg)
     return IsoFlopFit(
         tuple(budgets),
-        _power_law(log_c, best_n, best_bg),
-        _power_law(log_c, np.log(product) - best_n, np.log(product) - best_bg),
+        _power_law(log_c, best_n, best_bg, ones_bg),
+        _power_law(log_c, np.log(product) - best_n, np.log(product) - best_bg, ones_bg),
         embeddings,
+        float(whole_b.mean()),
     )
 
 
@@ -130,27 +150,33 @@ def fit_envelope(
     """Approach 1: of all points of all training curves, the lowest loss in each of ``bins`` logarithmic bins of
     compute, and a power law through the N and D that reached it.
 
-    A point is kept where it is lower than all with less compute. Raises ValueError for fewer than 3 such points of
-    different N.
+    A point is kept where it is lower than all with less compute. Resamples draw the values of N, all points of one
+    together: neighbours of one curve are no independent observations. Raises NoBudgetsError for fewer than 3 such
+    points of different N.
     """
+    _check_resamples(resamples)
     c, n, d, loss_n = (np.asarray(x, np.float64) for x in (flops, num_params, num_tokens, loss))
     edges = np.linspace(np.log(c.min()), np.log(c.max()) + 1e-9, bins + 1)
     place = np.digitize(np.log(c), edges)
     lowest = [g[loss_n[g].argmin()] for g in (np.flatnonzero(place == b) for b in np.unique(place))]
     best = np.minimum.accumulate(loss_n[lowest])
     front = np.array([i for i, low in zip(lowest, best, strict=True) if loss_n[i] <= low])
-    if len(np.unique(n[front])) < 3:
-        raise ValueError(
-            f"needs at least 3 values of N that are best somewhere, and there are {len(np.unique(n[front]))}"
-        )
+    sizes, place = np.unique(n[front], return_inverse=True)
+    if len(sizes) < 3:
+        raise NoBudgetsError(f"needs at least 3 values of N that are best somewhere, and there are {len(sizes)}")
     points = []
     for i in front:
         best_n, best_d, lowest_loss = float(n[i]), float(d[i]), float(loss_n[i])
         points.append(Budget(float(c[i]), n[[i]], d[[i]], loss_n[[i]], best_n, best_d, lowest_loss, True))
-    pick_bg = np.random.default_rng(seed).integers(len(front), size=(resamples, len(front)))
+    times_bs = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples)
+    several_b = (times_bs > 0).sum(axis=1) > 1
+    weights_bg = times_bs[several_b][:, place].astype(np.float64)
     log_c = np.log(c[front])
-    params, tokens = (_power_law(log_c, np.log(x[front]), pick_bg=pick_bg) for x in (n, d))
-    return IsoFlopFit(tuple(points), params, tokens, embeddings)
+    params, tokens = (
+        _power_law(log_c, np.log(x[front]), np.broadcast_to(np.log(x[front]), weights_bg.shape), weights_bg)
+        for x in (n, d)
+    )
+    return IsoFlopFit(tuple(points), params, tokens, embeddings, float(several_b.mean()))
 
 
 def leave_largest_budget_out(budgets: Sequence[Budget]) -> tuple[float, float]:
@@ -178,36 +204,35 @@ def _budget(flops: np.ndarray, n: np.ndarray, d: np.ndarray, loss: np.ndarray) -
     )  # fmt: skip
 
 
-def _vertices(u_br: np.ndarray, loss_br: np.ndarray) -> np.ndarray:
-    """log N of the lowest point of each parabola [b]; NaN where a resample has none inside its runs."""
+def _check_resamples(resamples: int) -> None:
+    if resamples < _LEAST_KEPT:
+        raise ValueError(f"resamples={resamples} is too few for intervals: use at least {_LEAST_KEPT}")
+
+
+def _lowest(u_br: np.ndarray, loss_br: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
+    """log N between the ends at which each parabola is lowest [b]; NaN for one of fewer than three sizes."""
     centre_b = u_br.mean(axis=1, keepdims=True)
     design_brk = np.stack([np.ones_like(u_br), u_br - centre_b, (u_br - centre_b) ** 2], axis=-1)
     gram_bkk = np.einsum("brk,brj->bkj", design_brk, design_brk)
-    # Resamples with fewer than three different sizes have no parabola.
     flat_b = np.linalg.cond(gram_bkk) > 1e10
     gram_bkk[flat_b] = np.eye(3)
     right_bk = np.einsum("brk,br->bk", design_brk, loss_br)
     found_bk = np.linalg.solve(gram_bkk, right_bk[..., None])[..., 0]
+    slope_b, bend_b = found_bk[:, 1], found_bk[:, 2]
+    low_b, high_b = (end - centre_b[:, 0] for end in ends)
     with np.errstate(divide="ignore", invalid="ignore"):
-        lowest_b = centre_b[:, 0] - found_bk[:, 1] / (2 * found_bk[:, 2])
-    outside_b = (found_bk[:, 2] <= 0) | (lowest_b < u_br.min(axis=1)) | (lowest_b > u_br.max(axis=1)) | flat_b
-    return np.where(outside_b, np.nan, lowest_b)
+        vertex_b = np.clip(-slope_b / (2 * bend_b), low_b, high_b)
+    # One that opens downwards has its lowest loss at an end: a parabola's mean slope between two points tells which.
+    end_b = np.where(slope_b + bend_b * (low_b + high_b) > 0, low_b, high_b)
+    return np.where(flat_b, np.nan, np.where(bend_b > 0, vertex_b, end_b) + centre_b[:, 0])
 
 
-def _power_law(
-    log_c: np.ndarray, log_y: np.ndarray, log_y_bg: np.ndarray | None = None, *, pick_bg: np.ndarray | None = None
-) -> PowerLaw:
-    """Least squares of log y on log C; resamples give y anew, or points of the line."""
+def _power_law(log_c: np.ndarray, log_y: np.ndarray, log_y_bg: np.ndarray, weights_bg: np.ndarray) -> PowerLaw:
+    """Least squares of log y on log C; each resample has its own y, and its own weights of the points."""
     exponent, offset = np.polyfit(log_c, log_y, 1)
-    if pick_bg is not None:
-        x_bg, y_bg = log_c[pick_bg], log_y[pick_bg]
-    else:
-        assert log_y_bg is not None
-        y_bg = log_y_bg[np.isfinite(log_y_bg).all(axis=1)]
-        x_bg = np.broadcast_to(log_c, y_bg.shape)
-    x_mean, y_mean = x_bg.mean(axis=1, keepdims=True), y_bg.mean(axis=1, keepdims=True)
-    spread_b = ((x_bg - x_mean) ** 2).sum(axis=1)
-    ok_b = spread_b > 0
-    exponents = ((x_bg - x_mean) * (y_bg - y_mean)).sum(axis=1)[ok_b] / spread_b[ok_b]
-    offsets = y_mean[ok_b, 0] - exponents * x_mean[ok_b, 0]
+    total_b = weights_bg.sum(axis=1, keepdims=True)
+    x_mean, y_mean = ((weights_bg * z).sum(axis=1, keepdims=True) / total_b for z in (log_c, log_y_bg))
+    x_bg = weights_bg * (log_c - x_mean)
+    exponents = (x_bg * (log_y_bg - y_mean)).sum(axis=1) / (x_bg * (log_c - x_mean)).sum(axis=1)
+    offsets = y_mean[:, 0] - exponents * x_mean[:, 0]
     return PowerLaw(float(np.exp(offset)), float(exponent), np.exp(offsets), exponents)

@@ -13,6 +13,8 @@ from jaxlm.scaling.forms import KAPLAN, KAPLAN_STEPS, POWER, POWER_FLOOR
 
 PF_DAY = 8.64e19
 """FLOPs in a petaflop/s-day, their unit of compute."""
+_COMPUTE, _ALPHA_COMPUTE = 3.1e8 * PF_DAY, 0.050
+"""Of eq. 1.3."""
 
 
 def loss_of_params(num_params: Any) -> Any:
@@ -27,7 +29,12 @@ def loss_of_tokens(num_tokens: Any) -> Any:
 
 def loss_of_compute(flops: Any) -> Any:
     """L(C_min), the best size at batches far below the critical one (eq. 1.3)."""
-    return (3.1e8 * PF_DAY / np.asarray(flops, np.float64)) ** 0.050
+    return (_COMPUTE / np.asarray(flops, np.float64)) ** _ALPHA_COMPUTE
+
+
+def flops_for_loss(loss: Any) -> Any:
+    """C_min that reaches a loss: eq. 1.3 the other way round."""
+    return _COMPUTE / np.asarray(loss, np.float64) ** (1 / _ALPHA_COMPUTE)
 
 
 def loss_of_params_and_tokens(num_params: Any, num_tokens: Any) -> Any:
@@ -60,11 +67,6 @@ def min_flops(flops: Any, batch_tokens: Any, loss: Any) -> Any:
 def optimal_params(flops: Any) -> Any:
     """N_opt(C_min), without embeddings (table 6)."""
     return 1.3e9 * (np.asarray(flops, np.float64) / PF_DAY) ** 0.73
-
-
-def optimal_tokens(flops: Any) -> Any:
-    """D_opt(C_min), tokens (table 6)."""
-    return 2e10 * (np.asarray(flops, np.float64) / PF_DAY) ** 0.27
 
 
 @dataclasses.dataclass(frozen=True)

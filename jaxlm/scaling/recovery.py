@@ -12,8 +12,9 @@ from jaxlm.scaling.fitting import fit_form
 from jaxlm.scaling.forms import CHINCHILLA, Form
 from jaxlm.scaling.minimise import Objective, minimise
 from jaxlm.scaling.profile import coverage, profile_bounds
+from jaxlm.scaling.published import BESIROGLU
 
-TRUTH = np.array([np.log(482.01), np.log(2085.43), np.log(1.817), 0.3478, 0.3658])
+TRUTH = np.array([*np.log([BESIROGLU[name] for name in ("A", "B", "E")]), BESIROGLU["alpha"], BESIROGLU["beta"]])
 """Besiroglu et al. (2024): log A, log B, log E, alpha, beta."""
 
 

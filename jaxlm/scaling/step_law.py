@@ -5,11 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm.scaling.checks import distinct
+from jaxlm.scaling.checks import check_positive, distinct
 from jaxlm.scaling.fitting import interval
 
 NEAR_BEST = 0.0025
 """Runs within this of their (N, D)'s lowest loss count as best: one run alone is a point of the sweep's grid."""
+
+_COLLINEAR = 1e10
+"""Condition of the normal equations from which on N and D are taken to lie on one line."""
 
 
 class LogLinear(NamedTuple):
@@ -48,6 +51,8 @@ class StepLawFit:
     batch_tokens: LogLinear
     num_near_best: int
     embeddings: bool
+    share_kept: float = 1.0
+    """Share of the resamples in which N and D vary apart: the others have no law."""
 
 
 def fit_step_law(
@@ -57,9 +62,11 @@ def fit_step_law(
     """Least squares in logarithms over the runs within `NEAR_BEST` of the lowest loss of their (N, D).
 
     Resamples draw (N, D) pairs with replacement, all near-best runs of one together: those are no independent
-    observations. Raises ValueError for fewer than 3 values of N or D.
+    observations. Raises ValueError for what is no number above 0, and for fewer than 3 values of N or D, or where
+    they do not vary apart.
     """
     n, d, rate, batch, loss_n = (np.asarray(x, np.float64) for x in (num_params, num_tokens, lr, batch_tokens, loss))
+    check_positive({"loss": loss_n, "N": n, "D": d, "rate": rate, "batch": batch})
     for name, values in (("N", n), ("D", d)):
         if distinct(values) < 3:
             raise ValueError(f"needs at least 3 values of {name}, and there are {distinct(values)}")
@@ -70,12 +77,17 @@ def fit_step_law(
     near = loss_n <= lowest[place] * (1 + NEAR_BEST)
     design = np.stack([np.ones(near.sum()), np.log(n[near]), np.log(d[near])], axis=1)
     times_bp = np.random.default_rng(seed).multinomial(num_pairs, np.full(num_pairs, 1 / num_pairs), size=resamples)
-    weights_bn = times_bp[:, place[near]].astype(np.float64)
+    apart_b = _vary_apart(np.log(pairs), np.concatenate([np.ones((1, num_pairs), int), times_bp]))
+    if not apart_b[0]:
+        raise ValueError("N and D do not vary apart: needs pairs of N and D that lie on no one power law")
+    apart_b = apart_b[1:]
+    weights_bn = times_bp[apart_b][:, place[near]].astype(np.float64)
     return StepLawFit(
         _log_linear(design, np.log(rate[near]), weights_bn, (0, 1, 2)),
         _log_linear(design, np.log(batch[near]), weights_bn, (0, 2)),
         int(near.sum()),
         embeddings,
+        float(apart_b.mean()) if resamples else 1.0,
     )
 
 
@@ -90,6 +102,14 @@ def excess_loss(fit: StepLawFit, num_params: Any, num_tokens: Any, lr: Any, batc
         apart += np.log(batch[here] / fit.batch_tokens.at(one_n, one_d)) ** 2
         found.append(loss_n[here][apart.argmin()] / loss_n[here].min() - 1)
     return float(np.mean(found))
+
+
+def _vary_apart(log_kp: np.ndarray, times_bp: np.ndarray) -> np.ndarray:
+    """Whether the pairs of each draw are no points of one line [b]."""
+    # Of what is drawn, not of how often: a plane through three points off a line is a plane.
+    drawn_bp = np.where(times_bp > 0, 1.0, 0.0)
+    design_kp = np.concatenate([np.ones((1, log_kp.shape[1])), log_kp - log_kp.mean(axis=1, keepdims=True)])
+    return np.linalg.cond(np.einsum("bp,kp,jp->bkj", drawn_bp, design_kp, design_kp)) < _COLLINEAR
 
 
 def _log_linear(design: np.ndarray, target: np.ndarray, weights_bn: np.ndarray, used: tuple[int, ...]) -> LogLinear:

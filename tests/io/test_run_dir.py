@@ -1,5 +1,6 @@
 """One command a directory, one config a directory, and files that are whole."""
 
+import math
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.run_dir import RunDir, git_commit, write_json, write_text
+from jaxlm.io.run_dir import RunDir, git_commit, json_ready, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,11 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
         write_text(path, "half")
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_json_has_no_number_for_is_null():
+    value = {"a": (1.5, math.inf, [-math.inf]), "b": {"c": math.nan, "d": 1}, "e": "x"}
+    assert json_ready(value) == {"a": [1.5, None, [None]], "b": {"c": None, "d": 1}, "e": "x"}
 
 
 def test_git_commit_is_a_hash_or_nothing(tmp_path, monkeypatch):

@@ -45,14 +45,67 @@ def test_a_table_is_fitted_and_a_plan_reads_it(fitted, capsys):
         ("chinchilla", "kaplan"),
         ("chinchilla", "equal exponents"),
     }
-    assert "<svg" not in (fitted / "report.html").read_text()[:200]
+    laws = written["laws"].values()
+    assert {law["prediction_interval_kind"] for law in laws} == {"bootstrap"}
+    assert written["approaches"]["approach 2, IsoFLOP parabolas"]["share_kept"] > 0.9
+    assert (fitted / "report.html").read_text().count("<svg") >= 4
     capsys.readouterr()
     assert run_main(plan_scaling.main, ["--flops", "1e22", "--fit", str(fitted / "fit.json")]) == 0
     out, err = capsys.readouterr()
     plan = json.loads(out.splitlines()[-1])
     assert plan["laws"][0]["law"] == "your runs"
-    assert "N with embeddings" in err
-    assert "N without embeddings" in err
+    assert counted(err) == {"your runs": "with", "Chinchilla 1: envelope": "with", "Kaplan (2020)": "without"}
+
+
+def counted(table):
+    """How some laws of a plan count N, by its table."""
+    rows = [line.strip().split("  ") for line in table.splitlines()]
+    cells = {row[0]: next(cell.strip() for cell in row[1:] if cell) for row in rows if len(row) > 3}
+    return {law: cells[law] for law in ("your runs", "Chinchilla 1: envelope", "Kaplan (2020)")}
+
+
+def test_a_plan_says_how_ones_own_runs_count(table, tmp_path, capsys):
+    argv = ["fit", "--csv", str(table), "--columns", "n=size,d=tokens*1e9,loss=eval loss", "--equal-exponents"]
+    argv += ["--params", "non-embedding", "--resamples", "100", "--out", str(tmp_path)]
+    assert run_main(scaling.main, argv) == 0
+    capsys.readouterr()
+    picture = tmp_path / "plan.svg"
+    argv = ["--flops", "1e22", "--fit", str(tmp_path / "fit.json"), "--picture", str(picture)]
+    assert run_main(plan_scaling.main, argv) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["laws"][0]["embeddings"] is False
+    assert counted(err) == {"your runs": "without", "Chinchilla 1: envelope": "with", "Kaplan (2020)": "without"}
+    assert "by the first, N without embeddings" in err
+    assert "your runs, without embeddings" in picture.read_text()
+
+
+def test_an_unbounded_end_is_null(capsys):
+    """Some resamples' irreducible loss lies above the loss that is wanted."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    assert run_main(plan_scaling.main, ["--loss", "1.84"]) == 0
+    out, err = capsys.readouterr()
+    plan = json.loads(out, parse_constant=refuse)
+    low, high = plan["flops_interval"]
+    assert low < plan["flops"]
+    assert high is None
+    assert "to inf)" in err
+
+
+def test_budgets_that_give_no_interval_are_refused(tmp_path, capsys):
+    lines = ["n,d,loss,c"]
+    for c in np.geomspace(1e18, 1e21, 7):
+        for n in np.sqrt(c / 120) * np.geomspace(0.4, 2.5, 4):
+            lines.append(f"{n:.10g},{c / 6 / n:.10g},{2 + 100 / n**0.3 + 245 / (c / 6 / n) ** 0.3:.10g},{c:.10g}")
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(lines))
+    argv = ["fit", "--csv", str(path), "--columns", "n=n,d=d,loss=loss,flops=c", "--resamples", "150"]
+    assert run_main(scaling.main, argv) == 2
+    out, err = capsys.readouterr()
+    assert "of 150 resamples have a lowest loss at every budget: more sizes at each budget" in err
+    assert not out
 
 
 def test_the_plan_without_runs(capsys, tmp_path):
@@ -127,9 +180,12 @@ def test_tables_of_no_law_are_refused(table, columns, said, capsys):
 
 def test_bad_cells_and_commands_are_named(table, tmp_path, capsys):
     bad = tmp_path / "bad.csv"
-    bad.write_text("n,d,loss\n1e6,1e9,3\n2e6,x,3\n")
+    bad.write_text("n,d,loss\n1e6,1e9,3\n\n\n2e6,x,3\n")
     assert run_main(scaling.main, ["fit", "--csv", str(bad), "--columns", "n=n,d=d,loss=loss"]) == 2
-    assert "line 3: d is 'x', which is no number" in capsys.readouterr().err
+    assert "line 5: d is 'x', which is no number" in capsys.readouterr().err
+    bad.write_text("n,d,loss,c\n1e6,1e9,3,6e15\n2e6,1e9,3,nan\n")
+    assert run_main(scaling.main, ["fit", "--csv", str(bad), "--columns", "n=n,d=d,loss=loss,flops=c"]) == 2
+    assert "line 3: c is nan, which is no compute" in capsys.readouterr().err
     assert run_main(scaling.main, ["fir"]) == 2
     assert "there are fit, recover" in capsys.readouterr().err
 

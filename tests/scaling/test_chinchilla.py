@@ -1,5 +1,7 @@
 """Chinchilla's law: the published figures out of the published runs, its optimum, and what is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from jaxlm.scaling.compare import leave_largest_out, tell_apart
 from jaxlm.scaling.fitting import fit_from_json
 from jaxlm.scaling.forms import CHINCHILLA, FORMS
 from jaxlm.scaling.kaplan import fit_kaplan, fit_power_law
+from jaxlm.scaling.precision import double_precision
 from jaxlm.scaling.published import BESIROGLU, HOFFMANN, besiroglu
 from jaxlm.scaling.recovery import TRUTH, design
 
@@ -44,6 +47,11 @@ def test_published_constants_come_out_of_the_published_runs(epoch):
     for name, value in {"A": 124.5, "B": 1293.3, "E": 0.026, "alpha": 0.015, "beta": 0.021}.items():
         assert found.standard_errors[name] == pytest.approx(value, rel=0.3), name
     assert found.exponent == pytest.approx(0.513, abs=1e-3)
+    # The normal draws that stand for these in plans have their spread, about the means of log N and log D.
+    mean_logs = np.array([np.log(column).mean() for column in epoch[:2]])
+    ours, normal = (np.cov(CHINCHILLA.centred(one.draws_bp, mean_logs), rowvar=False) for one in (found, besiroglu()))
+    size = np.sqrt(np.diag(ours))
+    np.testing.assert_allclose(normal / np.outer(size, size), ours / np.outer(size, size), rtol=0.3, atol=0.1)
     # With delta in log loss B is 2.8 % off: the published figures are the likelihood's.
     plain = fit_chinchilla(*epoch, resamples=0, scale="fixed")
     assert pytest.approx((477.83, 2143.4), rel=1e-3) == (plain.A, plain.B)
@@ -70,7 +78,12 @@ def test_without_noise_the_constants_are_exact(made):
 def test_double_precision_stays_inside(fit):
     import jax.numpy as jnp
 
+    with double_precision():
+        assert jnp.ones(1).dtype == jnp.float64
     assert jnp.ones(1).dtype == jnp.float32
+    assert fit.theta_p.dtype == fit.draws_bp.dtype == np.float64
+    # To single precision the constants would agree to seven figures, and so would not turn round.
+    assert fit.optimal(fit.flops_for(2.2)).loss == pytest.approx(2.2, rel=1e-12)
 
 
 def test_the_same_fit_twice(made, fit):
@@ -112,6 +125,22 @@ def test_laws_that_runs_can_and_cannot_tell_apart(made, fit):
     tied = fit_chinchilla(*made, equal_exponents=True, resamples=0)
     assert tell_apart(fit, tied).better is None
     assert "cannot tell" in tell_apart(fit, tied).sentence()
+    with pytest.raises(ValueError, match="told by resamples"):
+        tell_apart(dataclasses.replace(fit, draws_bp=fit.draws_bp[:1]), tied)
+
+
+@pytest.mark.parametrize(("beta", "better"), [(0.35, None), (0.2, "chinchilla")])
+def test_nested_laws_are_told_apart_by_the_exponents(beta, better):
+    n, d = design().values()
+    noise = np.random.default_rng(1).standard_normal(len(n))  # with equal exponents, Vuong's z is -3.3
+    loss = (1.8 + 480 / n**0.35 + 1440 * 2e10 ** (beta - 0.35) / d**beta) * np.exp(0.003 * noise)
+    free = fit_chinchilla(n, d, loss, resamples=300)
+    tied = fit_chinchilla(n, d, loss, equal_exponents=True, resamples=0)
+    for verdict in (tell_apart(free, tied), tell_apart(tied, free)):
+        assert verdict.better == better
+        assert verdict.z is None, "Vuong's z is not normal where one law is a case of the other"
+        low, high = verdict.exponents_apart
+        assert (low <= 0 <= high) == (better is None)
 
 
 def test_the_largest_are_predicted_by_the_others(made, fit):

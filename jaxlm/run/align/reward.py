@@ -19,7 +19,7 @@ from jaxlm.data.examples import ExamplePlan
 from jaxlm.evals import preferences as scores
 from jaxlm.io.agree import on_every_process, on_first_process, one_fate
 from jaxlm.io.loader import example_batches
-from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.io.run_dir import RunDir, json_ready, write_json
 from jaxlm.models.heads import HeadConfig, make_task_model
 from jaxlm.run.align.assembled import (
     AlignRun,
@@ -163,7 +163,7 @@ def judge_rewards(rewards_nk: np.ndarray, arrays: dict[str, np.ndarray], sources
         "calibration": scores.calibration(pairs.difference),
         "length": scores.length_bias(pairs, rewards_nk, mask, lengths),
     }
-    return _without_nan(tables)
+    return json_ready(tables)
 
 
 def headline(tables: dict[str, Any]) -> Figures:
@@ -177,15 +177,6 @@ def headline(tables: dict[str, Any]) -> Figures:
         "eval/calibration_error": tables["calibration"]["error"],
         "eval/length_correlation": length["correlation"],
     }
-
-
-def _without_nan(value: Any) -> Any:
-    """The same, NaN as None: it is no JSON."""
-    if isinstance(value, dict):
-        return {name: _without_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _write(path: Path, tables: dict[str, Any]) -> None:

@@ -111,7 +111,9 @@ def test_the_cost_of_a_large_road() -> None:
     }
     assert stages["pretraining"]["seconds"] == stages["pretraining"]["flops"] / 0.5e12
     # Drawing waits for memory, so PPO takes longer than its FLOPs say; and all tuning is far less than pretraining.
-    assert stages["PPO"]["flops"] < 1e-2 * stages["pretraining"]["flops"]
+    assert stages["PPO"]["seconds"] > stages["PPO"]["flops"] / 0.5e12
+    tuning = [one for name, one in stages.items() if name != "pretraining"]
+    assert sum(one["flops"] for one in tuning) < 1e-2 * stages["pretraining"]["flops"]
     # grpo: three passes of training, and one each to draw, to read as policy and as reference.
     assert rl_flops(3.0, algorithm="grpo", passes_trained=1) == 6.0
     assert rl_flops(6.0, algorithm="ppo", passes_trained=1) == 11.0
