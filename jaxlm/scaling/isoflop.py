@@ -125,7 +125,7 @@ def fit_isoflop(
     if whole_b.sum() < _LEAST_KEPT:
         raise ValueError(
             f"only {whole_b.sum()} of {resamples} resamples have a lowest loss at every budget: more sizes at each "
-            "budget"
+            "budget, or more resamples"
         )
     best_bg = best_bg[whole_b]
     kept = [budgets[i] for i in good]

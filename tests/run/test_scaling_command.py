@@ -47,7 +47,7 @@ def test_a_table_is_fitted_and_a_plan_reads_it(fitted, capsys):
     }
     laws = written["laws"].values()
     assert {law["prediction_interval_kind"] for law in laws} == {"bootstrap"}
-    assert written["approaches"]["approach 2, IsoFLOP parabolas"]["share_kept"] > 0.9
+    assert written["approaches"]["approach 2, IsoFLOP parabolas"]["share_kept"] > 0.8
     assert (fitted / "report.html").read_text().count("<svg") >= 4
     capsys.readouterr()
     assert run_main(plan_scaling.main, ["--flops", "1e22", "--fit", str(fitted / "fit.json")]) == 0
@@ -66,7 +66,7 @@ def counted(table):
 
 def test_a_plan_says_how_ones_own_runs_count(table, tmp_path, capsys):
     argv = ["fit", "--csv", str(table), "--columns", "n=size,d=tokens*1e9,loss=eval loss", "--equal-exponents"]
-    argv += ["--params", "non-embedding", "--resamples", "100", "--out", str(tmp_path)]
+    argv += ["--params", "non-embedding", "--resamples", "200", "--out", str(tmp_path)]
     assert run_main(scaling.main, argv) == 0
     capsys.readouterr()
     picture = tmp_path / "plan.svg"
