@@ -12,8 +12,8 @@ from jaxlm.run.cli import main
 from jaxlm.text.chat.templates import CHATML
 
 JUDGE = """
-def number_of_e(prompts, answers, records):
-    return [answer.count("e") + record["bonus"] for answer, record in zip(answers, records)]
+def spread(prompts, answers, records):
+    return [len(set(answer)) + record["bonus"] for answer, record in zip(answers, records)]
 """
 
 
@@ -37,7 +37,7 @@ def test_the_best_answers_are_kept(run, tmp_path, capsys):
     judge.write_text(JUDGE)
     out, pairs = tmp_path / "best.jsonl", tmp_path / "pairs.jsonl"
     options = ("--num-samples", "6", "--max-new-tokens", "24", "--keep-cut")
-    argv = (run, "--prompts", prompts, "--judge", f"{judge}:number_of_e", "--out", out, "--pairs", pairs, *options)
+    argv = (run, "--prompts", prompts, "--judge", f"{judge}:spread", "--out", out, "--pairs", pairs, *options)
     code, figures, err = command(capsys, *argv)
     assert code == 0, err
     assert figures["reward_of_best"] >= figures["reward_mean"] >= 3
@@ -45,11 +45,11 @@ def test_the_best_answers_are_kept(run, tmp_path, capsys):
     texts = [[one.text for one in drawn[i : i + 6]] for i in (0, 6, 12)]
     kept = [one.messages[-1].content for one in read_conversations(out)]
     for row, best in zip(texts, kept, strict=True):
-        assert best.count("e") == max(text.count("e") for text in row if text.strip())
-    assert figures["reward_of_best"] == pytest.approx(3 + np.mean([text.count("e") for text in kept]))
+        assert len(set(best)) == max(len(set(text)) for text in row if text.strip())
+    assert figures["reward_of_best"] == pytest.approx(3 + np.mean([len(set(text)) for text in kept]))
     assert figures["num_pairs"] > 0
     for pair in read_rankings(pairs):
-        assert pair.answers[0].count("e") > pair.answers[1].count("e")
+        assert len(set(pair.answers[0])) > len(set(pair.answers[1]))
     # What was cut has no end to be learnt: a model that has not learnt to end has nothing to give.
     again = (*argv[:1], *argv[1:5], "--out", tmp_path / "again.jsonl", "--num-samples", "2", "--max-new-tokens", "2")
     code, _, err = command(capsys, *again)
@@ -71,7 +71,7 @@ def test_what_is_refused(run, tmp_path, capsys):
         ({"--prompts": tmp_path / "none.jsonl"}, "none.jsonl cannot be read"),
         ({}, "raised ValueError: no for an answer to"),
     ):
-        argv = [str(part) for item in (good | change).items() for part in item]
+        argv = [str(part) for item in (good | change).items() for part in item] + ["--keep-cut"]
         code, _, err = command(capsys, run, *argv)
         assert code == 2
         assert words in err
@@ -82,6 +82,6 @@ def test_functions_of_the_caller(run, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "to"}\n')
     judge = {"short": lambda prompts, answers, records: [-len(answer) for answer in answers]}
-    options = {"num_samples": 4, "max_new_tokens": 8, "functions": judge}
+    options = {"num_samples": 4, "max_new_tokens": 8, "keep_cut": True, "functions": judge}
     figures = best_of(run, prompts, "short", tmp_path / "out.jsonl", **options)
     assert figures["num_kept"] == 1
