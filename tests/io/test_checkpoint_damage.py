@@ -71,6 +71,7 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(bytes(data))
 
 
+@pytest.mark.slow
 def test_flips_truncations_and_deletions_are_all_found(copy):
     """200 of 200, over all files of the newest step: arrays, metadata, index and the checksums themselves."""
     rng = np.random.default_rng(0)

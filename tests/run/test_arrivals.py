@@ -44,6 +44,7 @@ def test_slurm_says_its_hosts(tmp_path, monkeypatch):
     assert expected_hosts({}) == []
 
 
+@pytest.mark.slow
 def test_the_process_that_never_comes_is_counted(tmp_path):
     config = write_config(tmp_path, "num_steps=2, data=DataConfig(seq_len=32)")
     variables = {

@@ -19,6 +19,7 @@ def config_file(tmp_path_factory):
     return write_config(tmp_path_factory.mktemp("config"), FIELDS)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_the_ramp_changes_no_bit(config_file, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     figures = succeed([start(config_file, whole)])

@@ -76,6 +76,7 @@ def command(tmp_path_factory):
     return run, begin, directory
 
 
+@pytest.mark.slow
 def test_one_table_of_all_generations(command):
     run, _, directory = command
     run_dir = directory / "run"

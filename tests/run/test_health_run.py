@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.run.commands import losses, start, succeed, write_config
 
 FIELDS = """
@@ -12,6 +14,7 @@ FIELDS = """
 """
 
 
+@pytest.mark.slow
 def test_looks_are_logged_and_drawn_and_change_nothing(tmp_path):
     config = write_config(tmp_path, FIELDS)
     on_mesh = ("--mesh.fsdp", "2", "--mesh.data", "2", "--health-every", "2")

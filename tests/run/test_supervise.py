@@ -71,6 +71,7 @@ def events(run_dir):
     return [json.loads(line) for line in (run_dir / "supervisor.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_killed_and_preempted_it_goes_on_to_the_same_parameters(config_file, whole_run, tmp_path):
     run_dir = tmp_path / "run"
     process = supervise(config_file, run_dir)

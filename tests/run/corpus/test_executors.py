@@ -78,6 +78,7 @@ def _figures(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_steps_and_scores_of_a_config_file_reach_other_processes(folder: Path, local: dict[str, Any]) -> None:
     two = _figures(_build(folder, "own.py", "two", "--executor.workers", "2"))
     assert two["sha256"] == local["sha256"]
