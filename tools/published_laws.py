@@ -25,6 +25,7 @@ from jaxlm.scaling.fitting import fit_form
 from jaxlm.scaling.forms import CHINCHILLA
 from jaxlm.scaling.isoflop import fit_envelope, fit_isoflop, leave_largest_budget_out
 from jaxlm.scaling.published import APPROACH_1, APPROACH_2, BESIROGLU, GOPHER_FLOPS, HOFFMANN, HOFFMANN_UNROUNDED
+from tools.published_limits import inverse_scaling, pythia_trends, pythia_two_steps
 
 PUBLISHED_ERRORS = {"A": 124.5, "B": 1293.3, "E": 0.026, "alpha": 0.015, "beta": 0.021}
 PUBLISHED_DRAWS = (42, 4000)
@@ -39,13 +40,14 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools.published_laws", description=__doc__)
     parser.add_argument("shared_data", type=Path)
     parser.add_argument("--resamples", type=int, default=4000)
+    parser.add_argument("--only", nargs="+", choices=tuple(COMPARISONS), default=tuple(COMPARISONS), metavar="NAME")
     args = parser.parse_args(argv)
     folder = args.shared_data / "scaling"
     if not folder.is_dir():
         raise UserError(f"{folder} is not there: give the folder of the shared data")
     found = {}
-    for name, compare in COMPARISONS.items():
-        found[name] = compare(folder, args.resamples)
+    for name in args.only:
+        found[name] = COMPARISONS[name](folder, args.resamples)
         print(f"{name}: {json.dumps(rounded(found[name]))}", file=sys.stderr)
     print(json.dumps(found))
     return 0
@@ -229,6 +231,9 @@ COMPARISONS = {
     "mlfoundations": mlfoundations,
     "steplaw": steps,
     "isoflop": isoflops,
+    "inverse_scaling": inverse_scaling,
+    "pythia_trends": pythia_trends,
+    "pythia_two_steps": pythia_two_steps,
 }
 
 if __name__ == "__main__":

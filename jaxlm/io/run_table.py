@@ -14,7 +14,9 @@ ROLES = {"n": "parameters", "d": "tokens", "flops": "compute", "loss": "nats a t
 _TIMES = re.compile(r"^(?P<name>.+)\*(?P<factor>[0-9.]+(?:e[+-]?\d+)?)$", re.IGNORECASE)
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
+    """A file's columns, as text or as what Parquet had."""
+
     columns: Mapping[str, list[str]]
     places: list[str]
     """Where each run stands in the file."""
@@ -22,20 +24,26 @@ class _Table(NamedTuple):
 
 def parse_columns(text: str) -> dict[str, str]:
     """``n=params,d=tokens,loss=eval loss`` -> role and column. Raises UserError for another role or a missing one."""
-    columns: dict[str, str] = {}
-    for part in text.split(","):
-        role, equals, column = part.partition("=")
-        role, column = role.strip().lower(), column.strip()
-        if not equals or not column or role not in ROLES:
-            roles = ", ".join(f"{name} ({what})" for name, what in ROLES.items())
-            raise UserError(f"--columns {part!r} is no ROLE=COLUMN: roles are {roles}")
-        if role in columns:
-            raise UserError(f"--columns names {role} twice: {columns[role]!r} and {column!r}")
-        columns[role] = column
+    columns = parse_roles(text, ROLES)
     if "loss" not in columns:
         raise UserError("--columns has no loss=COLUMN")
     if len({"n", "d", "flops"} & set(columns)) < 2:
         raise UserError("--columns needs two of n=COLUMN, d=COLUMN and flops=COLUMN (C = 6 N D gives the third)")
+    return columns
+
+
+def parse_roles(text: str, known: Mapping[str, str]) -> dict[str, str]:
+    """``role=column,...`` of known roles (name and what it is). Raises UserError for another role, or one twice."""
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        role, equals, column = part.partition("=")
+        role, column = role.strip().lower(), column.strip()
+        if not equals or not column or role not in known:
+            roles = ", ".join(f"{name} ({what})" for name, what in known.items())
+            raise UserError(f"--columns {part!r} is no ROLE=COLUMN: roles are {roles}")
+        if role in columns:
+            raise UserError(f"--columns names {role} twice: {columns[role]!r} and {column!r}")
+        columns[role] = column
     return columns
 
 
@@ -45,10 +53,10 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
     A column may be followed by ``*FACTOR`` where it counts something else: ``flops=gflops*1e9``. Raises UserError with
     line and column for what is no number, and for compute that is not above 0.
     """
-    table = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-    runs = {role: _numbers(path, table, column) for role, column in columns.items()}
+    table = read_table(path)
+    runs = {role: numbers(path, table, column) for role, column in columns.items()}
     # Of N, D and the loss a fit says so itself, as diverged runs may be left out first.
-    bad = np.flatnonzero(~((runs["flops"] > 0) & np.isfinite(runs["flops"]))) if "flops" in runs else ()
+    bad = np.flatnonzero(~((runs["flops"] > 0) & np.isfinite(runs["flops"]))) if "flops" in runs else np.empty(0, int)
     if len(bad):
         where, value = table.places[bad[0]], runs["flops"][bad[0]]
         raise UserError(
@@ -64,7 +72,13 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
     return runs
 
 
-def _numbers(path: Path, table: _Table, column: str) -> np.ndarray:
+def read_table(path: Path) -> Table:
+    """A CSV or Parquet file. Raises UserError for what is neither."""
+    return _parquet(path) if path.suffix == ".parquet" else _csv(path)
+
+
+def numbers(path: Path, table: Table, column: str) -> np.ndarray:
+    """A column, ``*FACTOR`` applied. Raises UserError for a column that is not there, and for what is no number."""
     factor = 1.0
     times = _TIMES.match(column)
     if column not in table.columns and times is not None:
@@ -80,7 +94,7 @@ def _numbers(path: Path, table: _Table, column: str) -> np.ndarray:
     return np.array(values, np.float64)
 
 
-def _csv(path: Path) -> _Table:
+def _csv(path: Path) -> Table:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -98,16 +112,16 @@ def _csv(path: Path) -> _Table:
             raise UserError(f"{path} {where} has {len(row)} fields, and the line of names {len(names)}")
     columns = zip(*(row for _, row in rest), strict=True)
     table = {name.strip(): list(values) for name, values in zip(names, columns, strict=True)}
-    return _Table(table, [where for where, _ in rest])
+    return Table(table, [where for where, _ in rest])
 
 
-def _parquet(path: Path) -> _Table:
+def _parquet(path: Path) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
-        return _Table(table.to_pydict(), [f"row {i}" for i in range(table.num_rows)])
+        return Table(table.to_pydict(), [f"row {i}" for i in range(table.num_rows)])
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except pa.ArrowInvalid as error:

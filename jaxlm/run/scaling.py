@@ -1,5 +1,6 @@
 """``python -m experiments.scaling fit --csv FILE --columns n=..,d=..,loss=..``: scaling laws fitted to finished runs.
 ``python -m experiments.scaling recover``: whether the intervals hold what they say, on runs made from known constants.
+``python -m experiments.scaling limits --csv FILE --columns task=..,n=..,...``: scores that fall with size.
 
 Tables go to stderr; the last line on stdout is one JSON object. See docs/scaling.md.
 """
@@ -17,6 +18,7 @@ from jaxlm.io.run_dir import json_ready, write_json
 from jaxlm.io.run_table import parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
 from jaxlm.run.generate import Parser
+from jaxlm.run.scaling_limits import limits_main
 from jaxlm.scaling.checks import check_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
 from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
@@ -32,7 +34,7 @@ AHEAD = (10.0, 100.0)
 
 
 def main(argv: list[str]) -> int:
-    """``fit ...`` or ``recover ...``; each has its own ``--help``."""
+    """One of `COMMANDS`; each has its own ``--help``."""
     if argv[:1] in (["-h"], ["--help"]):
         print(__doc__)
         return 0
@@ -232,4 +234,4 @@ def recover_main(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"fit": fit_main, "recover": recover_main}
+COMMANDS = {"fit": fit_main, "recover": recover_main, "limits": limits_main}
