@@ -6,6 +6,7 @@ holds whole rankings. A prompt whose ``answer_mask`` has fewer than two answers 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -17,6 +18,9 @@ from jaxlm.losses.tokens import chunked_token_nll, masked_sum
 from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
 from jaxlm.train.step import Objective
+
+Rewards = Callable[[Params, Batch, Array | None], Array]
+"""``f(params, batch, dropout_key) -> rewards``, f32 [b, k]."""
 
 PairLoss = Literal["dpo", "cdpo", "robust", "ipo", "orpo", "simpo", "kto"]
 """All but kto are of pairs; kto is of single answers that were judged (`train.kto_objective`)."""
@@ -118,18 +122,19 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
     return Objective(terms, counts)
 
 
-def reward_objective(task: TaskModel, *, ties: bool = False, centre_coef: float = 0.0) -> Objective:
+def reward_objective(rewards: Rewards, *, ties: bool = False, centre_coef: float = 0.0) -> Objective:
     """A reward model's loss: Plackett-Luce over each ranking (Bradley-Terry with the batch's ``margin`` for pairs), or
     with ``ties`` the mean over pairs of different rank; and ``centre_coef`` times the squared sum of the best and the
     worst reward, which holds the rewards' level near 0.
 
-    ``task``: a model with a head of kind "regress" and pooling "last". ``accuracy`` is only watched: the share of pairs
-    of different rank whose rewards are in the right order.
+    ``rewards``: `answer_rewards` of a model with a head of kind "regress" and pooling "last", or `answer_logprobs` of a
+    model itself. ``accuracy`` is only watched: the share of pairs of different rank whose rewards are in the right
+    order.
     """
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        rewards_bk = answer_rewards(task, params, batch, key)
+        rewards_bk = rewards(params, batch, key)
         mask_bk, ranks_bk, mask_b = batch["answer_mask"], batch["ranks"], _pair_mask(batch)
         if ties:
             loss_b = preference.all_pairs_loss(rewards_bk, ranks_bk, mask_bk)

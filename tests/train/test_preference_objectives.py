@@ -159,7 +159,7 @@ def test_rewards_read_the_last_token_of_each_answer():
 def test_a_reward_model_learns_the_order(ties):
     model, _ = decoder()
     task = make_task_model(model, HeadConfig("regress", pooling="last"))
-    objective = reward_objective(task, ties=ties, centre_coef=0.01)
+    objective = reward_objective(functools.partial(answer_rewards, task), ties=ties, centre_coef=0.01)
     batch = batch_of([ranking("good", "bad", "awful"), ranking("good!", "bad!")] * 4)
     config = OptimizerConfig(peak_lr=1e-2, schedule="constant")
     tx = make_optimizer(config, 40)

@@ -20,7 +20,7 @@ from jaxlm.evals import preferences as scores
 from jaxlm.io.agree import on_every_process, on_first_process, one_fate
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir, json_ready, write_json
-from jaxlm.models.heads import HeadConfig, make_task_model
+from jaxlm.models.heads import TaskModel
 from jaxlm.run.align.assembled import (
     AlignRun,
     example_shapes,
@@ -28,16 +28,17 @@ from jaxlm.run.align.assembled import (
     make_terms_evaluator,
     rows_sharding,
 )
+from jaxlm.run.align.judge import make_judge
 from jaxlm.run.align.policy import Policy, make_policy_model
 from jaxlm.run.align.records import open_fields
-from jaxlm.run.align.reward_config import JudgeConfig, RewardModelConfig
+from jaxlm.run.align.reward_config import RewardModelConfig
 from jaxlm.run.align.reward_data import RewardData, prepare_reward_data
 from jaxlm.run.config_files import load_config
 from jaxlm.run.interval import Figures
 from jaxlm.run.processes import start_processes
 from jaxlm.run.training import exit_code, print_figures
 from jaxlm.run.tuning import tune
-from jaxlm.train.preference_objectives import answer_rewards, reward_objective
+from jaxlm.train.preference_objectives import reward_objective
 from jaxlm.train.step import Objective
 from jaxlm.train.step_reward_objective import step_reward_objective
 
@@ -84,22 +85,15 @@ def reward(
     )
 
 
-def judge_head(judge: JudgeConfig) -> HeadConfig:
-    """The head that a reward model has: one number, at the last token or at each."""
-    if judge.of == "steps":
-        return HeadConfig("tag", num_outputs=1, dropout=judge.head_dropout)
-    return HeadConfig("regress", pooling="last", dropout=judge.head_dropout)
-
-
 class RewardRun(AlignRun):
     """The parts of one run (`run.tuning.TuningRun`). Making it compiles nothing."""
 
     def __init__(self, data: RewardData, mesh: Mesh):
         config = data.config
         assert config.num_steps is not None
-        self.data, self.judge, shape = data, config.reward, data.train.arrays["tokens"].shape
-        self.task = make_task_model(make_policy_model(config.model, config, mesh), judge_head(config.reward))
-        policy = Policy(self.task, data.base.params, config, config.num_steps, mesh, extra=(r"^classifier/",))
+        self.data, shape = data, data.train.arrays["tokens"].shape
+        self.judge = make_judge(make_policy_model(config.model, config, mesh), config.reward)
+        policy = Policy(self.judge.model, data.base.params, config, config.num_steps, mesh, extra=self.judge.new)
         super().__init__(config, data.base, policy, mesh, math.prod(shape[1:]))
         self.plan = ExamplePlan(data.train.arrays, config.global_batch_size, config.seed)
         self.eval_plan = ExamplePlan(data.validation.arrays, self.eval_rows, shuffle=False, num_epochs=1)
@@ -110,7 +104,7 @@ class RewardRun(AlignRun):
         config = self.config
         epochs = self.num_steps * config.global_batch_size / self.plan.num_rows
         return (
-            f"reward of {self.judge.of}: {self.policy.describe()}; {self.num_steps} steps of "
+            f"reward of {config.reward.of}: {self.policy.describe()}; {self.num_steps} steps of "
             f"{config.global_batch_size} prompts ({epochs:.1f} epochs)"
         )
 
@@ -121,9 +115,11 @@ class RewardRun(AlignRun):
 
     def objective(self) -> Objective:
         """Of rankings, or of labelled steps."""
-        if self.judge.of == "steps":
-            return step_reward_objective(self.task)
-        return reward_objective(self.task, ties=bool(self.judge.ties), centre_coef=self.judge.centre_coef)
+        config = self.config.reward
+        if config.of == "steps":
+            assert isinstance(self.judge.model, TaskModel)
+            return step_reward_objective(self.judge.model)
+        return reward_objective(self.judge.rewards, ties=bool(config.ties), centre_coef=config.centre_coef)
 
     def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a batch, sharded over the mesh."""
@@ -138,9 +134,9 @@ class RewardRun(AlignRun):
         """The terms of the loss over what is held out; of rankings also accuracy by source, calibration and length,
         which go to ``reward/reward.json``."""
         terms = make_terms_evaluator(self, self.objective(), self.eval_plan)
-        if self.judge.of == "steps":
+        if self.config.reward.of == "steps":
             return terms
-        rewards_of = self.each(lambda params, batch: answer_rewards(self.task, params, batch))
+        rewards_of = self.each(lambda params, batch: self.judge.rewards(params, batch, None))
 
         def evaluate(params: Params) -> Figures:
             found = rewards_of(params, held_out_batches(self.eval_plan, self.mesh))

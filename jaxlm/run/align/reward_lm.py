@@ -12,7 +12,8 @@ from jaxlm.data.step_labels import encode_steps
 from jaxlm.generate.decode import bucket_length
 from jaxlm.io.config_json import decode_config
 from jaxlm.models.families import for_inference, make_model
-from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
+from jaxlm.models.heads import TaskModel
+from jaxlm.run.align.judge import make_judge, row_rewards
 from jaxlm.run.align.reward_config import JudgeConfig
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.run.language_model import LanguageModel, check_counts
@@ -24,10 +25,14 @@ from jaxlm.text.tokenizer import Tokenizer
 
 
 @functools.lru_cache(maxsize=8)
-def _outputs_fn(model_config: Any, head: HeadConfig) -> Any:
+def _outputs_fn(model_config: Any, judge_config: JudgeConfig) -> Any:
+    """``f(params, rows)``: rewards [b], or of a judge of steps its log-odds at each token, [b, t, 1]."""
     config = for_inference(model_config, jax.default_backend(), recurrent_kernel_missing=recurrent_kernel_missing)
-    task: TaskModel = make_task_model(make_model(config), head)
-    return jax.jit(task.outputs)
+    judge = make_judge(make_model(config), judge_config)
+    if judge_config.of == "steps":
+        assert isinstance(judge.model, TaskModel)
+        return jax.jit(judge.model.outputs)
+    return jax.jit(row_rewards(judge))
 
 
 class RewardLM(LanguageModel):
@@ -39,8 +44,6 @@ class RewardLM(LanguageModel):
         self.judge: JudgeConfig = decode_config(JudgeConfig, run_config["reward"], where="config.reward")
         self.form = ChatFormat(template, tokenizer)
         self.family, self.context = f"reward on {self.config.family}", run_config["data"]["seq_len"] + 1
-        steps = self.judge.of == "steps"
-        self._head = HeadConfig("tag", 1) if steps else HeadConfig("regress", pooling="last")
 
     def reward(self, conversations: Sequence[Any], *, batch_size: int = 32) -> Any:
         """The reward of the last turn of each conversation, f32 [n]. Of a model of steps, the probability that each
@@ -54,7 +57,7 @@ class RewardLM(LanguageModel):
         found: list[np.ndarray] = []
         for first in range(0, len(encoded), batch_size):
             part = encoded[first : first + batch_size]
-            outputs = self._run([ids for ids, _ in part], batch_size)[: len(part)]
+            outputs = self._run(part, batch_size)[: len(part)]
             if self.judge.of == "steps":
                 found += [1 / (1 + np.exp(-row[places, 0])) for row, (_, places) in zip(outputs, part, strict=True)]
             else:
@@ -64,7 +67,7 @@ class RewardLM(LanguageModel):
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
     def _encode(self, turns: Any, where: str) -> tuple[list[int], list[int]]:
-        """(ids up to the end of the answer, the places of its steps)."""
+        """(ids up to the end of the answer, the places of its steps; of a whole answer, where it begins)."""
         messages = as_messages(turns, where)
         if messages[-1].role != "assistant":
             raise UserError(f"{where} ends with the {messages[-1].role}: the assistant's turn is judged")
@@ -72,18 +75,28 @@ class RewardLM(LanguageModel):
             steps = [line for line in messages[-1].content.split("\n") if line.strip()]
             ids, places = encode_steps(self.form, messages[:-1], steps, where)
         else:
-            chat, places = self.form.encode(Conversation(messages, where)), []
+            chat, places = (
+                self.form.encode(Conversation(messages, where)),
+                [len(self.form.prompt(messages[:-1], where))],
+            )
             ids = chat.tokens[: int(np.flatnonzero(chat.loss_mask)[-1]) + 1].tolist()
         if len(ids) > self.context:
             raise UserError(f"{where} has {len(ids)} tokens, more than the {self.context} that the model reads: cut it")
         return ids, places
 
-    def _run(self, rows: list[list[int]], batch_size: int) -> np.ndarray:
+    def _run(self, rows: list[tuple[list[int], list[int]]], batch_size: int) -> np.ndarray:
         """Outputs for rows, padded to few shapes."""
-        width = min(self.context, bucket_length(max(map(len, rows))))
-        tokens = np.full((batch_size, width), self.tokenizer.pad_id, np.int32)
-        segment_ids = np.zeros((batch_size, width), np.int32)
-        for i, ids in enumerate(rows):
-            tokens[i, : len(ids)], segment_ids[i, : len(ids)] = ids, 1
-        batch = {"tokens": tokens, "segment_ids": segment_ids}
-        return np.asarray(_outputs_fn(self.config, self._head)(self.params, batch), np.float32)
+        width = min(self.context, bucket_length(max(len(ids) for ids, _ in rows)))
+        steps = self.judge.of == "steps"
+        batch: dict[str, np.ndarray] = {
+            name: np.zeros((batch_size, width), np.int32) for name in ("tokens", "targets", "segment_ids")
+        }
+        batch["tokens"][:] = self.tokenizer.pad_id
+        batch["loss_mask"] = np.zeros((batch_size, width), np.float32)
+        for i, (ids, places) in enumerate(rows):
+            read = ids if steps else ids[:-1]
+            batch["tokens"][i, : len(read)], batch["segment_ids"][i, : len(read)] = read, 1
+            batch["targets"][i, : len(ids) - 1] = ids[1:]
+            if not steps:
+                batch["loss_mask"][i, places[0] - 1 : len(read)] = 1
+        return np.asarray(_outputs_fn(self.config, self.judge)(self.params, batch), np.float32)

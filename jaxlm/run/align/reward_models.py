@@ -1,24 +1,21 @@
 """Reward runs opened to judge rollouts: a number for each answer, from the tokens as they were drawn."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
 from jaxlm.core.errors import UserError
-from jaxlm.core.types import Array, Batch, Params
+from jaxlm.core.types import Params
+from jaxlm.io.config_json import decode_config
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import for_platform, make_model
-from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
 from jaxlm.run.align.base import check_vocabulary, saved_template
+from jaxlm.run.align.judge import Judge, make_judge
+from jaxlm.run.align.reward_config import JudgeConfig
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.run.opening import open_base
 from jaxlm.sharding.activations import ActivationLayout
 from jaxlm.text.chat.encoding import ChatFormat
-from jaxlm.train.preference_objectives import answer_rewards
-
-HEAD = HeadConfig("regress", pooling="last")
-"""What a reward model's head is."""
 
 
 class RewardModel(NamedTuple):
@@ -26,8 +23,9 @@ class RewardModel(NamedTuple):
 
     model: Any
     """Its model's config."""
+    config: JudgeConfig
     params: Params
-    """With the head that gives the reward."""
+    """Of the judge."""
     step: int
 
 
@@ -38,9 +36,10 @@ def open_reward_model(run_dir: str, step: int | None, form: ChatFormat) -> Rewar
     """
     base = open_base(run_dir, step)
     assert base.params is not None
-    if "classifier" not in base.params or "reward" not in base.run_config:
+    if "reward" not in base.run_config:
         raise UserError(f"{run_dir} holds no reward model: name a run of jaxlm reward")
-    if base.run_config["reward"]["of"] != "answers":
+    config = decode_config(JudgeConfig, base.run_config["reward"], where=f"{run_dir}: config.reward")
+    if config.of != "answers":
         raise UserError(f"{run_dir} judges the steps of an answer, and one reward for each is wanted: name another run")
     check_vocabulary(form.tokenizer, base.tokenizer, f"the reward model {run_dir}")
     template = saved_template(RunDir(run_dir))
@@ -49,21 +48,13 @@ def open_reward_model(run_dir: str, step: int | None, form: ChatFormat) -> Rewar
             f"the reward model {run_dir} was taught in another chat template than {form.template.name!r}, in which "
             "answers are drawn: set prompts.template to its chat_template.jinja, or name another run"
         )
-    params = {name: part for name, part in base.params.items() if name != "head"}
-    return RewardModel(base.model, params, base.step or 0)
+    unread = () if config.reads_likelihood else ("head",)
+    params = {name: part for name, part in base.params.items() if name not in unread}
+    return RewardModel(base.model, config, params, base.step or 0)
 
 
-def reward_task(config: Any, mesh: Mesh, activations: ActivationLayout) -> TaskModel:
-    """The reward model of a config as it runs on this mesh."""
-    config = for_platform(config, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing)
-    return make_task_model(make_model(config, activations), HEAD)
-
-
-def row_rewards(task: TaskModel) -> Callable[[Params, Batch], Array]:
-    """``f(params, rows) -> rewards``, f32 [b], of rows [b, t]."""
-
-    def rewards(params: Params, rows: Batch) -> Array:
-        one = {name: rows[name][:, None] for name in ("tokens", "targets", "segment_ids")}
-        return answer_rewards(task, params, one)[:, 0]
-
-    return rewards
+def judge_on(opened: RewardModel, mesh: Mesh, activations: ActivationLayout) -> Judge:
+    """An opened reward model as it runs on this mesh."""
+    platform = mesh.devices.flat[0].platform
+    config = for_platform(opened.model, platform, recurrent_kernel_missing=recurrent_kernel_missing)
+    return make_judge(make_model(config, activations), opened.config)

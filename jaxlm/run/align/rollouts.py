@@ -23,9 +23,10 @@ from jaxlm.models.api import Model
 from jaxlm.models.decoder_inference import inference_config, inference_params
 from jaxlm.models.families import for_inference, for_platform, make_model
 from jaxlm.models.heads import TaskModel
+from jaxlm.run.align.judge import row_rewards
 from jaxlm.run.align.ppo_data import Prepared, PromptRows
 from jaxlm.run.align.reward_functions import Answer, answer_text, call_function
-from jaxlm.run.align.reward_models import reward_task, row_rewards
+from jaxlm.run.align.reward_models import judge_on
 from jaxlm.run.collector import Collected
 from jaxlm.run.completion import fetch
 from jaxlm.run.interval import Figures
@@ -102,9 +103,9 @@ class Actor:
         self._models: dict[str, tuple[Callable[..., Array], Params]] = {}
         everywhere = NamedSharding(mesh, PartitionSpec())
         for name, opened in prepared.reward_models.items():
-            task = reward_task(opened.model, mesh, config.mesh.activations)
-            params = place_params(opened.params, task.rules, mesh)
-            self._models[name] = (jax.jit(row_rewards(task), out_shardings=everywhere), params)
+            judge = judge_on(opened, mesh, config.mesh.activations)
+            params = place_params(opened.params, judge.model.rules, mesh)
+            self._models[name] = (jax.jit(row_rewards(judge), out_shardings=everywhere), params)
 
     def judge(
         self,

@@ -3,12 +3,17 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxlm
 from jaxlm.core.errors import UserError
+from jaxlm.models.families import make_model
+from jaxlm.run.align.reward_lm import RewardLM
 from jaxlm.run.cli import main
+from jaxlm.text.chat.messages import Conversation, as_messages
 from tests.run.commands import assert_same_run
 
 CONFIG = """
@@ -120,6 +125,37 @@ def test_adapters_with_a_head_of_their_own(base, tmp_path, capsys):
     assert figures["eval/accuracy"] > 0.8
     good, bad = jaxlm.load(tmp_path / "run").reward([[("user", "al"), ("assistant", said)] for said in ("alal", "no")])
     assert good > bad
+
+
+def test_the_likelihood_of_an_answer_as_its_reward(base, tmp_path, capsys):
+    config, run = write_config(tmp_path, base, rankings(70)), tmp_path / "run"
+    code, figures, err = command(capsys, config, "--reward.head", "likelihood", "--run-dir", run)
+    assert code == 0, err
+    assert figures["eval/accuracy"] > 0.8
+    judge = jaxlm.load(run)
+    assert isinstance(judge, RewardLM)
+    turns = [[("user", "al"), ("assistant", answer)] for answer in ("alal", "no", "zzzzzz")]
+    good, bad, _ = found = judge.reward(turns)
+    assert good > bad
+    # The answer's tokens alone: earlier turns of the assistant are part of what was said.
+    ids = [judge.form.encode(Conversation(as_messages(one, "turns"), "turns")).tokens for one in turns]
+    start = len(judge.form.prompt(as_messages(turns[0][:1], "turns"), "turns"))
+    model = make_model(judge.config)
+    for row, want in zip(ids, found, strict=True):
+        end = row.tolist().index(judge.form.stop_ids[0], start) + 1
+        hidden = model.hidden(judge.params, jnp.asarray(row[None, : end - 1]))
+        logits = jnp.asarray(model.logits(judge.params, hidden.hidden_btd)[0], jnp.float32)
+        nats = np.asarray(jax.nn.log_softmax(logits))
+        summed = sum(nats[i - 1, row[i]] for i in range(start, end))
+        np.testing.assert_allclose(want, summed, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [("--reward.of", "steps"), ("--reward.head-dropout", "0.1")])
+def test_likelihoods_have_no_head(base, tmp_path, capsys, options):
+    config = write_config(tmp_path, base, rankings(4))
+    code, _, err = command(capsys, config, "--reward.head", "likelihood", *options, "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert "likelihood" in err
 
 
 def test_steps_are_judged_one_by_one(base, tmp_path, capsys):
