@@ -1,14 +1,16 @@
-"""Finished runs as a table: N, D and loss from anyone's CSV or Parquet file."""
+"""Finished runs as a table: N, D and loss from anyone's CSV or Parquet file, and our own written as both."""
 
 import csv
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.run_dir import write_text
 
 ROLES = {"n": "parameters", "d": "tokens", "flops": "compute", "loss": "nats a token"}
 _TIMES = re.compile(r"^(?P<name>.+)\*(?P<factor>[0-9.]+(?:e[+-]?\d+)?)$", re.IGNORECASE)
@@ -126,3 +128,16 @@ def _parquet(path: Path) -> Table:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is no Parquet file: {error}") from error
+
+
+def write_runs(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of the same columns, at least one, as CSV at ``path`` and as Parquet beside it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path.with_suffix(".parquet"))

@@ -1,6 +1,7 @@
 """``python -m experiments.scaling fit --csv FILE --columns n=..,d=..,loss=..``: scaling laws fitted to finished runs.
 ``python -m experiments.scaling recover``: whether the intervals hold what they say, on runs made from known constants.
 ``python -m experiments.scaling limits --csv FILE --columns task=..,n=..,...``: scores that fall with size.
+``python -m experiments.scaling sweep CONFIG``: the runs of a ladder; ``predict CONFIG``: one run beyond it.
 
 Tables go to stderr; the last line on stdout is one JSON object. See docs/scaling.md.
 """
@@ -18,6 +19,8 @@ from jaxlm.io.run_dir import json_ready, write_json
 from jaxlm.io.run_table import parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
 from jaxlm.run.generate import Parser
+from jaxlm.run.ladder import sweep_main
+from jaxlm.run.ladder_ahead import predict_main
 from jaxlm.run.scaling_limits import limits_main
 from jaxlm.scaling.checks import check_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
@@ -234,4 +237,10 @@ def recover_main(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"fit": fit_main, "recover": recover_main, "limits": limits_main}
+COMMANDS = {
+    "fit": fit_main,
+    "recover": recover_main,
+    "limits": limits_main,
+    "sweep": sweep_main,
+    "predict": predict_main,
+}

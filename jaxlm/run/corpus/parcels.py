@@ -21,7 +21,7 @@ _PICKLER: Any = ForkingPickler
 
 @dataclasses.dataclass(frozen=True)
 class Parcel:
-    """A stage and its workspace, ready to be sent."""
+    """Something, a stage and its workspace say, ready to be sent."""
 
     content: bytes = dataclasses.field(repr=False)
     directory: str
@@ -31,8 +31,8 @@ class Parcel:
     modules: tuple[tuple[str, str], ...]
     """(name, file) of the config files that the content names."""
 
-    def open(self) -> tuple[Stage, Workspace]:
-        """The stage, in this process; goes to the sender's directory."""
+    def open(self) -> Any:
+        """What was sent, in this process; goes to the sender's directory."""
         os.chdir(self.directory)
         sys.path += [path for path in self.paths if path not in sys.path]
         for name, file in self.modules:
@@ -42,14 +42,17 @@ class Parcel:
 
 
 def pack(stage: Stage, workspace: Workspace) -> Parcel:
-    """Raises UserError where something in the stage, a lambda as a score, cannot be sent."""
+    """A stage. Raises UserError where something in it, a lambda as a score, cannot be sent."""
+    mend = "define its steps and scores at the top level of the config file, not inside a function, or set "
+    return seal((stage, workspace), f"stage {stage.name}", mend + "executor.workers=1")
+
+
+def seal(what: Any, name: str, mend: str) -> Parcel:
+    """Whatever can be pickled. Raises UserError, with its name and the mend, for what cannot."""
     try:
-        content = bytes(_PICKLER.dumps((stage, workspace)))
+        content = bytes(_PICKLER.dumps(what))
     except Exception as error:  # whatever stands in the way of it
-        raise UserError(
-            f"stage {stage.name} cannot be sent to other processes ({error}): define its steps and scores at the top "
-            "level of the config file, not inside a function, or set executor.workers=1"
-        ) from error
+        raise UserError(f"{name} cannot be sent to other processes ({error}): {mend}") from error
     loaded = {name: module.__file__ for name, module in sys.modules.items() if name.startswith(MODULE_PREFIX)}
     files = {name: file for name, file in loaded.items() if file}
     folders = dict.fromkeys(str(Path(file).absolute().parent) for file in files.values())

@@ -1,0 +1,54 @@
+"""A ladder on two cores: 25 runs from 4e11 to 1.26e14 FLOPs over bytes of Python source, to predict one of 1e15.
+
+    python -m experiments.scaling sweep ladder --processes 2
+
+The text is the source of the packages that `make` installs (.venv, some 200 MB, versions pinned), so that no run reads
+a byte twice; ``--run.corpus.paths`` names another. A run 8 times beyond it reads about 100 MB.
+"""
+
+from jaxlm.data.batches import DataConfig
+from jaxlm.data.corpus import CorpusConfig
+from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.run.config import PretrainConfig, SampleConfig
+from jaxlm.run.ladder_config import LadderConfig
+from jaxlm.text.tokenizer import TokenizerConfig
+
+
+def config() -> LadderConfig:
+    return LadderConfig(
+        name="A ladder over Python source",
+        run=PretrainConfig(
+            name="ladder",
+            corpus=CorpusConfig(
+                source="text",
+                paths=(".venv/lib/python3*/site-packages/**/*.py",),
+                validation_fraction=0.005,
+                on_bad="skip",
+            ),
+            tokenizer=TokenizerConfig(kind="byte"),
+            data=DataConfig(seq_len=256, packing="concat", add_bos=False, add_eos=True, num_epochs=1),
+            # The base of muP: rates were chosen at this width.
+            model=DecoderConfig(
+                max_seq_len=256,
+                num_layers=2,
+                model_dim=64,
+                num_heads=4,
+                head_dim=16,
+                norm_scale=False,
+                tie_embeddings=True,
+                zero_init_outputs=True,
+                init_std=None,
+                scan_layers=False,
+            ),
+            optimizer=OptimizerConfig(name="adamw", peak_lr=2**-7, schedule="linear", weight_decay=0.1, b2=0.95),
+            log_every=50,
+            eval_batch_size=64,
+            checkpoint=CheckpointConfig(save_every=None, save_minutes=5.0, keep_last=1),
+            sample=SampleConfig(prompts=()),
+        ),
+        budgets=(3.16e11, 1e12, 3.16e12, 1e13, 3.16e13, 1e14),
+        widths=(16, 32, 48, 64, 80, 96, 112, 144, 192),
+        tokens_per_param=(2.8, 260.0),
+    )

@@ -1,0 +1,244 @@
+"""``python -m experiments.scaling sweep CONFIG``: the runs of a ladder, and one table of them that `fit` reads.
+
+Each run is an ordinary pretraining below the run directory: finished ones are kept, a killed sweep goes on, and a
+ladder may grow. See docs/scaling.md.
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.agree import say
+from jaxlm.io.page import text_table
+from jaxlm.io.run_dir import RunDir
+from jaxlm.io.run_table import write_runs
+from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.ladder_config import LadderConfig, Rung
+from jaxlm.run.pool import run_tasks
+from jaxlm.run.prepare import PreparedData, prepare_data
+from jaxlm.run.pretrain import pretrain
+from jaxlm.run.processes import require_single_process
+from jaxlm.run.training import exit_code, print_figures
+
+PROG = "python -m experiments.scaling sweep"
+RUNS, TABLE = "runs", "runs.csv"
+MAY_CHANGE = (
+    "name",
+    "budgets",
+    "widths",
+    "tokens_per_param",
+    "max_epochs",
+    "run.name",
+    "run.corpus.paths",
+    "run.corpus.validation_paths",
+    "run.checkpoint",
+    "run.log_every",
+)
+"""A ladder may grow: a run is known by its budget and width, and holds its own config. Where the text lies is no
+matter: the data set's key says what is in it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions(CommandOptions):
+    """Options of the sweep."""
+
+    processes: int = 1
+    """Runs at a time. Several share the cores: each computes on its own part of them, which rounds a little otherwise
+    than one over all."""
+    dry_run: bool = False
+    """Show the runs and the text that they need, and train nothing."""
+
+
+class Stopped(Exception):
+    """A run was ended by a signal or by its own incidents; its final figures."""
+
+    def __init__(self, figures: dict[str, Any]) -> None:
+        super().__init__(figures)
+        self.figures = figures
+
+
+class Ladder(NamedTuple):
+    """A config with its text."""
+
+    rungs: list[Rung]
+    data: PreparedData
+    vocab_size: int
+
+
+def sweep_main(argv: list[str]) -> int:
+    """``CONFIG [--processes N] [--dry-run] [--field.sub value ...] [--run-dir DIR]``; ends with a line of JSON."""
+    require_single_process(PROG)
+    config, options = load_config(LadderConfig, argv, SweepOptions, prog=PROG)
+    run_dir = options.run_dir or Path("runs") / config.name
+    if options.processes < 1:
+        raise UserError(f"--processes {options.processes} must be at least 1")
+    figures = plan(config) if options.dry_run else sweep(config, run_dir, processes=options.processes)
+    print_figures(figures)
+    return exit_code(figures)
+
+
+def plan(config: LadderConfig) -> dict[str, Any]:
+    """The runs as a table on stderr, and their number, FLOPs and tokens. Raises UserError for bad input."""
+    ladder = open_ladder(config)
+    columns = ("run", "layers", "N", "without embeddings", "tokens", "a parameter", "epochs", "steps", "rows", "FLOPs")
+    text = text_tokens(ladder.data)
+    say(
+        text_table(
+            columns,
+            [
+                [
+                    one.name,
+                    f"{one.config.model.num_layers}",
+                    f"{one.num_params:,}",
+                    f"{one.non_embedding_params:,}",
+                    f"{one.num_tokens:,}",
+                    f"{one.num_tokens / one.num_params:.1f}",
+                    f"{one.num_tokens / text:.2f}",
+                    f"{one.config.num_steps}",
+                    f"{one.config.global_batch_size}",
+                    f"{one.flops:.3g}",
+                ]
+                for one in ladder.rungs
+            ],
+        )
+    )
+    return {
+        "num_runs": len(ladder.rungs),
+        "flops": sum(one.flops for one in ladder.rungs),
+        "most_tokens": max(one.num_tokens for one in ladder.rungs),
+        "text_tokens": text,
+    }
+
+
+def sweep(config: LadderConfig, run_dir: str | Path, *, processes: int = 1) -> dict[str, Any]:
+    """Trains what is not trained yet; returns the table's place and the number of runs, or ``stopped_by``.
+
+    Raises UserError for bad input, before anything is trained.
+    """
+    directory = RunDir(run_dir)
+    with directory:
+        ladder = begin(config, directory)
+        work = functools.partial(_train, ladder.rungs, directory.path / RUNS, processes)
+        waiting = [i for i, one in enumerate(ladder.rungs) if _finished(directory, one) is None]
+        say(f"{len(ladder.rungs)} runs, {len(waiting)} of them to do")
+        try:
+            run_tasks(
+                work,
+                waiting,
+                processes,
+                doing="runs",
+                killed="a process was killed (out of memory?): the same command goes on, with a lower --processes",
+            )
+        except Stopped as stopped:
+            return {"stopped_by": stopped.figures["stopped_by"], "run_dir": str(directory.path)}
+        rows = table_of(directory, ladder)
+        write_runs(directory.path / TABLE, rows)
+        say(f"{directory.path / TABLE}: python -m experiments.scaling fit --csv it --columns {COLUMNS}")
+        return {"num_runs": len(rows), "table": str(directory.path / TABLE), "run_dir": str(directory.path)}
+
+
+COLUMNS = "n=n,d=d,flops=flops,loss=loss"
+"""Of the table, for `fit`; ``n=n_non_embedding`` with ``--params non-embedding``."""
+
+
+def begin(config: LadderConfig, directory: RunDir) -> Ladder:
+    """Opens the text and takes the directory for this ladder. Raises UserError where it is another's."""
+    directory.check_config(config, may_change=MAY_CHANGE)
+    ladder = open_ladder(config)
+    directory.write_config(config, may_change=MAY_CHANGE)
+    directory.require(dataset_key=ladder.data.dataset.key)
+    return ladder
+
+
+def open_ladder(config: LadderConfig) -> Ladder:
+    """Raises UserError where a run would read the text more often than it may."""
+    data = prepare_data(config.run, say)
+    vocab_size = data.tokenizer.vocab_size
+    rungs = config.rungs(vocab_size)
+    for one in rungs:
+        check_text(config, one, data)
+    return Ladder(rungs, data, vocab_size)
+
+
+def check_text(config: LadderConfig, one: Rung, data: PreparedData) -> None:
+    """Raises UserError where one run would read the text more often than ``max_epochs``."""
+    text = text_tokens(data)
+    if one.num_tokens > config.max_epochs * text:
+        raise UserError(
+            f"{one.name} reads {one.num_tokens:,} tokens, {one.num_tokens / text:.2f} times the {text:,} to train on: "
+            f"add text, lower budgets or tokens_per_param, or allow it with max_epochs (now {config.max_epochs:g})"
+        )
+
+
+def text_tokens(data: PreparedData) -> int:
+    """Tokens to train on."""
+    return int(data.dataset.splits["train"].num_tokens)
+
+
+def _train(rungs: list[Rung], runs_dir: Path, processes: int, number: int) -> None:
+    """One run, in whatever process. Raises Stopped."""
+    if processes > 1:
+        _take_cores(processes)
+    one = rungs[number]
+    figures = pretrain(one.config, runs_dir / one.name)
+    if "stopped_by" in figures:
+        raise Stopped({name: figures[name] for name in ("stopped_by", "run_dir")})
+
+
+def _take_cores(processes: int) -> None:
+    """Keeps a worker to its part of the cores, before a device is made: else threads of several wait for each other."""
+    if multiprocessing.parent_process() is None or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // processes
+    if share:
+        place = (int(multiprocessing.current_process().name.rpartition("-")[2]) - 1) % processes
+        os.sched_setaffinity(0, cores[place * share : (place + 1) * share])
+
+
+def _finished(directory: RunDir, one: Rung) -> dict[str, Any] | None:
+    return RunDir(directory.path / RUNS / one.name).final_figures()
+
+
+def table_of(directory: RunDir, ladder: Ladder) -> list[dict[str, Any]]:
+    """A row for each finished run that has a loss; says which diverged."""
+    rows = []
+    for one in ladder.rungs:
+        figures = _finished(directory, one)
+        if figures is None:
+            continue
+        row = row_of(one, figures, ladder.data, f"{RUNS}/{one.name}")
+        if row["loss"] is None:
+            say(f"{one.name} has no loss (it diverged): left out of the table")
+        else:
+            rows.append(row)
+    return rows
+
+
+def row_of(one: Rung, figures: dict[str, Any], data: PreparedData, place: str) -> dict[str, Any]:
+    """What the table says of a run."""
+    config, optimizer = one.config, one.config.optimizer
+    return {
+        "run": one.name,
+        "budget": one.budget,
+        "flops": one.flops,
+        "n": one.num_params,
+        "n_non_embedding": one.non_embedding_params,
+        "d": one.num_tokens,
+        "loss": figures["eval/loss"],
+        "held_out_tokens": int(data.dataset.splits["validation"].num_tokens),
+        "epochs": one.num_tokens / text_tokens(data),
+        "seconds": figures["perf/step_seconds"] * config.num_steps,
+        "tokens_per_second": figures["perf/tokens_per_second"],
+        "width": config.model.model_dim,
+        "layers": config.model.num_layers,
+        "steps": config.num_steps,
+        "tokens_per_step": config.tokens_per_step,
+        "peak_lr": optimizer.peak_lr,
+        "seed": config.seed,
+        "dir": place,
+    }

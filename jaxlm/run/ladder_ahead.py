@@ -1,0 +1,229 @@
+"""``python -m experiments.scaling predict CONFIG``: a run beyond a ladder, predicted, then trained, then compared.
+
+The prediction is written before the run and never again: a file that stands is not overwritten, the run holds its
+checksum, and a run that has begun has no prediction made for it. The comparison is written once too.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxlm.core.errors import UserError
+from jaxlm.io.agree import say
+from jaxlm.io.run_dir import RunDir, json_ready
+from jaxlm.io.run_table import read_runs
+from jaxlm.plan.params import count_decoder_params
+from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.ladder import RUNS, TABLE, Ladder, begin, check_text, row_of
+from jaxlm.run.ladder_config import LadderConfig, Rung
+from jaxlm.run.pretrain import pretrain
+from jaxlm.run.processes import require_single_process
+from jaxlm.run.training import exit_code, print_figures
+from jaxlm.scaling.ahead import Ahead, fit_frontier, judge, predict_ahead
+from jaxlm.scaling.chinchilla import ChinchillaFit, fit_chinchilla
+from jaxlm.scaling.isoflop import group_budgets
+
+PROG = "python -m experiments.scaling predict"
+PREDICTION, OUTCOME, CHECKSUM = "prediction.json", "outcome.json", "prediction_sha256"
+_LEAST_BUDGETS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions(CommandOptions):
+    """Options of a prediction."""
+
+    times: float = 8.0
+    """Compute of the run over the largest budget of the ladder."""
+    params: Literal["total", "non-embedding"] = "total"
+    """How N is counted in the law."""
+    least_squares: bool = False
+    """In place of least absolute deviations of log loss."""
+    resamples: int = 4000
+    """For the intervals."""
+    train: bool = False
+    """Train the predicted run, and compare; without it the prediction alone is written."""
+
+
+def predict_main(argv: list[str]) -> int:
+    """``CONFIG [--times 8] [--train] [--field.sub value ...] [--run-dir DIR]``: the last line on stdout is JSON."""
+    require_single_process(PROG)
+    config, options = load_config(LadderConfig, argv, PredictOptions, prog=PROG)
+    if not options.times > 1 or options.resamples < 100:
+        raise UserError(f"--times {options.times} must be above 1, and --resamples {options.resamples} at least 100")
+    figures = predict(config, options, options.run_dir or Path("runs") / config.name)
+    print_figures(json_ready(figures))
+    return exit_code(figures)
+
+
+def predict(config: LadderConfig, options: PredictOptions, run_dir: str | Path) -> dict[str, Any]:
+    """Writes the prediction where there is none; with ``train`` trains its run and writes what came of it.
+
+    Raises UserError for a ladder that is not finished, text that is too short, and a record that was changed.
+    """
+    directory = RunDir(run_dir)
+    with directory:
+        ladder = begin(config, directory)
+        place = directory.path / f"ahead-{options.times:g}x"
+        record = place / PREDICTION
+        if record.exists():
+            say(f"{record} stands: it is not made again")
+        else:
+            _predict(config, options, directory, ladder, place)
+        if not options.train:
+            return {**_read(record), CHECKSUM: _sha256(record)}
+        return _train(config, ladder, place)
+
+
+def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, ladder: Ladder, place: Path) -> None:
+    if (place / "run").exists():
+        raise UserError(
+            f"{place / 'run'} has begun without a prediction: one made now would be none; use other --times"
+        )
+    missing = [one.name for one in ladder.rungs if RunDir(directory.path / RUNS / one.name).final_figures() is None]
+    table = directory.path / TABLE
+    if missing or not table.exists():
+        raise UserError(
+            f"{len(missing)} runs of the ladder are not finished ({', '.join(missing[:3])} ...): start its sweep again "
+            "first, with the same options"
+        )
+    column = "n" if options.params == "total" else "n_non_embedding"
+    runs = read_runs(table, {"n": column, "d": "d", "flops": "flops", "loss": "loss"})
+    num_budgets = len(group_budgets(runs["flops"]))
+    if num_budgets < _LEAST_BUDGETS:
+        raise UserError(f"{table} has {num_budgets} budgets: a prediction needs at least {_LEAST_BUDGETS}")
+    law = fit_chinchilla(
+        runs["n"], runs["d"], runs["loss"], delta=None if options.least_squares else 1e-3, resamples=options.resamples,
+        embeddings=options.params == "total",
+    )  # fmt: skip
+    frontier = fit_frontier(runs["flops"], runs["loss"], resamples=options.resamples)
+    one = _choose(config, ladder, law, options.times * config.budgets[-1], options.params)
+    check_text(config, one, ladder.data)
+    ahead = predict_ahead(
+        law, frontier, runs["flops"], runs["loss"], num_params=_params(one, options.params), num_tokens=one.num_tokens,
+        flops=one.flops,
+    )  # fmt: skip
+    _write_once(
+        place / PREDICTION,
+        {
+            "predicted": ahead._asdict(),
+            "times": options.times,
+            "params": options.params,
+            "width": one.config.model.model_dim,
+            "num_params": one.num_params,
+            "non_embedding_params": one.non_embedding_params,
+            "num_tokens": one.num_tokens,
+            "flops": one.flops,
+            "num_steps": one.config.num_steps,
+            "law": law.constants,
+            "law_intervals": law.intervals,
+            "power": frontier.constants,
+            "num_runs": len(runs["loss"]),
+            "num_budgets": num_budgets,
+            "table_sha256": _sha256(table),
+            "dataset_key": ladder.data.dataset.key,
+        },
+    )
+    low, high = ahead.chinchilla_interval
+    say(
+        f"predicted, before it is trained: width {one.config.model.model_dim}, N {one.num_params:,}, "
+        f"{one.num_tokens:,} tokens, {one.flops:.3g} FLOPs: loss {ahead.chinchilla:.4f} ({low:.4f} to {high:.4f}); by "
+        f"a power law of compute {ahead.power:.4f}; the last rung has {ahead.last_loss:.4f}. Written to "
+        f"{place / PREDICTION}"
+    )
+
+
+def _params(one: Rung, params: str) -> int:
+    return one.num_params if params == "total" else one.non_embedding_params
+
+
+def _choose(config: LadderConfig, ladder: Ladder, law: ChinchillaFit, flops: float, params: str) -> Rung:
+    """The run of that compute whose width has the lowest predicted loss; widths in the steps of the base's heads."""
+    base = config.run.model
+    unit = getattr(base, "head_dim", None) or base.model_dim // base.num_heads  # pyright: ignore[reportAttributeAccessIssue]
+    widths = range(max(unit, config.widths[0]), 8 * config.widths[-1] + 1, unit)
+    best: tuple[float, Rung] | None = None
+    for width in widths:
+        model = config.model_at(width, ladder.vocab_size)
+        if count_decoder_params(model).total ** 2 * 6 > flops:  # under a token a parameter
+            break
+        one = config.rung(flops, width, ladder.vocab_size)
+        if one.num_tokens > config.max_epochs * ladder.data.dataset.splits["train"].num_tokens:
+            continue
+        loss = law.predict(_params(one, params), one.num_tokens)
+        if best is None or loss < best[0]:
+            best = loss, one
+    if best is None:
+        raise UserError(f"no width can spend {flops:.3g} FLOPs within max_epochs={config.max_epochs:g}: add text")
+    return best[1]
+
+
+def _train(config: LadderConfig, ladder: Ladder, place: Path) -> dict[str, Any]:
+    written = _read(place / PREDICTION)
+    one = config.rung(written["times"] * config.budgets[-1], written["width"], ladder.vocab_size)
+    if (one.num_params, one.num_tokens) != (written["num_params"], written["num_tokens"]):
+        raise UserError(
+            f"{place / PREDICTION} is of N {written['num_params']:,} and {written['num_tokens']:,} tokens, and this "
+            f"config gives {one.num_params:,} and {one.num_tokens:,}: start it with the values of the prediction"
+        )
+    checksum = _sha256(place / PREDICTION)
+    run_dir = place / "run"
+    kept = place / CHECKSUM
+    if kept.exists() and kept.read_text(encoding="utf-8").strip() != checksum:
+        raise UserError(f"{place / PREDICTION} was changed since its run began: put back what was written then")
+    if not kept.exists():
+        if run_dir.exists():
+            raise UserError(f"{run_dir} has begun without {kept}: use other --times")
+        _exclusive(kept, checksum + "\n")
+    figures = pretrain(one.config, run_dir)
+    if "stopped_by" in figures:
+        return {"stopped_by": figures["stopped_by"], "run_dir": str(place)}
+    row = row_of(one, figures, ladder.data, str(run_dir.name))
+    fields = {**written["predicted"]}
+    for name in ("chinchilla_interval", "power_interval"):
+        fields[name] = tuple(fields[name])
+    judged = judge(Ahead(**fields), float("nan") if row["loss"] is None else row["loss"])
+    outcome = {**judged._asdict(), "holds": judged.holds, "predicted": written["predicted"], CHECKSUM: checksum, **row}
+    if (place / OUTCOME).exists():
+        if json.loads((place / OUTCOME).read_text(encoding="utf-8")) != json.loads(json.dumps(json_ready(outcome))):
+            raise UserError(f"{place / OUTCOME} was changed since it was written: put back what was written then")
+        say(f"{place / OUTCOME} stands")
+    else:
+        _write_once(place / OUTCOME, outcome)
+    say(
+        f"loss {judged.loss:.4f}: predicted {100 * judged.error:+.2f} % off, {100 * judged.share_of_drop:.1f} % of the "
+        f"drop since the last rung; the power law {100 * judged.power_error:+.2f} %; the interval "
+        f"{'holds it' if judged.inside else 'does not hold it'}"
+    )
+    return outcome
+
+
+def _write_once(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _exclusive(path, json.dumps(json_ready(values), indent=2) + "\n")
+
+
+def _exclusive(path: Path, text: str) -> None:
+    """Writes a file that must not be there, and takes the right to write it away. Raises UserError where it is."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.chmod(0o444)
+        os.link(partial, path)  # unlike a rename: fails where the name is taken
+    except FileExistsError as error:
+        raise UserError(f"{path} stands and is not overwritten") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,109 @@
+"""Numbered tasks in processes of this machine: spawned, ended with their parent, interrupted as one."""
+
+import concurrent.futures
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tqdm import tqdm
+
+from jaxlm.core.errors import UserError
+from jaxlm.run.corpus.parcels import Parcel, seal
+
+Work = Callable[[int], None]
+
+
+def run_tasks(work: Work, numbers: Sequence[int], workers: int, *, doing: str, killed: str) -> None:
+    """``work(number)`` for each number; one at a time here, or so many processes.
+
+    Args:
+      work: does one task; picklable.
+      numbers: those that are left to do.
+      workers: processes at a time; 1 is this one.
+      doing: for the person who waits.
+      killed: what to say, as a UserError, where a process was killed.
+
+    Raises what a task raised; tasks that have begun end before.
+    """
+    if not numbers:
+        return
+    with _bar(doing, len(numbers)) as bar:
+        if workers == 1 or len(numbers) == 1:
+            for number in numbers:
+                work(number)
+                bar.update()
+            return
+        parcel = seal(work, doing, "define what it needs at the top level of the config file, or use one process")
+        _run_many(numbers, min(workers, len(numbers)), parcel, killed, bar)
+
+
+def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str, bar: Any) -> None:
+    # Spawned: this process may hold threads. Its death is theirs: they watch for it.
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(parcel,)
+    ) as pool:
+        futures = [pool.submit(_work, number) for number in numbers]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+                bar.update()
+        except BrokenProcessPool as error:
+            if error.__cause__ is not None:  # nobody died: what a task raised could not be sent here
+                raise
+            raise UserError(killed) from None
+        except Exception:
+            pool.shutdown(wait=True, cancel_futures=True)  # tasks that have begun end: their work counts
+            raise
+        except BaseException:  # interrupted: nobody waits
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _bar(doing: str, count: int) -> Any:
+    if not sys.stderr.isatty():
+        print(f"{doing}: {count} tasks", file=sys.stderr, flush=True)
+    return tqdm(total=count, desc=doing, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+
+# ---- in the worker
+
+_begun: Work | Exception | None = None
+
+
+def _begin(parcel: Parcel) -> None:
+    global _begun
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all processes: the parent answers for them
+    _die_with_parent()
+    try:
+        _begun = parcel.open()
+    except Exception as error:  # said by the first task: what an initializer raises is lost
+        _begun = error
+
+
+def _work(number: int) -> None:
+    if isinstance(_begun, Exception):
+        raise _begun
+    assert _begun is not None
+    _begun(number)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def watch() -> None:
+            multiprocessing.connection.wait([sentinel])
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()

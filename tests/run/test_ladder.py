@@ -1,0 +1,185 @@
+"""A ladder at a tiny size, through the real commands: trained once, grown, killed, predicted beyond."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from jaxlm.io.run_dir import RunDir, write_json
+from jaxlm.io.run_table import write_runs
+from jaxlm.run import scaling
+from jaxlm.run.cli import run_main
+from jaxlm.run.config_files import load_config
+from jaxlm.run.ladder import open_ladder, row_of
+from jaxlm.run.ladder_config import LadderConfig
+
+CONFIG = '''
+"""Tiny."""
+from jaxlm.data.batches import DataConfig
+from jaxlm.data.corpus import CorpusConfig
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.optim.optimizers import OptimizerConfig
+from jaxlm.run.config import PretrainConfig, SampleConfig
+from jaxlm.run.ladder_config import LadderConfig
+from jaxlm.text.tokenizer import TokenizerConfig
+
+
+def config():
+    return LadderConfig(
+        run=PretrainConfig(
+            corpus=CorpusConfig(source="text", paths=("TEXT",), document="line"),
+            tokenizer=TokenizerConfig(kind="byte"),
+            data=DataConfig(seq_len=16, packing="concat", num_epochs=1),
+            model=DecoderConfig(
+                max_seq_len=16, num_layers=1, model_dim=16, head_dim=8, num_heads=2, init_std=None, scan_layers=False
+            ),
+            optimizer=OptimizerConfig(schedule="linear"),
+            sample=SampleConfig(prompts=()),
+        ),
+        budgets=(4e8, 1.2e9),
+        widths=(8, 16),
+        min_layers=1,
+        tokens_per_param=(0.5, 30.0),
+        batch_rows=(8, 16),
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ladder")
+    text = folder / "text.txt"
+    text.write_text("\n".join(f"{i} and {i + 1} are neighbours of {i + 2}" for i in range(4000)) + "\n")
+    path = folder / "tiny.py"
+    path.write_text(CONFIG.replace("TEXT", str(text)))
+    return path
+
+
+def _run(capsys, *argv: str) -> dict:
+    assert run_main(scaling.main, list(argv)) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_ladder_is_trained_once_and_may_grow(config_file, tmp_path, capsys):
+    argv = ["sweep", str(config_file), "--run-dir", str(tmp_path / "ladder")]
+    small = [*argv, "--widths", "8"]
+    planned = _run(capsys, *small, "--dry-run")
+    assert planned["num_runs"] == 2
+    assert not (tmp_path / "ladder").exists()
+    assert _run(capsys, *small)["num_runs"] == 2
+    table = tmp_path / "ladder" / "runs.csv"
+    with open(table, newline="") as file:
+        first = list(csv.DictReader(file))
+    ends = {path: path.stat().st_mtime_ns for path in (tmp_path / "ladder").glob("runs/*/done.json")}
+    assert _run(capsys, *argv)["num_runs"] == 4
+    assert all(path.stat().st_mtime_ns == end for path, end in ends.items())
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row for row in rows if row["width"] == "8"] == first
+    for row in rows:
+        # What was spent is what the budget says, in whole steps; N by the plan is N of the run.
+        assert float(row["flops"]) == pytest.approx(float(row["budget"]), rel=0.05)
+        assert int(row["d"]) == int(row["steps"]) * int(row["tokens_per_step"])
+        done = RunDir(tmp_path / "ladder" / row["dir"]).final_figures()
+        assert done is not None
+        assert (int(row["n"]), float(row["loss"])) == (done["num_params"], done["eval/loss"])
+        assert 0 < float(row["epochs"]) <= 1
+    parquet = pq.read_table(table.with_suffix(".parquet")).to_pylist()
+    assert [row["loss"] for row in parquet] == [float(row["loss"]) for row in rows]
+
+
+def test_text_that_is_too_short_or_absent_is_said_before(config_file, tmp_path, capsys):
+    argv = ["sweep", str(config_file), "--run-dir", str(tmp_path / "ladder")]
+    assert run_main(scaling.main, [*argv, "--budgets", "4e8", "1e10"]) == 2
+    assert "to train on: add text, lower budgets or tokens_per_param, or allow it with max_epochs" in (
+        capsys.readouterr().err
+    )
+    assert run_main(scaling.main, [*argv, "--run.corpus.paths", str(tmp_path / "absent.txt")]) == 2
+    assert "absent.txt" in capsys.readouterr().err
+    assert run_main(scaling.main, [*argv, "--widths", "16", "8"]) == 2
+    assert "ascending" in capsys.readouterr().err
+    assert run_main(scaling.main, [*argv, "--tokens-per-param", "1e5", "1e6"]) == 2
+    assert "tokens a parameter" in capsys.readouterr().err
+    assert not (tmp_path / "ladder" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_of_two_processes_goes_on(config_file, tmp_path, capsys):
+    run_dir = tmp_path / "ladder"
+    argv = ["sweep", str(config_file), "--run-dir", str(run_dir), "--processes", "2"]
+    with subprocess.Popen([sys.executable, "-m", "experiments.scaling", *argv], start_new_session=True) as sweep:
+        deadline = time.monotonic() + 300
+        while not any(run_dir.glob("runs/*/done.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(sweep.pid, signal.SIGKILL)
+    kept = {path: path.stat().st_mtime_ns for path in run_dir.glob("runs/*/done.json")}
+    assert kept
+    assert _run(capsys, *argv)["num_runs"] == 4
+    assert all(path.stat().st_mtime_ns == end for path, end in kept.items())
+
+
+@pytest.fixture
+def lawful(config_file, tmp_path) -> tuple[list[str], Path]:
+    """A finished ladder whose losses follow a known law: the table and the marks of its runs, no training."""
+    run_dir = tmp_path / "ladder"
+    more = ["--budgets", "3e8", "9e8", "2.7e9", "--widths", "8", "16", "24", "32", "--tokens-per-param", "0.3", "40"]
+    more += ["--batch-rows", "2", "16"]
+    config, _ = load_config(LadderConfig, [str(config_file), *more])
+    ladder = open_ladder(config)
+    rng = np.random.default_rng(0)
+    rows = []
+    for one in ladder.rungs:
+        loss = (1.0 + 20 / one.num_params**0.4 + 30 / one.num_tokens**0.4) * np.exp(0.001 * rng.standard_normal())
+        figures = {"eval/loss": float(loss), "perf/step_seconds": 0.1, "perf/tokens_per_second": 1.0}
+        run = RunDir(run_dir / "runs" / one.name)
+        run.path.mkdir(parents=True)
+        write_json(run.done_path, figures)
+        rows.append(row_of(one, figures, ladder.data, run.path.name))
+    write_runs(run_dir / "runs.csv", rows)
+    return [str(config_file), *more, "--run-dir", str(run_dir), "--resamples", "100", "--times", "2"], run_dir
+
+
+def test_a_prediction_is_written_before_the_run_and_never_again(lawful, capsys):
+    argv, run_dir = lawful
+    place = run_dir / "ahead-2x"
+    written = _run(capsys, "predict", *argv)
+    record = (place / "prediction.json").read_bytes()
+    truth = 1.0 + 20 / written["num_params"] ** 0.4 + 30 / written["num_tokens"] ** 0.4
+    assert written["predicted"]["chinchilla"] == pytest.approx(truth, rel=0.02)
+    assert not os.access(place / "prediction.json", os.W_OK) or os.geteuid() == 0
+
+    # Other runs, another law: what was said stands.
+    with open(run_dir / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    write_runs(run_dir / "runs.csv", [{**row, "loss": float(row["loss"]) + 1} for row in rows])
+    assert _run(capsys, "predict", *argv) == written
+    assert (place / "prediction.json").read_bytes() == record
+
+    outcome = _run(capsys, "predict", *argv, "--train")
+    assert outcome["error"] == pytest.approx(written["predicted"]["chinchilla"] / outcome["loss"] - 1)
+    assert outcome["prediction_sha256"] == written["prediction_sha256"]
+    assert _run(capsys, "predict", *argv, "--train") == outcome
+
+    (place / "prediction.json").chmod(0o644)
+    (place / "prediction.json").write_text(record.decode().replace('"chinchilla": ', '"chinchilla": 1'))
+    assert run_main(scaling.main, ["predict", *argv, "--train"]) == 2
+    assert "was changed since its run began" in capsys.readouterr().err
+    (place / "prediction.json").unlink()
+    assert run_main(scaling.main, ["predict", *argv]) == 2
+    assert "begun without a prediction" in capsys.readouterr().err
+
+
+def test_a_ladder_that_is_not_finished_predicts_nothing(lawful, capsys):
+    argv, run_dir = lawful
+    next(run_dir.glob("runs/*/done.json")).unlink()
+    assert run_main(scaling.main, ["predict", *argv]) == 2
+    assert "1 runs of the ladder are not finished" in capsys.readouterr().err
+    assert not (run_dir / "ahead-2x").exists()
