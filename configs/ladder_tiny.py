@@ -36,7 +36,9 @@ def config() -> LadderConfig:
                 init_std=None,
                 scan_layers=False,
             ),
-            optimizer=OptimizerConfig(name="adamw", peak_lr=2**-6, schedule="linear", weight_decay=0.1, b2=0.95),
+            optimizer=OptimizerConfig(
+                name="muon", peak_lr=4e-2, embedding_lr=1.5e-2, schedule="linear", weight_decay=0.1, b2=0.95
+            ),
             log_every=50,
             eval_batch_size=64,
             checkpoint=CheckpointConfig(save_every=None, keep_last=1),

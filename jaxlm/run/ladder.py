@@ -4,10 +4,12 @@ Each run is an ordinary pretraining below the run directory: finished ones are k
 ladder may grow. See docs/scaling.md.
 """
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,23 +183,29 @@ def text_tokens(data: PreparedData) -> int:
 
 def _train(rungs: list[Rung], runs_dir: Path, processes: int, number: int) -> None:
     """One run, in whatever process. Raises Stopped."""
-    if processes > 1:
-        _take_cores(processes)
     one = rungs[number]
-    figures = pretrain(one.config, runs_dir / one.name)
+    with _own_cores(processes):
+        figures = pretrain(one.config, runs_dir / one.name)
     if "stopped_by" in figures:
         raise Stopped({name: figures[name] for name in ("stopped_by", "run_dir")})
 
 
-def _take_cores(processes: int) -> None:
-    """Keeps a worker to its part of the cores, before a device is made: else threads of several wait for each other."""
-    if multiprocessing.parent_process() is None or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
+@contextlib.contextmanager
+def _own_cores(processes: int) -> Iterator[None]:
+    """Keeps one of several processes to its part of the cores: else the threads of all wait for each other. A last run
+    that is left to the first process has as many, so that it rounds as it would have."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     share = len(cores) // processes
-    if share:
-        place = (int(multiprocessing.current_process().name.rpartition("-")[2]) - 1) % processes
-        os.sched_setaffinity(0, cores[place * share : (place + 1) * share])
+    if processes == 1 or not share:
+        yield
+        return
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    place = (int(number) - 1) % processes if number.isdecimal() else 0
+    os.sched_setaffinity(0, cores[place * share : (place + 1) * share])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _finished(directory: RunDir, one: Rung) -> dict[str, Any] | None:
