@@ -65,5 +65,5 @@ _CHECKS: dict[str, Callable[[str, str], bool]] = {
     "sort": lambda given, said: list(said) == sorted(given),
     "down": lambda given, said: list(said) == sorted(given, reverse=True),
     "add": _is_sum,
-    "capitals": lambda given, said: said != given and said.isupper() and said.lower() == given,
+    "capitals": lambda given, said: said == given.upper(),
 }

@@ -18,20 +18,17 @@ from jaxlm.core.types import Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
 from jaxlm.evals import classification as scores
-from jaxlm.io.agree import on_every_process, one_fate
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import for_platform, make_model, width_of
 from jaxlm.models.heads import make_task_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
-from jaxlm.run.config_files import load_config
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.run.finetune_config import FinetuneConfig
 from jaxlm.run.finetune_data import Labelled, head_config, prepare_examples
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
-from jaxlm.run.processes import start_processes
 from jaxlm.run.setup import (
     StateLayout,
     batch_sharding,
@@ -40,8 +37,8 @@ from jaxlm.run.setup import (
     place_leaf,
     total_peak_flops,
 )
-from jaxlm.run.training import Sample, exit_code, print_figures
-from jaxlm.run.tuning import tune
+from jaxlm.run.training import Sample
+from jaxlm.run.tuning import tune, tuning_command
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.train.objectives import task_objective
 from jaxlm.train.responses import Adjustment
@@ -50,18 +47,8 @@ from jaxlm.train.step import make_train_step
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
-    JSON."""
-    start_processes()
-    with one_fate():
-        config, options = on_every_process(
-            "command line", lambda: load_config(FinetuneConfig, argv, prog="jaxlm finetune")
-        )
-        run_dir = options.run_dir or f"runs/{config.name}"
-        steps = options.profile_steps if options.profile else None
-        figures = finetune(config, run_dir, profile_steps=steps, dry_run=options.dry_run)
-        print_figures(figures)
-    return exit_code(figures)
+    """`run.tuning.tuning_command` of this config."""
+    return tuning_command(argv, FinetuneConfig, finetune, "finetune")
 
 
 def finetune(

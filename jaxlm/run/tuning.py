@@ -11,14 +11,16 @@ from typing import Any, Protocol, TypeVar
 import jax
 from jax.sharding import Mesh
 
-from jaxlm.io.agree import check_same, on_every_process, on_first_process, say
+from jaxlm.io.agree import check_same, on_every_process, on_first_process, one_fate, say
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.config import MAY_CHANGE
+from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.interval import Figures
 from jaxlm.run.prepare import keep_tokenizer
-from jaxlm.run.training import AssembledRun, conclude, one_run, train
+from jaxlm.run.processes import start_processes
+from jaxlm.run.training import AssembledRun, conclude, exit_code, one_run, print_figures, train
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -55,6 +57,20 @@ class TuningRun(AssembledRun, Protocol):
 
 
 Data = TypeVar("Data", bound=TuningData)
+
+
+def tuning_command(argv: list[str], config_class: type[Any], run: Callable[..., dict[str, Any]], name: str) -> int:
+    """``jaxlm NAME CONFIG [--field.sub value ...] [--run-dir DIR]``: ``run(config, run_dir, ...)``. The last line on
+    stdout is the run's final figures as JSON. Returns the exit code."""
+    start_processes()
+    with one_fate():
+        config, options = on_every_process(
+            "command line", lambda: load_config(config_class, argv, prog=f"jaxlm {name}")
+        )
+        steps = options.profile_steps if options.profile else None
+        figures = run(config, options.run_dir or f"runs/{config.name}", profile_steps=steps, dry_run=options.dry_run)
+        print_figures(figures)
+    return exit_code(figures)
 
 
 def tune(

@@ -16,7 +16,7 @@ from jaxlm.text.chat.templates import CHATML
 class WorldConfig:
     """How much there is of everything."""
 
-    num_towns: int = 96
+    num_towns: int = 64
     """Towns of which everything is stated; as many are mentioned only."""
     num_documents: int = 30_000
     """Texts to pretrain on, of about 130 characters."""
@@ -25,7 +25,7 @@ class WorldConfig:
     """Conversations, beside those, that show the rare task."""
     num_rehearsed: int = 5_000
     """Texts that the assistant says unasked among the conversations, so that plain text is not forgotten."""
-    num_rankings: int = 10_000
+    num_rankings: int = 20_000
     num_pairs: int = 3_000
     num_prompts: int = 4_000
     """To draw answers to, in reinforcement learning."""

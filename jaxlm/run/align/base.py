@@ -8,7 +8,7 @@ from jaxlm.core.types import Params
 from jaxlm.io.chat_templates import find_template, read_template
 from jaxlm.io.run_dir import RunDir, write_text
 from jaxlm.models.families import MASKED
-from jaxlm.run.opening import open_base
+from jaxlm.run.opening import Base, open_base
 from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.text.chat.template import ChatTemplate
 from jaxlm.text.tokenizer import Tokenizer
@@ -84,11 +84,11 @@ def keep_template(run: RunDir, template: ChatTemplate) -> None:
         raise UserError(f"{run.chat_template_path} is not the template {template.name!r}: pass another --run-dir")
 
 
-def check_length(base: ChatBase, seq_len: int, name: str = "data.seq_len") -> None:
+def check_length(base: ChatBase | Base, seq_len: int, name: str = "data.seq_len", *, whose: str = "the base's") -> None:
     """Raises UserError where the model cannot read so many tokens."""
     longest = base.model.max_seq_len
     if longest is not None and seq_len > longest:
-        raise UserError(f"{name}={seq_len} is more than the base's model.max_seq_len={longest}: lower it")
+        raise UserError(f"{name}={seq_len} is more than {whose} model.max_seq_len={longest}: lower it")
 
 
 def check_vocabulary(base: Tokenizer, other: Tokenizer, what: str) -> None:

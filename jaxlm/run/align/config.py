@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from jaxlm.models.families import check_context
 from jaxlm.models.lora import LoraConfig
 from jaxlm.run.based_config import BasedConfig
+from jaxlm.sharding.mesh import MeshConfig
 
 Tune = Literal["all", "lora", "lora_int8"]
 """all: every parameter. lora: low-rank adapters beside the base, which is frozen. lora_int8: the same, the kernels of
@@ -60,6 +61,15 @@ class AnswersConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.num_prompts < 0 or self.temperature < 0:
             raise ValueError("sample.max_new_tokens must be at least 1, num_prompts and temperature 0 or more")
+
+
+def check_short_rows(mesh: MeshConfig) -> None:
+    """Raises ValueError for a mesh that splits the positions of a row."""
+    if mesh.context > 1:
+        raise ValueError(
+            f"mesh.context={mesh.context} splits long rows, and answers are short: use mesh.context=1, and mesh.data "
+            "or mesh.fsdp instead"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

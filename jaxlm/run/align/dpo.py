@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxlm.core.types import Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
-from jaxlm.io.agree import on_every_process, on_first_process, one_fate, say
+from jaxlm.io.agree import on_first_process, say
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.align.answers import answers_of
@@ -26,28 +26,18 @@ from jaxlm.run.align.dpo_data import Preferences, prepare_preferences
 from jaxlm.run.align.policy import Policy, make_policy_model
 from jaxlm.run.align.records import open_fields
 from jaxlm.run.align.reference import compute_logprobs, keep_logprobs, read_logprobs, reference_key
-from jaxlm.run.config_files import load_config
 from jaxlm.run.interval import Figures
-from jaxlm.run.processes import start_processes
 from jaxlm.run.setup import place_params
-from jaxlm.run.training import Sample, exit_code, print_figures
-from jaxlm.run.tuning import tune
+from jaxlm.run.training import Sample
+from jaxlm.run.tuning import tune, tuning_command
 from jaxlm.train.kto_objective import kto_objective
 from jaxlm.train.preference_objectives import WITH_REFERENCE, pair_objective
 from jaxlm.train.step import Objective
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
-    JSON."""
-    start_processes()
-    with one_fate():
-        config, options = on_every_process("command line", lambda: load_config(DpoConfig, argv, prog="jaxlm dpo"))
-        steps = options.profile_steps if options.profile else None
-        run_dir = options.run_dir or f"runs/{config.name}"
-        figures = dpo(config, run_dir, profile_steps=steps, dry_run=options.dry_run)
-        print_figures(figures)
-    return exit_code(figures)
+    """`run.tuning.tuning_command` of this config."""
+    return tuning_command(argv, DpoConfig, dpo, "dpo")
 
 
 def dpo(

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import field
 
-from jaxlm.run.align.config import AnswersConfig, TuningConfig
+from jaxlm.run.align.config import AnswersConfig, TuningConfig, check_short_rows
 from jaxlm.train.preference_objectives import WITH_REFERENCE, PairConfig
 
 
@@ -25,11 +25,7 @@ class DpoConfig(TuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mesh.context > 1:
-            raise ValueError(
-                f"mesh.context={self.mesh.context} splits long rows, and answers are short: use mesh.context=1, and "
-                "mesh.data or mesh.fsdp instead"
-            )
+        check_short_rows(self.mesh)
         if self.reference is not None and self.pairs.loss not in WITH_REFERENCE:
             raise ValueError(f"pairs.loss={self.pairs.loss!r} has no reference: leave reference out")
         if self.reference is None and self.reference_step is not None:

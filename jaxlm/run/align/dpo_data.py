@@ -71,6 +71,7 @@ def _with_reference(config: DpoConfig, base: ChatBase) -> DpoConfig:
         return config
     reference = open_base(config.reference, config.reference_step, read_params=config.reference_step is None)
     check_vocabulary(base.tokenizer, reference.tokenizer, f"reference={config.reference}")
+    check_length(reference, config.data.seq_len, whose=f"reference={config.reference}'s")
     step = reference.step if config.reference_step is None else config.reference_step
     return dataclasses.replace(config, reference_step=step)
 

@@ -23,7 +23,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params, map_with_paths
 from jaxlm.core.types import Array, Batch, Params, PyTree
 from jaxlm.data.batches import DataState, next_batch_id, rows_at
-from jaxlm.io.agree import on_every_process, on_first_process, one_fate
+from jaxlm.io.agree import on_first_process
 from jaxlm.io.loader import spread
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.api import Model, Rules
@@ -36,10 +36,8 @@ from jaxlm.run.align.ppo_config import PpoConfig
 from jaxlm.run.align.ppo_data import Prepared, prepare, row_width
 from jaxlm.run.align.reward_functions import RewardFunction
 from jaxlm.run.align.rollouts import Actor, RolloutCollector, make_evaluator
-from jaxlm.run.config_files import load_config
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
-from jaxlm.run.processes import start_processes
 from jaxlm.run.setup import (
     StateLayout,
     batch_sharding,
@@ -48,8 +46,8 @@ from jaxlm.run.setup import (
     place_params,
     total_peak_flops,
 )
-from jaxlm.run.training import Sample, exit_code, print_figures
-from jaxlm.run.tuning import tune
+from jaxlm.run.training import Sample
+from jaxlm.run.tuning import tune, tuning_command
 from jaxlm.sharding.constrain import constrain
 from jaxlm.sharding.mesh import batch_spec, batch_ways
 from jaxlm.train.collapse import CollapseState
@@ -60,16 +58,8 @@ from jaxlm.train.step import Objective, make_train_step
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
-    JSON."""
-    start_processes()
-    with one_fate():
-        config, options = on_every_process("command line", lambda: load_config(PpoConfig, argv, prog="jaxlm ppo"))
-        run_dir = options.run_dir or f"runs/{config.name}"
-        steps = options.profile_steps if options.profile else None
-        figures = ppo(config, run_dir, profile_steps=steps, dry_run=options.dry_run)
-        print_figures(figures)
-    return exit_code(figures)
+    """`run.tuning.tuning_command` of this config."""
+    return tuning_command(argv, PpoConfig, ppo, "ppo")
 
 
 def ppo(

@@ -17,7 +17,7 @@ from jaxlm.core.types import Batch, Params
 from jaxlm.data.batches import DataState
 from jaxlm.data.examples import ExamplePlan
 from jaxlm.evals import preferences as scores
-from jaxlm.io.agree import on_every_process, on_first_process, one_fate
+from jaxlm.io.agree import on_first_process
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir, json_ready, write_json
 from jaxlm.models.heads import TaskModel
@@ -33,29 +33,16 @@ from jaxlm.run.align.policy import Policy, make_policy_model
 from jaxlm.run.align.records import open_fields
 from jaxlm.run.align.reward_config import RewardModelConfig
 from jaxlm.run.align.reward_data import RewardData, prepare_reward_data
-from jaxlm.run.config_files import load_config
 from jaxlm.run.interval import Figures
-from jaxlm.run.processes import start_processes
-from jaxlm.run.training import exit_code, print_figures
-from jaxlm.run.tuning import tune
+from jaxlm.run.tuning import tune, tuning_command
 from jaxlm.train.preference_objectives import reward_objective
 from jaxlm.train.step import Objective
 from jaxlm.train.step_reward_objective import step_reward_objective
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
-    JSON."""
-    start_processes()
-    with one_fate():
-        config, options = on_every_process(
-            "command line", lambda: load_config(RewardModelConfig, argv, prog="jaxlm reward")
-        )
-        steps = options.profile_steps if options.profile else None
-        run_dir = options.run_dir or f"runs/{config.name}"
-        figures = reward(config, run_dir, profile_steps=steps, dry_run=options.dry_run)
-        print_figures(figures)
-    return exit_code(figures)
+    """`run.tuning.tuning_command` of this config."""
+    return tuning_command(argv, RewardModelConfig, reward, "reward")
 
 
 def reward(

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import Literal
 
-from jaxlm.run.align.config import TuningConfig
+from jaxlm.run.align.config import TuningConfig, check_short_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,4 @@ class RewardModelConfig(TuningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mesh.context > 1:
-            raise ValueError(
-                f"mesh.context={self.mesh.context} splits long rows, and answers are short: use mesh.context=1, and "
-                "mesh.data or mesh.fsdp instead"
-            )
+        check_short_rows(self.mesh)

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from jaxlm.core.types import Params
 from jaxlm.data.batches import DataState, batch_keys
 from jaxlm.evals.perplexity import make_eval_step
-from jaxlm.io.agree import on_every_process, one_fate
 from jaxlm.io.loader import BatchReader, eval_batches, train_batches
 from jaxlm.run.align.answers import answers_of
 from jaxlm.run.align.assembled import AlignRun
@@ -24,28 +23,18 @@ from jaxlm.run.align.records import open_fields
 from jaxlm.run.align.sft_config import SftConfig
 from jaxlm.run.align.sft_data import Conversations, held_out_plan, prepare_conversations
 from jaxlm.run.align.teacher import Teacher, open_teacher
-from jaxlm.run.config_files import load_config
 from jaxlm.run.interval import Figures
-from jaxlm.run.processes import start_processes
 from jaxlm.run.setup import abstract_batch, batch_sharding
-from jaxlm.run.training import Sample, exit_code, print_figures
-from jaxlm.run.tuning import tune
+from jaxlm.run.training import Sample
+from jaxlm.run.tuning import tune, tuning_command
 from jaxlm.train.distillation_objective import distillation_objective
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.step import Objective
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the run's final figures as
-    JSON."""
-    start_processes()
-    with one_fate():
-        config, options = on_every_process("command line", lambda: load_config(SftConfig, argv, prog="jaxlm sft"))
-        steps = options.profile_steps if options.profile else None
-        run_dir = options.run_dir or f"runs/{config.name}"
-        figures = sft(config, run_dir, profile_steps=steps, dry_run=options.dry_run)
-        print_figures(figures)
-    return exit_code(figures)
+    """`run.tuning.tuning_command` of this config."""
+    return tuning_command(argv, SftConfig, sft, "sft")
 
 
 def sft(

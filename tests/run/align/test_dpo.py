@@ -108,6 +108,8 @@ def test_other_losses_and_adapters(loss, tune, config, tmp_path, capsys):
 def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys, make_run):
     other = tmp_path / "other"
     make_run(other, kind="char", max_seq_len=64, seq_len=64)
+    short = tmp_path / "short"
+    make_run(short, max_seq_len=16, seq_len=16)
     good = {"prompt": "a", "chosen": "b", "rejected": "c"}
     files = {
         "same": [good, good | {"rejected": "b"}],
@@ -127,6 +129,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys
         (("--data.train", paths["chats"]), ["chats.jsonl line 2 is no ranking"]),
         (("--data.train", paths["judged"], "--pairs.loss", "kto"), ["judged.jsonl line 2: 'label' is 1"]),
         (("--reference", other), ["reference=", "has another vocabulary"]),
+        (("--reference", short), ["reference=", "more than", "model.max_seq_len=16"]),
         (("--reference", base, "--pairs.loss", "simpo"), ["has no reference"]),
         (("--pairs.beta", "0"), ["beta=0.0 must be above 0"]),
         (("--base", "None"), ["base is not given, nor a model"]),
