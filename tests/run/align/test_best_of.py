@@ -8,8 +8,10 @@ import pytest
 import jaxlm
 from jaxlm.io.conversations import read_conversations, read_rankings
 from jaxlm.run.align.best_of import best_of
-from jaxlm.run.cli import main
 from jaxlm.text.chat.templates import CHATML
+from tests.run.align.tuning_commands import command_of
+
+command = command_of("best-of")
 
 JUDGE = """
 def spread(prompts, answers, records):
@@ -23,12 +25,6 @@ def run(tmp_path_factory, make_run):
     make_run(path, max_seq_len=64, seq_len=64)
     (path / "chat_template.jinja").write_text(CHATML)
     return path
-
-
-def command(capsys, *argv):
-    code = main(["best-of", *map(str, argv)])
-    out, err = capsys.readouterr()
-    return code, json.loads(out.splitlines()[-1]) if out else {}, err
 
 
 def test_the_best_answers_are_kept(run, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Preference tuning end to end at tiny size: it learns, resumes bit for bit, computes its reference once."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,8 +7,10 @@ import pytest
 
 import jaxlm
 from jaxlm.io.checkpoints import Checkpointer
-from jaxlm.run.cli import main
+from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
+
+command = command_of("dpo")
 
 CONFIG = """
 from jaxlm.io.checkpoints import CheckpointConfig
@@ -37,31 +38,12 @@ def pairs(count):
         yield {"prompt": said, "chosen": said * 2, "rejected": "no", "source": "ab"[i % 2]}
 
 
-def write(path, lines):
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, make_run):
-    path = tmp_path_factory.mktemp("base") / "run"
-    make_run(path, max_seq_len=64, seq_len=64)
-    return path
-
-
 @pytest.fixture
 def config(base, tmp_path):
     train = write(tmp_path / "train.jsonl", pairs(70))
     path = tmp_path / "tiny.py"
     path.write_text(CONFIG.replace("BASE", repr(str(base))).replace("TRAIN", repr(str(train))))
     return path
-
-
-def command(capsys, *argv):
-    """(exit code, the figures if it printed any, stderr)"""
-    code = main(["dpo", *map(str, argv)])
-    out, err = capsys.readouterr()
-    return code, json.loads(out.splitlines()[-1]) if out else {}, err
 
 
 def test_pairs_are_learnt_and_the_reference_is_computed_once(config, base, tmp_path, capsys):

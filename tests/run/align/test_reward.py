@@ -12,9 +12,11 @@ import jaxlm
 from jaxlm.core.errors import UserError
 from jaxlm.models.families import make_model
 from jaxlm.run.align.reward_lm import RewardLM
-from jaxlm.run.cli import main
 from jaxlm.text.chat.messages import Conversation, as_messages
+from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
+
+command = command_of("reward")
 
 CONFIG = """
 from jaxlm.io.checkpoints import CheckpointConfig
@@ -53,30 +55,11 @@ def steps(count):
         }
 
 
-def write(path, lines):
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, make_run):
-    path = tmp_path_factory.mktemp("base") / "run"
-    make_run(path, max_seq_len=64, seq_len=64)
-    return path
-
-
 def write_config(directory, base, records):
     train = write(directory / "train.jsonl", records)
     path = directory / "tiny.py"
     path.write_text(CONFIG.replace("BASE", repr(str(base))).replace("TRAIN", repr(str(train))))
     return path
-
-
-def command(capsys, *argv):
-    """(exit code, the figures if it printed any, stderr)"""
-    code = main(["reward", *map(str, argv)])
-    out, err = capsys.readouterr()
-    return code, json.loads(out.splitlines()[-1]) if out else {}, err
 
 
 def test_rankings_are_learnt_and_answers_judged(base, tmp_path, capsys):

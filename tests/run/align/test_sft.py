@@ -11,8 +11,10 @@ import jaxlm
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.io.checkpoints import Checkpointer
-from jaxlm.run.cli import main
+from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
+
+command = command_of("sft")
 
 CONFIG = """
 from jaxlm.io.checkpoints import CheckpointConfig
@@ -46,18 +48,6 @@ def records(count):
         yield {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": said * (1 + i % 3)}]}
 
 
-def write(path, lines):
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, make_run):
-    path = tmp_path_factory.mktemp("base") / "run"
-    make_run(path, max_seq_len=64, seq_len=64)
-    return path
-
-
 def write_config(directory, base):
     """A config over `records`, from a base or (None) from fresh parameters."""
     train = write(directory / "train.jsonl", records(70))
@@ -65,13 +55,6 @@ def write_config(directory, base):
     path = directory / "tiny.py"
     path.write_text(CONFIG.replace("START", start).replace("TRAIN", repr(str(train))))
     return path
-
-
-def command(capsys, *argv):
-    """(exit code, the figures if it printed any, stderr)"""
-    code = main(["sft", *map(str, argv)])
-    out, err = capsys.readouterr()
-    return code, json.loads(out.splitlines()[-1]) if out else {}, err
 
 
 def losses(run_dir, name="eval/loss"):
