@@ -22,7 +22,7 @@ from jaxlm.run.align.sft_config import SftConfig
 from jaxlm.run.config import PretrainConfig, SampleConfig
 from jaxlm.text.tokenizer import TokenizerConfig
 from jaxlm.train.preference_objectives import PairConfig
-from jaxlm.train.rollouts import KlConfig
+from jaxlm.train.rollouts import AdvantageConfig, KlConfig
 
 
 def config() -> RoadConfig:
@@ -78,14 +78,15 @@ def config() -> RoadConfig:
             name="PPO",
             algorithm="ppo",
             rewards=(
-                RewardConfig("model", run=REWARD_STAGE, weight=0.3),
+                RewardConfig("model", run=REWARD_STAGE, weight=0.05),
                 RewardConfig("right", function="right", weight=1.0),
                 *watched,
             ),
-            rollout=RolloutConfig(num_prompts=128, max_new_tokens=20),
+            rollout=RolloutConfig(num_prompts=256, max_new_tokens=20),
+            advantages=AdvantageConfig(reward_clip=3.0),
             kl=KlConfig(coef=0.05),
             critic=CriticConfig(peak_lr=1e-3),
-            optimizer=_adam(2e-4, "linear"),
+            optimizer=_adam(3e-4, "linear"),
             num_rollouts=100,
             num_minibatches=2,
             log_every=20,
@@ -97,8 +98,8 @@ def config() -> RoadConfig:
             rewards=(RewardConfig("right", function="right"), *watched),
             rollout=RolloutConfig(num_prompts=32, group_size=8, max_new_tokens=20),
             kl=KlConfig(coef=0.05),
-            optimizer=_adam(2e-4, "linear"),
-            num_rollouts=80,
+            optimizer=_adam(3e-4, "linear"),
+            num_rollouts=150,
             log_every=20,
             checkpoint=last,
         ),

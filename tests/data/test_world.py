@@ -145,7 +145,7 @@ def test_conversations_hardly_show_the_rare_task_and_mix_the_form(world: World) 
 
 
 def test_sizes_that_make_no_world_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"world.num_towns=2 leaves none"):
+    with pytest.raises(ValueError, match=r"world.num_towns=2 leaves too few"):
         WorldConfig(num_towns=2)
     with pytest.raises(ValueError, match=r"world.num_pairs=0 must be at least 1"):
         WorldConfig(num_pairs=0)

@@ -16,12 +16,12 @@ from jaxlm.text.chat.templates import CHATML
 class WorldConfig:
     """How much there is of everything."""
 
-    num_towns: int = 64
+    num_towns: int = 144
     """Towns of which everything is stated; as many are mentioned only."""
     num_documents: int = 30_000
     """Texts to pretrain on, of about 130 characters."""
     num_conversations: int = 14_000
-    num_rare: int = 12
+    num_rare: int = 16
     """Conversations, beside those, that show the rare task."""
     num_rehearsed: int = 5_000
     """Texts that the assistant says unasked among the conversations, so that plain text is not forgotten."""
@@ -29,7 +29,7 @@ class WorldConfig:
     num_pairs: int = 3_000
     num_prompts: int = 4_000
     """To draw answers to, in reinforcement learning."""
-    rare_share: float = 0.4
+    rare_share: float = 0.5
     """Share of those that are of the rare task."""
     num_questions: int = 100
     """Held-out questions of each kind."""
@@ -41,8 +41,8 @@ class WorldConfig:
             least = 0 if name in ("num_rare", "num_rehearsed", "rare_share") else 1
             if value < least:
                 raise ValueError(f"world.{name}={value} must be at least {least}")
-        if self.num_towns < 3:
-            raise ValueError(f"world.num_towns={self.num_towns} leaves none to hold out: give at least 3")
+        if self.num_towns < 6:
+            raise ValueError(f"world.num_towns={self.num_towns} leaves too few to hold some out: give at least 6")
         if self.rare_share > 1:
             raise ValueError(f"world.rare_share={self.rare_share} is outside 0 .. 1")
 

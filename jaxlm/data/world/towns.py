@@ -51,13 +51,13 @@ class World(NamedTuple):
     """Facts that are told in conversations alone, never in the text: what tuning would have to inject."""
 
 
-def make_world(seed: int, *, num_towns: int, held_out_fraction: float = 1 / 3) -> World:
+def make_world(seed: int, *, num_towns: int, held_out_fraction: float = 1 / 6) -> World:
     """``num_towns`` towns that are stated, as many that are mentioned, and a third as many that are unstated."""
     rng = np.random.default_rng([seed, 1])
     names = _names(rng, 2 * num_towns + num_towns // 3)
 
     def towns(some: list[str], *, told: bool) -> tuple[Town, ...]:
-        num_held_out = round(held_out_fraction * len(some))
+        num_held_out = max(1, round(held_out_fraction * len(some)))
         return tuple(
             Town(
                 name,

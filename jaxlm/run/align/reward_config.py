@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import Literal
 
+from jaxlm.core.fields import ADDED
 from jaxlm.run.align.config import TuningConfig, check_short_rows
 
 
@@ -14,7 +15,7 @@ class JudgeConfig:
     of: Literal["answers", "steps"] = "answers"
     """answers: a number for each answer, learnt from rankings. steps: the log-odds that each step of an answer is
     right, learnt from labels (a process-reward model)."""
-    head: Literal["value", "likelihood"] = "value"
+    head: Literal["value", "likelihood"] = field(default="value", metadata=ADDED)
     """answers: what the reward is. value: a number that a new head reads off at the last token. likelihood: the
     log-probability of the answer, nats, by the model itself (the implicit reward of Rafailov et al. 2023, without a
     reference): a base that answers well begins as a good judge of what it knows."""

@@ -241,7 +241,8 @@ def open_model(run: Path) -> CausalLM:
 
 
 def _cost(config: RoadConfig, name: str, final: dict[str, Any], path: Path) -> dict[str, Any]:
-    """FLOPs and seconds of a stage, compilation and evaluations included in the seconds alone."""
+    """FLOPs and seconds of a stage, compilation, evaluations and the one reading of DPO's reference included in the
+    seconds alone."""
     of_stage = getattr(config, name)
     if name == "base":
         model = load(path).config
