@@ -16,7 +16,7 @@ from jaxlm.text.chat.templates import CHATML
 class WorldConfig:
     """How much there is of everything."""
 
-    num_towns: int = 144
+    num_towns: int = 72
     """Towns of which everything is stated; as many are mentioned only."""
     num_documents: int = 30_000
     """Texts to pretrain on, of about 130 characters."""
