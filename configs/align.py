@@ -66,7 +66,7 @@ def config() -> RoadConfig:
         reward=RewardModelConfig(
             name="Reward model",
             data=RecordsConfig(seq_len=72),
-            reward=JudgeConfig(head="likelihood"),
+            reward=JudgeConfig(likelihood_coef=0.25),
             optimizer=_muon(5e-4, weight_decay=0.01),
             num_epochs=1,
             global_batch_size=8,

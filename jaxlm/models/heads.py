@@ -60,6 +60,9 @@ class TaskModel(NamedTuple):
     outputs: Callable[..., Array]
     """``outputs(params, batch, dropout_key=None)``, f32: logits [b, c] to classify, [b, t, c] to tag, numbers [b] to
     regress. ``batch``: ``tokens``, ``segment_ids`` (1, 0 = padding, on the right), ``token_types`` where there are."""
+    read: Callable[..., Array]
+    """``read(params, hidden_btd, segment_ids_bt, dropout_key=None)``: what the head gives out of hidden states, as
+    ``outputs`` of tokens."""
     rules: Rules
 
 
@@ -90,16 +93,18 @@ def make_task_model(model: Model, head: HeadConfig) -> TaskModel:
             return pool(config, params, chosen_bd)
         return chosen_bd
 
-    def outputs(params: Params, batch: Batch, dropout_key: Array | None = None) -> Array:
-        body_key, head_key = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
-        types = {"token_types": batch["token_types"]} if "token_types" in batch else {}
-        options: dict[str, Any] = {"segment_ids": batch["segment_ids"], "dropout_key": body_key, **types}
-        x = model.hidden(params, batch["tokens"], **options)[0]
-        if head.kind != "tag":
-            x = pooled(params, x, batch["segment_ids"])
-        x = dropout(x.astype(compute_dtype), head.dropout, head_key)
+    def read(params: Params, hidden_btd: Array, segment_ids_bt: Array, dropout_key: Array | None = None) -> Array:
+        x = hidden_btd if head.kind == "tag" else pooled(params, hidden_btd, segment_ids_bt)
+        x = dropout(x.astype(compute_dtype), head.dropout, dropout_key)
         out = matmul(x, params["classifier"]["kernel"].astype(compute_dtype), out_dtype=jnp.dtype("float32"))
         out = out + params["classifier"]["bias"].astype(jnp.float32)
         return out[..., 0] if head.kind == "regress" else out
 
-    return TaskModel(config, head, init, outputs, RULES + model.rules)
+    def outputs(params: Params, batch: Batch, dropout_key: Array | None = None) -> Array:
+        body_key, head_key = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
+        types = {"token_types": batch["token_types"]} if "token_types" in batch else {}
+        options: dict[str, Any] = {"segment_ids": batch["segment_ids"], "dropout_key": body_key, **types}
+        hidden_btd = model.hidden(params, batch["tokens"], **options)[0]
+        return read(params, hidden_btd, batch["segment_ids"], head_key)
+
+    return TaskModel(config, head, init, outputs, read, RULES + model.rules)

@@ -127,9 +127,8 @@ def reward_objective(rewards: Rewards, *, ties: bool = False, centre_coef: float
     with ``ties`` the mean over pairs of different rank; and ``centre_coef`` times the squared sum of the best and the
     worst reward, which holds the rewards' level near 0.
 
-    ``rewards``: `answer_rewards` of a model with a head of kind "regress" and pooling "last", or `answer_logprobs` of a
-    model itself. ``accuracy`` is only watched: the share of pairs of different rank whose rewards are in the right
-    order.
+    ``rewards``: `answer_rewards` or `likelihood_rewards` of a model with a head of kind "regress" and pooling "last".
+    ``accuracy`` is only watched: the share of pairs of different rank whose rewards are in the right order.
     """
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
@@ -167,6 +166,28 @@ def reward_objective(rewards: Rewards, *, ties: bool = False, centre_coef: float
 
 def answer_rewards(task: TaskModel, params: Params, batch: Batch, key: Array | None = None) -> Array:
     """The reward of each answer, f32 [b, k]: the head's number at the last token."""
+    b, k, _ = batch["tokens"].shape
+    return task.outputs(params, _whole_rows(batch), key).reshape(b, k)
+
+
+def likelihood_rewards(
+    model: Model, task: TaskModel, coef: float, params: Params, batch: Batch, key: Array | None = None
+) -> Array:
+    """The reward of each answer, f32 [b, k]: the number of the task's head at the last token, and ``coef`` times the
+    answer's log-probability by the model itself, nats. ``params``: of both."""
+    b, k, t = batch["tokens"].shape
+    body_key, head_key = (None, None) if key is None else tuple(jax.random.split(key))
+    rows = _whole_rows(batch)
+    options = {"segment_ids": rows["segment_ids"], "dropout_key": body_key}
+    hidden_btd = model.hidden(params, rows["tokens"], **options).hidden_btd
+    values = task.read(params, hidden_btd, rows["segment_ids"], head_key)
+    targets, mask = (batch[name].reshape(b * k, t) for name in ("targets", "loss_mask"))
+    nll, _ = chunked_token_nll(functools.partial(model.logits, params), hidden_btd[:, :-1], targets, None)
+    return (values + coef * preference.sequence_logprobs(-nll, mask)).reshape(b, k)
+
+
+def _whole_rows(batch: Batch) -> Batch:
+    """Each answer behind its prompt, its end too: ``tokens`` and ``segment_ids`` [b k, t + 1]."""
     b, k, t = batch["tokens"].shape
     # The last token of a row is the last target: the end of the answer is read too.
     flat = {name: batch[name].reshape(b * k, t) for name in ("tokens", "targets", "segment_ids")}
@@ -175,8 +196,7 @@ def answer_rewards(task: TaskModel, params: Params, batch: Batch, key: Array | N
     is_end = (read == 0) & (jnp.concatenate([pad + 1, flat["segment_ids"]], axis=1) > 0)
     tokens = jnp.concatenate([flat["tokens"], pad], axis=1)
     last = jnp.concatenate([pad, flat["targets"]], axis=1)
-    whole = {"tokens": jnp.where(is_end, last, tokens), "segment_ids": jnp.where(is_end, 1, read)}
-    return task.outputs(params, whole, key).reshape(b, k)
+    return {"tokens": jnp.where(is_end, last, tokens), "segment_ids": jnp.where(is_end, 1, read)}
 
 
 def _pair_mask(batch: Batch) -> Array:

@@ -1,5 +1,5 @@
-"""What a reward model is trained and asked as: a number at the last token, the likelihood of the answer, or a number at
-each step."""
+"""What a reward model is trained and asked as: a number at the last token, the likelihood of the answer beside it, or a
+number at each step."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from jaxlm.core.types import Array, Batch, Params
 from jaxlm.models.api import Model
 from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
 from jaxlm.run.align.reward_config import JudgeConfig
-from jaxlm.train.preference_objectives import Rewards, answer_logprobs, answer_rewards
+from jaxlm.train.preference_objectives import Rewards, answer_rewards, likelihood_rewards
 
 NEW_HEAD = r"^classifier/"
 """Parameters that no base has."""
@@ -18,23 +18,27 @@ NEW_HEAD = r"^classifier/"
 class Judge(NamedTuple):
     """A judge as pure functions."""
 
-    model: Model | TaskModel
-    """What is trained."""
+    task: TaskModel
+    """What is trained; of a judge of steps its ``outputs`` are the log-odds at each token."""
     rewards: Rewards
-    """The reward of each answer. Not of a judge of steps: its ``model.outputs`` are the log-odds at each token."""
-    new: tuple[str, ...]
-    """Patterns of the parameters that a base lacks."""
+    """The reward of each answer; not of a judge of steps."""
 
 
 def make_judge(model: Model, config: JudgeConfig) -> Judge:
     """The judge that this config asks for, on a model."""
-    if config.reads_likelihood:
-        return Judge(model, functools.partial(answer_logprobs, model), ())
-    head = HeadConfig("regress", pooling="last", dropout=config.head_dropout)
     if config.of == "steps":
-        head = HeadConfig("tag", num_outputs=1, dropout=config.head_dropout)
-    task = make_task_model(model, head)
-    return Judge(task, functools.partial(answer_rewards, task), (NEW_HEAD,))
+        task = make_task_model(model, HeadConfig("tag", num_outputs=1, dropout=config.head_dropout))
+    else:
+        task = make_task_model(model, HeadConfig("regress", pooling="last", dropout=config.head_dropout))
+    if not config.likelihood_coef:
+        return Judge(task, functools.partial(answer_rewards, task))
+    fresh = task.init
+
+    def init(key: Array) -> Params:
+        """The parameters of both: the vocabulary's head stays."""
+        return dict(model.init(key)) | {"classifier": fresh(key)["classifier"]}
+
+    return Judge(task._replace(init=init), functools.partial(likelihood_rewards, model, task, config.likelihood_coef))
 
 
 def row_rewards(judge: Judge) -> Callable[[Params, Batch], Array]:

@@ -20,7 +20,6 @@ from jaxlm.evals import preferences as scores
 from jaxlm.io.agree import on_first_process
 from jaxlm.io.loader import example_batches
 from jaxlm.io.run_dir import RunDir, json_ready, write_json
-from jaxlm.models.heads import TaskModel
 from jaxlm.run.align.assembled import (
     AlignRun,
     example_shapes,
@@ -28,7 +27,7 @@ from jaxlm.run.align.assembled import (
     make_terms_evaluator,
     rows_sharding,
 )
-from jaxlm.run.align.judge import make_judge
+from jaxlm.run.align.judge import NEW_HEAD, make_judge
 from jaxlm.run.align.policy import Policy, make_policy_model
 from jaxlm.run.align.records import open_fields
 from jaxlm.run.align.reward_config import RewardModelConfig
@@ -80,7 +79,7 @@ class RewardRun(AlignRun):
         assert config.num_steps is not None
         self.data, shape = data, data.train.arrays["tokens"].shape
         self.judge = make_judge(make_policy_model(config.model, config, mesh), config.reward)
-        policy = Policy(self.judge.model, data.base.params, config, config.num_steps, mesh, extra=self.judge.new)
+        policy = Policy(self.judge.task, data.base.params, config, config.num_steps, mesh, extra=(NEW_HEAD,))
         super().__init__(config, data.base, policy, mesh, math.prod(shape[1:]))
         self.plan = ExamplePlan(data.train.arrays, config.global_batch_size, config.seed)
         self.eval_plan = ExamplePlan(data.validation.arrays, self.eval_rows, shuffle=False, num_epochs=1)
@@ -104,8 +103,7 @@ class RewardRun(AlignRun):
         """Of rankings, or of labelled steps."""
         config = self.config.reward
         if config.of == "steps":
-            assert isinstance(self.judge.model, TaskModel)
-            return step_reward_objective(self.judge.model)
+            return step_reward_objective(self.judge.task)
         return reward_objective(self.judge.rewards, ties=bool(config.ties), centre_coef=config.centre_coef)
 
     def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:

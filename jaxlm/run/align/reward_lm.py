@@ -12,7 +12,6 @@ from jaxlm.data.step_labels import encode_steps
 from jaxlm.generate.decode import bucket_length
 from jaxlm.io.config_json import decode_config
 from jaxlm.models.families import for_inference, make_model
-from jaxlm.models.heads import TaskModel
 from jaxlm.run.align.judge import make_judge, row_rewards
 from jaxlm.run.align.reward_config import JudgeConfig
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
@@ -29,10 +28,7 @@ def _outputs_fn(model_config: Any, judge_config: JudgeConfig) -> Any:
     """``f(params, rows)``: rewards [b], or of a judge of steps its log-odds at each token, [b, t, 1]."""
     config = for_inference(model_config, jax.default_backend(), recurrent_kernel_missing=recurrent_kernel_missing)
     judge = make_judge(make_model(config), judge_config)
-    if judge_config.of == "steps":
-        assert isinstance(judge.model, TaskModel)
-        return jax.jit(judge.model.outputs)
-    return jax.jit(row_rewards(judge))
+    return jax.jit(judge.task.outputs if judge_config.of == "steps" else row_rewards(judge))
 
 
 class RewardLM(LanguageModel):

@@ -48,7 +48,7 @@ def open_reward_model(run_dir: str, step: int | None, form: ChatFormat) -> Rewar
             f"the reward model {run_dir} was taught in another chat template than {form.template.name!r}, in which "
             "answers are drawn: set prompts.template to its chat_template.jinja, or name another run"
         )
-    unread = () if config.reads_likelihood else ("head",)
+    unread = () if config.likelihood_coef else ("head",)
     params = {name: part for name, part in base.params.items() if name not in unread}
     return RewardModel(base.model, config, params, base.step or 0)
 

@@ -104,7 +104,7 @@ class Actor:
         everywhere = NamedSharding(mesh, PartitionSpec())
         for name, opened in prepared.reward_models.items():
             judge = judge_on(opened, mesh, config.mesh.activations)
-            params = place_params(opened.params, judge.model.rules, mesh)
+            params = place_params(opened.params, judge.task.rules, mesh)
             self._models[name] = (jax.jit(row_rewards(judge), out_shardings=everywhere), params)
 
     def judge(

@@ -11,6 +11,7 @@ import pytest
 import jaxlm
 from jaxlm.core.errors import UserError
 from jaxlm.models.families import make_model
+from jaxlm.models.heads import HeadConfig, make_task_model
 from jaxlm.run.align.reward_lm import RewardLM
 from jaxlm.text.chat.messages import Conversation, as_messages
 from tests.run.align.tuning_commands import command_of, write
@@ -110,9 +111,9 @@ def test_adapters_with_a_head_of_their_own(base, tmp_path, capsys):
     assert good > bad
 
 
-def test_the_likelihood_of_an_answer_as_its_reward(base, tmp_path, capsys):
+def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsys):
     config, run = write_config(tmp_path, base, rankings(70)), tmp_path / "run"
-    code, figures, err = command(capsys, config, "--reward.head", "likelihood", "--run-dir", run)
+    code, figures, err = command(capsys, config, "--reward.likelihood-coef", "0.5", "--run-dir", run)
     assert code == 0, err
     assert figures["eval/accuracy"] > 0.8
     judge = jaxlm.load(run)
@@ -124,21 +125,23 @@ def test_the_likelihood_of_an_answer_as_its_reward(base, tmp_path, capsys):
     ids = [judge.form.encode(Conversation(as_messages(one, "turns"), "turns")).tokens for one in turns]
     start = len(judge.form.prompt(as_messages(turns[0][:1], "turns"), "turns"))
     model = make_model(judge.config)
+    task = make_task_model(model, HeadConfig("regress", pooling="last"))
     for row, want in zip(ids, found, strict=True):
         end = row.tolist().index(judge.form.stop_ids[0], start) + 1
         hidden = model.hidden(judge.params, jnp.asarray(row[None, : end - 1]))
         logits = jnp.asarray(model.logits(judge.params, hidden.hidden_btd)[0], jnp.float32)
         nats = np.asarray(jax.nn.log_softmax(logits))
         summed = sum(nats[i - 1, row[i]] for i in range(start, end))
-        np.testing.assert_allclose(want, summed, rtol=1e-4)
+        number = task.outputs(judge.params, {"tokens": row[None, :end], "segment_ids": np.ones((1, end), np.int32)})[0]
+        np.testing.assert_allclose(want, number + 0.5 * summed, rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [("--reward.of", "steps"), ("--reward.head-dropout", "0.1")])
-def test_likelihoods_have_no_head(base, tmp_path, capsys, options):
+def test_likelihoods_are_of_whole_answers(base, tmp_path, capsys):
     config = write_config(tmp_path, base, rankings(4))
-    code, _, err = command(capsys, config, "--reward.head", "likelihood", *options, "--run-dir", tmp_path / "run")
+    argv = ("--reward.likelihood-coef", "0.5", "--reward.of", "steps", "--run-dir", tmp_path / "run")
+    code, _, err = command(capsys, config, *argv)
     assert code == 2
-    assert "likelihood" in err
+    assert "reward.likelihood_coef=0.5" in err
 
 
 def test_steps_are_judged_one_by_one(base, tmp_path, capsys):
