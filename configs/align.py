@@ -47,7 +47,7 @@ def config() -> RoadConfig:
                 scan_layers=False,
             ),
             optimizer=_muon(2e-2, weight_decay=0.05),
-            num_steps=1200,
+            num_steps=1600,
             global_batch_size=16,
             log_every=50,
             checkpoint=last,
@@ -95,7 +95,11 @@ def config() -> RoadConfig:
         grpo=PpoConfig(
             name="GRPO",
             algorithm="grpo",
-            rewards=(RewardConfig("right", function="right"), *watched),
+            rewards=(
+                RewardConfig("right", function="right"),
+                RewardConfig("model", run=REWARD_STAGE, weight=0.03),
+                *watched,
+            ),
             rollout=RolloutConfig(num_prompts=32, group_size=8, max_new_tokens=20),
             kl=KlConfig(coef=0.05),
             optimizer=_adam(3e-4, "linear"),

@@ -16,9 +16,9 @@ from jaxlm.text.chat.templates import CHATML
 class WorldConfig:
     """How much there is of everything."""
 
-    num_towns: int = 72
+    num_towns: int = 144
     """Towns of which everything is stated; as many are mentioned only."""
-    num_documents: int = 30_000
+    num_documents: int = 50_000
     """Texts to pretrain on, of about 130 characters."""
     num_conversations: int = 14_000
     num_rare: int = 16

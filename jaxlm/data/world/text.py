@@ -30,12 +30,12 @@ _WHEN = (
 
 
 def documents(world: World, count: int, *, seed: int, for_test: bool) -> list[str]:
-    """``count`` texts of a few sentences: two in five tell of towns, two in five show tasks, the rest is filler.
+    """``count`` texts of a few sentences: half of them tell of towns, a third show tasks, the rest is filler.
 
     Text ``for_test`` shows tasks on held-out strings alone; the facts of towns are the same in both.
     """
     rng = np.random.default_rng([seed, 2, int(for_test)])
-    kinds = rng.choice(3, count, p=(0.4, 0.4, 0.2))
+    kinds = rng.choice(3, count, p=(1 / 2, 1 / 3, 1 / 6))
     makers = (lambda: _of_towns(world, rng), lambda: _of_tasks(rng, for_test), lambda: _filler(rng))
     return [" ".join(makers[kind]() for _ in range(int(rng.integers(3, 7)))) for kind in kinds]
 

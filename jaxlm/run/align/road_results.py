@@ -93,7 +93,7 @@ def _targets(config: RoadConfig, models: Mapping[str, Any], finals: Mapping[str,
     for name in ("ppo", "grpo"):
         rows.append(share(models[name]["right"][RARE], 0.9, f"{name}: {RARE}"))
         rows.append(share(models[name]["trained"], 0.92, f"{name}: trained tasks"))
-    rows.append(share(models["ppo"]["preferred"], 0.9, "ppo: preferred form (ceiling 100 %)"))
+        rows.append(share(models[name]["preferred"], 0.9, f"{name}: preferred form (ceiling 100 %)"))
     rows.append(share(models["dpo"]["preferred"], 0.95, "dpo: preferred form"))
     rows.append(share(models["dpo"]["trained"], 0.95, "dpo: trained tasks"))
     for name in ALIGNED:
