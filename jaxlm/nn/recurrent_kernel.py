@@ -100,9 +100,11 @@ def _backward(cell: str, residuals: tuple, grads: tuple[Array, State]) -> tuple:
         dx = _f32(*gates_ng.shape)
         # Only the GRU's reset gate makes the gradient of h U another than that of x.
         dproduct, dc = dx if cell == "gru" else _f32(0), dlast if cell == "lstm" else _f32(0)
-        run = _ffi(target(cell, "backward"), (dx, dproduct, dlast, dc), {4: 0})
-        dx, dproduct, dlast, dc = run(dh, dh_last, dc_last, u, gates_ng, extra, *others)
-        return dx.reshape(gates.shape), dproduct.reshape(gates.shape) if cell == "gru" else dproduct, dlast, dc
+        dx_bias = _f32(*gates.shape[1:])
+        dproduct_bias = dx_bias if cell == "gru" else _f32(0)
+        run = _ffi(target(cell, "backward"), (dx, dproduct, dlast, dc, dx_bias, dproduct_bias), {4: 0})
+        dx, dproduct, *rest = run(dh, dh_last, dc_last, u, gates_ng, extra, *others)
+        return dx.reshape(gates.shape), dproduct.reshape(gates.shape) if cell == "gru" else dproduct, *rest
 
     rows = _rows_spec(h_tbd.shape[1])
     c_rows = rows.whole if "c" not in state else rows.state
@@ -111,17 +113,19 @@ def _backward(cell: str, residuals: tuple, grads: tuple[Array, State]) -> tuple:
     args += (state["h"], state.get("c", _none()), _keep(keep_tb, h_tbd))
     specs = (rows.steps, rows.state, c_rows, rows.whole, rows.steps, extra_rows, rows.steps)
     specs += (rows.state, c_rows, rows.steps)
-    out_specs = (rows.steps, rows.steps if cell == "gru" else rows.whole, rows.state, c_rows)
-    dx_tbg, dproduct_tbg, dh, dc = rows.split(call, specs, out_specs)(*args)
+    of_product = (rows.steps, rows.state) if cell == "gru" else (rows.whole, rows.whole)
+    out_specs = (rows.steps, of_product[0], rows.state, c_rows, rows.state, of_product[1])
+    dx_tbg, dproduct_tbg, dh, dc, dx_bias_bg, dproduct_bias_bg = rows.split(call, specs, out_specs)(*args)
 
     before_tbd = jnp.concatenate([state["h"][None], h_tbd[:-1]])
     if keep_tb is not None:
         before_tbd = jnp.where(keep_tb[..., None], before_tbd, 0.0)
-    dproduct_tbg = dproduct_tbg if cell == "gru" else dx_tbg
+    if cell != "gru":
+        dproduct_tbg, dproduct_bias_bg = dx_tbg, dx_bias_bg
     dkernel_dg = _weight_gradient(before_tbd, dproduct_tbg)
     dstate = {"h": dh} | ({"c": dc} if cell == "lstm" else {})
     no_keep = None if keep_tb is None else np.zeros(keep_tb.shape, jax.dtypes.float0)
-    return dx_tbg, jnp.sum(dx_tbg, axis=(0, 1)), dkernel_dg, jnp.sum(dproduct_tbg, axis=(0, 1)), dstate, no_keep
+    return dx_tbg, jnp.sum(dx_bias_bg, axis=0), dkernel_dg, jnp.sum(dproduct_bias_bg, axis=0), dstate, no_keep
 
 
 kernel_unroll.defvjp(_forward, _backward)

@@ -110,7 +110,7 @@ void forward_rows(const Shape& shape, const Forward& in, const float* packed, In
 struct Backward {
   const float *dh, *dh_last, *dc_last, *u, *gates, *extra, *h, *h0, *c0;
   const bool* keep;
-  float *dx, *dhu, *dh0, *dc0;
+  float *dx, *dhu, *dh0, *dc0, *dx_bias, *du_bias;
 };
 
 // packed[panel][gate * padded + unit][column] = u[panel * kColumns + column][gate * width + unit]
@@ -126,6 +126,11 @@ void pack_backward(const Shape& shape, const float* u, Index panel, float* packe
       if (from < shape.width) v = load(u + (from * Cell::kGates + gate) * shape.width + unit, shape.width - unit);
       for (Index i = 0; i < kLanes; ++i) packed[(first + i) * kColumns + column] = v[i];
     }
+}
+
+// Sums over the steps, of a row at a time: the gradients are read while they are at hand.
+void add(float* sum, Vector value, Index left, bool is_first) {
+  store(sum, is_first ? value : load(sum, left) + value, left);
 }
 
 template <class Cell>
@@ -172,7 +177,10 @@ void backward_rows(const Shape& shape, const Backward& in, const float* packed, 
           const Vector through = Cell::kResets && g == kGates - 1 ? dhu_n : dx[g];
           store(in.dx + (row * kGates + g) * width + unit, dx[g], left);
           store(dhu.at(r, g * padded + unit), through);
-          if (Cell::kResets) store(in.dhu + (row * kGates + g) * width + unit, through, left);
+          add(in.dx_bias + ((first + r) * kGates + g) * width + unit, dx[g], left, t == shape.steps - 1);
+          if (!Cell::kResets) continue;
+          store(in.dhu + (row * kGates + g) * width + unit, through, left);
+          add(in.du_bias + ((first + r) * kGates + g) * width + unit, through, left, t == shape.steps - 1);
         }
       }
     }
@@ -224,7 +232,7 @@ ffi::Error forward(ffi::ThreadPool pool, Floats x, Floats x_bias, Floats u, Floa
 template <class Cell>
 ffi::Error backward(ffi::ThreadPool pool, Cube dh, Floats dh_last, Floats dc_last, Floats u,
                     Floats gates, Floats extra, Floats h, Floats h0, Floats c0, Bools keep, Result dx,
-                    Result dhu, Result dh0, Result dc0) {
+                    Result dhu, Result dh0, Result dc0, Result dx_bias, Result du_bias) {
   const Shape shape = {dh.dimensions()[0], dh.dimensions()[1], dh.dimensions()[2]};
   const Index share = rows_per_share(shape.rows, pool.num_threads()), shares = divide_up(shape.rows, share);
   const Index each = round_up(backward_scratch<Cell>(shape, share), 16);
@@ -234,7 +242,7 @@ ffi::Error backward(ffi::ThreadPool pool, Cube dh, Floats dh_last, Floats dc_las
   const Backward in = {dh.typed_data(),    dh_last.typed_data(), dc_last.typed_data(), u.typed_data(),
                        gates.typed_data(), extra.typed_data(),   h.typed_data(),       h0.typed_data(),
                        c0.typed_data(),    keep.typed_data(),    dx->typed_data(),     dhu->typed_data(),
-                       dh0->typed_data(),  dc0->typed_data()};
+                       dh0->typed_data(),  dc0->typed_data(),    dx_bias->typed_data(),  du_bias->typed_data()};
   for_all(pool, panels, [&](Index i) { pack_backward<Cell>(shape, in.u, i, packed.data); });
   for_all(pool, shares, [&](Index i) {
     backward_rows<Cell>(shape, in, packed.data, i * share, std::min(share, shape.rows - i * share),
@@ -253,7 +261,7 @@ auto forward_binding() {
 auto backward_binding() {
   return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Cube>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>()
       .Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Floats>().Arg<Bools>().Ret<Floats>().Ret<Floats>().Ret<Floats>()
-      .Ret<Floats>();
+      .Ret<Floats>().Ret<Floats>().Ret<Floats>();
 }
 
 #define RECURRENT_CELL(name, Cell)                                                                                   \
