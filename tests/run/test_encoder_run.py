@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 import jaxlm
 from jaxlm.run.cli import main
 from tests.run.commands import assert_same_run, write_config
@@ -24,6 +26,7 @@ def config_file(directory):
     return path
 
 
+@pytest.mark.slow
 def test_masked_pretraining_from_the_command_to_the_handle(tmp_path, capsys):
     config = config_file(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

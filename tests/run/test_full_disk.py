@@ -22,6 +22,7 @@ def mount_command():
         pytest.skip("there is no mount command here")
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_no_committed_step(mount_command, tmp_path):
     config = write_config(tmp_path, FIELDS)
     succeed([start(config, tmp_path / "whole")])

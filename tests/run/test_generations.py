@@ -122,6 +122,7 @@ def in_process(capsys, *argv):
     return code, out.splitlines()[-1:], err.splitlines()[-1:]
 
 
+@pytest.mark.slow
 def test_a_finished_decoder_stands_in_the_table_and_its_report_shows_it(command, tmp_path, capsys):
     run, _, directory = command
     trained = directory / "run" / "decoder"

@@ -68,6 +68,7 @@ def _run(capsys, *argv: str) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_ladder_is_trained_once_and_may_grow(config_file, tmp_path, capsys):
     argv = ["sweep", str(config_file), "--run-dir", str(tmp_path / "ladder"), "--tokens-per-param", "3", "30"]
     small = [*argv, "--widths", "8"]

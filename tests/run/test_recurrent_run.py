@@ -47,6 +47,7 @@ def test_a_stopped_run_goes_on_with_its_state(whole, config_file, tmp_path):
     assert all(leaf.shape == (8, 32) and leaf.any() for leaf in carried.values())
 
 
+@pytest.mark.slow
 def test_a_mesh_takes_the_same_steps(whole, config_file, tmp_path):
     argv = ("--mesh.fsdp", "2", "--mesh.expert", "2", "--num-steps", "40", "--eval-batch-size", "4")
     figures = succeed([start(config_file, tmp_path / "run", *argv, num_devices=4)])

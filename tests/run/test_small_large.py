@@ -103,6 +103,7 @@ def jax_leaves(tree):
     return [leaf for part in tree.values() for leaf in jax_leaves(part)] if isinstance(tree, dict) else [tree]
 
 
+@pytest.mark.slow
 def test_without_files_the_task_is_made_from_the_standard_library(files, tmp_path, capsys):
     _, config = files
     argv = ["small-large", str(config), "--run-dir", str(tmp_path / "run"), "--small.num-steps", "2"]

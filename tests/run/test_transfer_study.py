@@ -77,6 +77,7 @@ def test_bad_grids_are_refused_at_once(config_file, capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_coordinates_keep_their_size_under_mup_and_grow_without(config_file, tmp_path, capsys):
     argv = [str(config_file), "--run-dir", str(tmp_path / "check"), "--steps", "10", "--lr", "0.008"]
     assert run_main(coordinates.main, argv) == 0

@@ -40,6 +40,7 @@ def fit(made):
     return jaxlm.scaling.fit_chinchilla(*made, resamples=300)
 
 
+@pytest.mark.slow
 def test_published_constants_come_out_of_the_published_runs(epoch):
     found = fit_chinchilla(*epoch, resamples=400)
     for name, value in BESIROGLU.items():

@@ -31,6 +31,7 @@ print(json.dumps([time_step(Train("tiny", tiny, 2, 16), 2), time_decode(Decode("
 """
 
 
+@pytest.mark.slow
 def test_train_decode_and_rollout_need_jax_flax_and_optax_alone(repo):
     done = subprocess.run([sys.executable, "-c", BARE], cwd=repo, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

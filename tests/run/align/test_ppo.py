@@ -139,7 +139,8 @@ def test_a_mesh_draws_and_learns_the_same(base, tmp_path):
         assert max(gaps["rollout/gap_max"]) < 1e-5
 
 
-@pytest.mark.parametrize("tune", ["all", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", ["all", "lora"])
 def test_a_reward_run_gives_what_its_own_handle_gives(tmp_path, tune):
     base = tmp_path
     write_base(base / "base", num_steps=120, num_layers=1)
