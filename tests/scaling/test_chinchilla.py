@@ -140,6 +140,7 @@ def test_nested_laws_are_told_apart_by_the_exponents(beta, better):
     for verdict in (tell_apart(free, tied), tell_apart(tied, free)):
         assert verdict.better == better
         assert verdict.z is None, "Vuong's z is not normal where one law is a case of the other"
+        assert verdict.exponents_apart is not None
         low, high = verdict.exponents_apart
         assert (low <= 0 <= high) == (better is None)
 
