@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxlm.core.errors import UserError
-from jaxlm.run.corpus.parcels import Parcel, seal
+from jaxlm.run.parcels import Parcel, seal
 
 Work = Callable[[int], None]
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from jaxlm.core.errors import UserError, full_disk_line, is_full_disk
 from jaxlm.io.agree import say
-from jaxlm.run.corpus.parcels import Parcel, pack
+from jaxlm.run.corpus.parcels import pack
 from jaxlm.run.corpus.workspace import Stage, Workspace
+from jaxlm.run.parcels import Parcel
 
 LOGS = "logs"
 _JOBS = "jobs.json"

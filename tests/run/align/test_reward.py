@@ -115,7 +115,7 @@ def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsy
     config, run = write_config(tmp_path, base, rankings(70)), tmp_path / "run"
     code, figures, err = command(capsys, config, "--reward.likelihood-coef", "0.5", "--run-dir", run)
     assert code == 0, err
-    assert figures["eval/accuracy"] > 0.8
+    assert figures["eval/accuracy"] > 0.9
     judge = jaxlm.load(run)
     assert isinstance(judge, RewardLM)
     turns = [[("user", "al"), ("assistant", answer)] for answer in ("alal", "no", "zzzzzz")]
