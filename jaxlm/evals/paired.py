@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from jaxlm.evals import intervals
+
 
 class PairedDifference(NamedTuple):
     """Mean of a - b over pairs, and its two-sided interval by Student's t."""
@@ -24,3 +26,31 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, confidence: flo
     half = float(stats.t.ppf(0.5 + confidence / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)))
     mean = float(d.mean())
     return PairedDifference(mean, mean - half, mean + half, len(d))
+
+
+def clustered_difference(
+    a: Sequence[float], b: Sequence[float], clusters: Sequence[str], *, confidence: float = 0.95
+) -> PairedDifference:
+    """As `paired_difference`, the spread taken between clusters of items (see `evals.intervals`).
+
+    Raises ValueError for fewer than two clusters.
+    """
+    if len(a) != len(b) or len(a) != len(clusters):
+        raise ValueError(f"{len(a)} and {len(b)} values in {len(clusters)} clusters are not pairs")
+    found = intervals.mean(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, confidence=confidence)
+    if found.num_clusters < 2:
+        raise ValueError("pairs of one cluster have no spread: give two clusters or more")
+    return PairedDifference(found.value, found.lower, found.upper, found.num_items)
+
+
+def mcnemar(a: Sequence[float], b: Sequence[float]) -> float:
+    """p of McNemar's test in its exact form (1947): were two arms right on as many items, how likely is a split of
+    the items on which one alone is right at least as uneven as this? Two-sided; 1 where they never differ.
+
+    Values: 1 = right, 0 = wrong; raises ValueError for others.
+    """
+    right_a, right_b = np.asarray(a), np.asarray(b)
+    if right_a.shape != right_b.shape or not np.isin(np.concatenate([right_a, right_b]), (0, 1)).all():
+        raise ValueError("McNemar's test is of two arms on the same items, each value 0 or 1")
+    only_a, only_b = int(np.sum(right_a > right_b)), int(np.sum(right_a < right_b))
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
+from jaxlm.evals.calibration import calibration_error
 from jaxlm.evals.classification import pearson
+from jaxlm.evals.intervals import wilson
 
 NUM_BINS = 5
 
@@ -37,10 +38,9 @@ def share_with_interval(right: np.ndarray, *, confidence: float = 0.95) -> dict[
     n = len(right)
     if n == 0:
         return {"accuracy": math.nan, "lower": math.nan, "upper": math.nan, "num_pairs": 0}
-    share, z = float(np.mean(right)), float(stats.norm.ppf(0.5 + confidence / 2))
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return {"accuracy": share, "lower": centre - half, "upper": centre + half, "num_pairs": n}
+    mean = float(np.mean(right))
+    lower, upper = wilson(mean, n, confidence=confidence)
+    return {"accuracy": mean, "lower": lower, "upper": upper, "num_pairs": n}
 
 
 def in_order(differences: np.ndarray) -> np.ndarray:
@@ -68,16 +68,7 @@ def calibration(differences: np.ndarray, *, num_bins: int = NUM_BINS) -> dict[st
     calibration error; Guo et al. 2017, eq. 5).
     """
     stated = 1 / (1 + np.exp(-np.abs(differences)))
-    right = in_order(differences)
-    number = np.minimum(((stated - 0.5) * 2 * num_bins).astype(int), num_bins - 1)
-    bins = [
-        {"stated": float(stated[here].mean()), "right": float(right[here].mean()), "count": int(here.sum())}
-        for here in (number == i for i in range(num_bins))
-        if here.any()
-    ]
-    total = sum(one["count"] for one in bins)
-    error = sum(one["count"] * abs(one["stated"] - one["right"]) for one in bins) / total if total else math.nan
-    return {"error": error, "bins": bins}
+    return calibration_error(stated, in_order(differences), num_bins=num_bins, lowest=0.5)
 
 
 def length_bias(pairs: Pairs, rewards_nk: np.ndarray, mask_nk: np.ndarray, lengths_nk: np.ndarray) -> dict[str, float]:

@@ -1,17 +1,33 @@
-"""Classification by prompting: labelled examples in front, and the label whose words the model finds likeliest."""
+"""What a model reads: examples in front, the question behind them; and the label whose words it finds likeliest."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 
-def few_shot_prompt(shots: Sequence[tuple[str, str]], text: str, *, cue: str) -> str:
-    """Shots and text, each with the cue below it; the words of a label are to follow behind a space.
+@dataclass(frozen=True)
+class Template:
+    """How a question is put, and how the parts of a prompt are joined."""
 
-    >>> few_shot_prompt([("Return 1.", "function")], "A queue.", cue="kind:")
-    'Return 1.\\nkind: function\\n\\nA queue.\\nkind:'
-    """
-    return "".join(f"{shot}\n{cue} {words}\n\n" for shot, words in shots) + f"{text}\n{cue}"
+    layout: str = "Q: {question}\nA:"
+    gap: str = " "
+    """Between a question and its answer."""
+    between: str = "\n\n"
+    """Between examples."""
+
+    def ask(self, question: str) -> str:
+        """One question. (No str.format: questions hold braces.)"""
+        return self.layout.replace("{question}", question)
+
+    def prompt(self, shots: Sequence[tuple[str, str]], question: str, *, instruction: str = "") -> str:
+        """An instruction, questions with their answers, and the question; its answer is to follow behind ``gap``.
+
+        >>> Template("{question}\\nkind:").prompt([("Return 1.", "function")], "A queue.")
+        'Return 1.\\nkind: function\\n\\nA queue.\\nkind:'
+        """
+        done = [f"{self.ask(shot)}{self.gap}{answer}" for shot, answer in shots]
+        return self.between.join([*([instruction] if instruction else []), *done, self.ask(question)])
 
 
 def draw_shots(labels: Sequence[str], num_shots: int, seed: int) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params
 from jaxlm.data.examples import Example
-from jaxlm.evals.prompting import choose, draw_shots, few_shot_prompt
+from jaxlm.evals.prompting import Template, choose, draw_shots
 from jaxlm.io.agree import say
 from jaxlm.io.corpora.stdlib_kinds import KINDS, load_kinds
 from jaxlm.io.labelled import read_examples
@@ -194,7 +194,8 @@ def _prompts(config: SmallLargeConfig, lm: CausalLM, task: _Task) -> list[str]:
     places = draw_shots([example.labels[0] for example in task.train], config.num_shots, config.seed)
     words = dict(zip(task.labels, task.words, strict=True))
     shots = [(_cut(lm, task.train[i].texts[0], config), words[task.train[i].labels[0]]) for i in places]
-    prompts = [few_shot_prompt(shots, _cut(lm, text, config), cue=config.cue) for text in task.texts]
+    template = Template("{question}\n" + config.cue)
+    prompts = [template.prompt(shots, _cut(lm, text, config)) for text in task.texts]
     longest = max(len(lm.encode(f"{prompt} {word}")) for prompt in prompts for word in task.words)
     if longest > lm.context:
         raise UserError(

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from jaxlm.evals.prompting import choose, draw_shots, few_shot_prompt
+from jaxlm.evals.prompting import Template, choose, draw_shots
 
 
 def test_a_prompt_ends_where_the_label_is_to_come():
-    shots = [("one", "a"), ("two", "b")]
-    assert few_shot_prompt(shots, "three", cue="is:") == "one\nis: a\n\ntwo\nis: b\n\nthree\nis:"
-    assert few_shot_prompt([], "three", cue="is:") == "three\nis:"
+    shots, template = [("one", "a"), ("two {x}", "b")], Template("{question}\nis:")
+    assert template.prompt(shots, "three") == "one\nis: a\n\ntwo {x}\nis: b\n\nthree\nis:"
+    assert template.prompt([], "three") == "three\nis:"
+    assert template.prompt([], "three", instruction="Say.") == "Say.\n\nthree\nis:"
 
 
 def test_shots_take_the_classes_in_turn_and_depend_on_the_seed_alone():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jaxlm.core.errors import UserError
-from tools.scores import main
+from tools.text_scores import main
 
 GOOD = [f"The river number {i} runs from the hills to the sea, and the villages along it are old." for i in range(60)]
 BAD = [f"buy cheap {i} now click {i} buy buy now cheap click here" for i in range(60)]

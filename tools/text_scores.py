@@ -1,8 +1,8 @@
 """Scores to filter a corpus by: fit one, then look at what it says before a threshold is chosen.
 
-    python -m tools.scores quality --good good.jsonl --bad bad.txt --out runs/quality
-    python -m tools.scores perplexity --good good.jsonl --out runs/ngram
-    python -m tools.scores show runs/quality --text web.jsonl
+    python -m tools.text_scores quality --good good.jsonl --bad bad.txt --out runs/quality
+    python -m tools.text_scores perplexity --good good.jsonl --out runs/ngram
+    python -m tools.text_scores show runs/quality --text web.jsonl
 
 Files are .jsonl (a field "text"), else text with a blank line between documents; either may be .gz. A config then says
 ``late_recipe=(Scored("quality", QualityScore("runs/quality"), minimum=0.3),)`` or, for bits per byte under the n-gram,
@@ -25,7 +25,7 @@ from jaxlm.io.writing import is_taken
 from jaxlm.models.quality import fit_quality
 from jaxlm.run.cli import run_main
 from jaxlm.run.generate import Parser
-from jaxlm.run.scores import BitsPerByte, fit_ngram_run
+from jaxlm.run.text_scores import BitsPerByte, fit_ngram_run
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
@@ -76,7 +76,7 @@ def read_documents(paths: list[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     summary, _, details = (__doc__ or "").partition("\n\n")
     parser = Parser(
-        prog="python -m tools.scores",
+        prog="python -m tools.text_scores",
         description=summary,
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,7 +6,7 @@ import pytest
 import jaxlm
 from jaxlm.core.errors import UserError
 from jaxlm.models.ngram_estimate import NgramConfig
-from jaxlm.run.scores import BitsPerByte, fit_ngram_run
+from jaxlm.run.text_scores import BitsPerByte, fit_ngram_run
 from jaxlm.text.tokenizer import TokenizerConfig
 
 TEXTS = [f"to be, or not to be: that is question {i} of {i * i} that are asked here\n" for i in range(60)]

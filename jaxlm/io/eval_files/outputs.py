@@ -1,0 +1,98 @@
+"""What systems said to the items of a task, as files: our own items, other systems' texts, published outputs.
+
+An object for each item, on a line (.jsonl) or in one array (.json), either packed (.gz):
+
+    name or id              which item ("multiarith:17"); or
+    question or input       its question
+    output or prediction    the text; ``outputs``: several, to vote among
+    behind_cue              true: the prompt ended with "the answer is" or the like
+    logprobs                in place of a text, natural log-probabilities: of each choice, of a pair's good and bad
+                            text, of the one answer; with ``num_tokens``, ``num_bytes``, ``is_greedy``, lists as long
+    target or gold          the right answer; needed where no ``--data`` says it
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxlm.core.errors import UserError
+from jaxlm.evals.grading import Output
+from jaxlm.evals.tasks.answers import Written
+from jaxlm.evals.tasks.task import Likelihood
+from jaxlm.io.eval_files.records import json_lines, json_objects, number_text, read_json, stem
+from jaxlm.io.eval_files.transcripts import read_transcripts
+
+
+def read_outputs(path: str | Path) -> list[Output]:
+    """The outputs of a file, or of all files of a folder. Raises UserError for one that is missing, bad or empty."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(one for one in path.iterdir() if one.is_file() and one.suffix in (".json", ".jsonl", ".gz"))
+        if not files:
+            raise UserError(f"{path} holds no .json or .jsonl file of outputs")
+        return [output for one in files for output in read_outputs(one)]
+    if ".log" in path.suffixes:
+        return read_transcripts(path)
+    if ".jsonl" in path.suffixes:
+        outputs = [_output(record, where) for where, record in json_lines(path)]
+    else:
+        value = read_json(path)
+        if isinstance(value, dict) and isinstance(value.get("outputs"), list):
+            return list(_bbh_outputs(path, value["outputs"]))
+        outputs = [_output(record, where) for where, record in json_objects(path)]
+    if not outputs:
+        raise UserError(f"{path} holds no outputs: put an object for each item on a line")
+    return outputs
+
+
+def _bbh_outputs(path: Path, records: list[Any]) -> Iterator[Output]:
+    """BIG-Bench Hard's: a file a subtask, in the order of its examples; ``input`` is the whole prompt."""
+    for number, record in enumerate(records):
+        where = f"{path} output {number + 1}"
+        if not isinstance(record, dict):
+            raise UserError(f"{where} is no object {{...}}")
+        question = str(record.get("input", "")).rpartition("\n\nQ: ")[2].rpartition("\nA:")[0]
+        output = _output(record, where)
+        yield output._replace(name=f"bbh/{stem(path)}:{number}", question=question, group=stem(path))
+
+
+def _output(record: dict[str, Any], where: str) -> Output:
+    name = _first(record, "name", "id")
+    question = _first(record, "question", "input")
+    gold = _first(record, "target", "gold")
+    common = {
+        "where": where,
+        "name": None if name is None else _text(name),
+        "question": None if question is None else _text(question),
+        "gold": None if gold is None else _text(gold),
+        "group": _text(record.get("group", "")),
+    }
+    if "logprobs" in record:
+        return Output(**common, likelihoods=_likelihoods(record, where))
+    texts = record.get("outputs", _first(record, "output", "prediction"))
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{where} has neither a text under 'output' nor a list under 'outputs' or 'logprobs'")
+    return Output(**common, written=Written(tuple(texts), record.get("behind_cue") is True))
+
+
+def _likelihoods(record: dict[str, Any], where: str) -> tuple[Likelihood, ...]:
+    columns = []
+    for name, default in (("logprobs", None), ("num_tokens", 1), ("num_bytes", 1), ("is_greedy", False)):
+        values = record.get(name)
+        if values is None and default is not None:
+            values = [default] * len(record["logprobs"])
+        if not isinstance(values, list) or len(values) != len(record["logprobs"]) or not values:
+            raise UserError(f"{where}: {name!r} is no list of {len(record['logprobs'])} values")
+        if not all(isinstance(value, int | float) for value in values):
+            raise UserError(f"{where}: {name!r} holds what is no number")
+        columns.append(values)
+    return tuple(Likelihood(float(a), int(b), int(c), bool(d)) for a, b, c, d in zip(*columns, strict=True))
+
+
+def _first(record: dict[str, Any], *names: str) -> Any:
+    return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def _text(value: Any) -> str:
+    return number_text(value) if isinstance(value, float) else str(value)

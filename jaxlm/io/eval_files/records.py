@@ -1,0 +1,113 @@
+"""Reading evaluation files, packed (.gz) or not: whole texts, JSON, JSON lines, CSV; a field that must be there."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxlm.core.errors import UserError
+from jaxlm.evals.tasks.task import Item
+
+
+class Content(NamedTuple):
+    """What the files of a task hold."""
+
+    items: Sequence[Item]
+    shots: Sequence[Item] = ()
+    instructions: Mapping[str, str] = {}
+    """By group."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises UserError where it cannot be read, unpacked or decoded."""
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except OSError as error:  # BadGzipFile is one
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{path} is not a whole gzip file ({error}): copy it again") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The value that a JSON file holds."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON, or only half of it: {error}") from error
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each object stands ("FILE line 3") and the object, of lines that are not blank."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path} line {number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where} is no JSON, or only half a line: {error}") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{where} holds no object {{...}}")
+        yield where, record
+
+
+def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `json_lines`, of a file that is one array of objects or has an object a line."""
+    if ".jsonl" in path.suffixes:
+        yield from json_lines(path)
+        return
+    value = read_json(path)
+    for number, record in enumerate(value if isinstance(value, list) else [value], start=1):
+        if not isinstance(record, dict):
+            raise UserError(f"{path} item {number} is no object {{...}}")
+        yield f"{path} item {number}", record
+
+
+def csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Where each row ends ("FILE line 3") and its cells; empty rows are left out."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    try:
+        for row in reader:
+            if row:
+                yield f"{path} line {reader.line_num}", row
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num}: {error}") from error
+
+
+def field(record: dict[str, Any], name: str, where: str) -> str:
+    """A text or number under ``name``, as text. Raises UserError where it is missing or empty."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        there = ", ".join(map(str, record))
+        raise UserError(f"{where} has no {name!r} ({value!r}; it has {there}): mend or remove it")
+    return number_text(value) if isinstance(value, float) else str(value)
+
+
+def number_text(value: float) -> str:
+    """A number as people write it: 39.0 is "39"."""
+    return str(int(value)) if float(value).is_integer() else repr(value)
+
+
+def find_files(task: str, data: Path, folders: Sequence[str], *patterns: str) -> list[Path]:
+    """Files of a task below ``data``, sorted by name: of the first folder ("" = ``data`` itself) that has any which
+    fits a pattern, packed or not. Raises UserError where none has."""
+    if not data.is_dir():
+        raise UserError(f"--data {data} is no directory: name the one that holds the task files")
+    for folder in folders:
+        found = {path for pattern in patterns for end in ("", ".gz") for path in (data / folder).glob(pattern + end)}
+        if found:
+            return sorted(found)
+    places = ", ".join(f"{folder or '.'}/{patterns[0]}[.gz]" for folder in folders)
+    raise UserError(f"task {task!r} has no files in {data}: looked for {places}")
+
+
+def stem(path: Path) -> str:
+    """A file's name up to its first dot."""
+    return path.name.partition(".")[0]

@@ -1,0 +1,87 @@
+"""GSM8K, SVAMP, MultiArith and AQuA: questions in words whose answer is a number, or the letter of one."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxlm.core.errors import UserError
+from jaxlm.evals.extraction import Extraction
+from jaxlm.evals.tasks.task import Item
+from jaxlm.io.eval_files.records import Content, field, find_files, json_lines, json_objects
+
+LETTERS = "ABCDE"
+_NUMBER = Extraction("number")
+_MARK = re.compile(r"<<[^<>]*>>")
+
+
+def load_gsm8k(data: Path) -> Content:
+    """Objects with ``question`` and ``answer``: steps, with <<...>> of a calculator in them, and ``#### 72``."""
+    items = []
+    files = find_files("gsm8k", data, ("reasoning/gsm8k", "gsm8k", ""), "test.jsonl", "train.jsonl")
+    for where, record in json_lines(files[0]):  # the test set, if it is there
+        steps, mark, answer = field(record, "answer", where).partition("####")
+        if not mark or not answer.strip():
+            raise UserError(f"{where} has no gold answer: nothing stands behind ####")
+        solution = " ".join(_MARK.sub("", steps).split()) + " "
+        items.append(Item(f"gsm8k:{len(items)}", field(record, "question", where), answer.strip(), solution=solution))
+    return _checked(items)
+
+
+def load_svamp(data: Path) -> Content:
+    """SVAMP (Patel et al. 2021): objects with ``input`` and ``target``."""
+    return _checked(list(_inputs("svamp", data, "svamp.jsonl")))
+
+
+def load_multiarith(data: Path) -> Content:
+    """MultiArith (Roy and Roth 2015): objects with ``sQuestion`` and ``lSolutions``, or ``input`` and ``target``."""
+    folders = ("reasoning/zero_shot_cot", "zero_shot_cot", "dataset/MultiArith", "reasoning/pal", "pal", "")
+    path = find_files("multiarith", data, folders, "*MultiArith.json", "mawpsmultiarith.jsonl")[0]
+    if ".jsonl" in path.suffixes:
+        return _checked(list(_inputs("multiarith", data, "mawpsmultiarith.jsonl")))
+    items = []
+    for where, record in json_objects(path):
+        solutions = record.get("lSolutions")
+        if not isinstance(solutions, list) or not solutions:
+            raise UserError(f"{where} has no gold answer under 'lSolutions'")
+        answer = field({"lSolutions": solutions[0]}, "lSolutions", where)
+        items.append(Item(f"multiarith:{len(items)}", field(record, "sQuestion", where).strip(), answer))
+    return _checked(items)
+
+
+def load_aqua(data: Path) -> Content:
+    """AQuA (Ling et al. 2017): objects with ``question``, ``options`` ("A)21", ...) and ``correct``."""
+    items = []
+    folders = ("reasoning/zero_shot_cot", "zero_shot_cot", "dataset/AQuA", "aqua", "")
+    path = find_files("aqua", data, folders, "*AQuA*.json", "test.json")[0]
+    for where, record in json_lines(path):
+        options = record.get("options")
+        if not isinstance(options, list) or not 2 <= len(options) <= len(LETTERS):
+            raise UserError(f"{where} has no list of 2 to {len(LETTERS)} 'options'")
+        answer = field(record, "correct", where)
+        if len(answer) != 1 or answer not in LETTERS[: len(options)]:
+            raise UserError(f"{where}: the gold answer {answer!r} is out of range, its choices are A to "
+                            f"{LETTERS[len(options) - 1]}")  # fmt: skip
+        listed = " ".join("({}) {}".format(*map(str.strip, str(option).split(")", 1))) for option in options)
+        items.append(
+            Item(
+                name=f"aqua:{len(items)}",
+                question=f"{field(record, 'question', where).strip()} Answer Choices: {listed}",
+                answer=answer,
+                choices=tuple(LETTERS[: len(options)]),
+                gold=LETTERS.index(answer),
+            )
+        )
+    return Content(items, items)
+
+
+def _inputs(task: str, data: Path, name: str) -> Iterator[Item]:
+    path = find_files(task, data, ("reasoning/pal", "pal", ""), name)[0]
+    for number, (where, record) in enumerate(json_lines(path)):
+        yield Item(f"{task}:{number}", field(record, "input", where), field(record, "target", where))
+
+
+def _checked(items: list[Item]) -> Content:
+    for item in items:
+        if _NUMBER.read(item.answer, behind_cue=True) is None:
+            raise UserError(f"{item.name}: the gold answer {item.answer!r} is no number")
+    return Content(items, items)

@@ -1,0 +1,59 @@
+"""The command that grades what other systems wrote."""
+
+import json
+
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.run.cli import run_main
+from tools.score import main
+
+RECORDS = [{"name": f"svamp:{i}", "output": f"It is {i}. The answer is {i + (i == 2)}.", "target": i} for i in range(4)]
+
+
+def _write(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+def test_grades_and_writes_every_item(tmp_path, capsys):
+    outputs, items = _write(tmp_path / "o.jsonl", RECORDS), tmp_path / "items.jsonl"
+    worse = _write(tmp_path / "w.jsonl", [{**record, "output": "none"} for record in RECORDS])
+    assert main(["svamp", "--outputs", outputs, "--items", str(items), "--against", worse]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["accuracy"]["value"] == 0.75
+    assert 0 < found["accuracy"]["lower"] < 0.75 < found["accuracy"]["upper"] < 1
+    assert found["against"]["difference"] == 0.75
+    rows = [json.loads(line) for line in items.read_text(encoding="utf-8").splitlines()]
+    assert [row["answer"] for row in rows] == ["0", "1", "3", "3"]
+
+
+def test_a_task_that_is_answered_in_part(tmp_path, capsys):
+    data = _write(tmp_path / "svamp.jsonl", [{"input": f"q{i}", "target": i} for i in range(4)])
+    outputs = _write(tmp_path / "o.jsonl", RECORDS[:3])
+    asked = ["svamp", "--outputs", outputs, "--data", str(tmp_path)]
+    with pytest.raises(UserError, match="lacks 1 of the 4 items of svamp: finish it, or score"):
+        main(asked)
+    assert main([*asked, "--partial"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["num_items"], found["num_missing"]) == (3, 1)
+    assert data.endswith("svamp.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "says"),
+    [
+        ("svamp", '{"name": "svamp:0", "output": "3"', "only half a line"),
+        ("svamp", '{"name": "svamp:0", "output": "3"}', "says no gold answer: name the task's files with --data"),
+        ("svamp", '{"name": "svamp:0", "output": "3", "target": "three"}', "'three' is no number"),
+        ("swamp", "", "unknown task 'swamp'"),
+        ("alpaca_eval", '{"preference": 5}', "neither 0 (a draw) nor in 1 .. 2"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, task, text, says):
+    path = tmp_path / "o.jsonl"
+    path.write_text(text, encoding="utf-8")
+    assert run_main(main, [task, "--outputs", str(path)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert says in said[0]

@@ -1,0 +1,122 @@
+"""``python -m tools.score TASK --outputs FILE``: grades what some system wrote, or how likely it finds things.
+
+    python -m tools.score multiarith --outputs answers.jsonl --data DIR
+    python -m tools.score bbh --outputs code-davinci-002-cot
+    python -m tools.score blimp --outputs ours.jsonl --against theirs.jsonl --data DIR
+    python -m tools.score alpaca_eval --outputs claude.annotations.json.gz
+
+FILE: an object for each item (``name`` or ``question``; ``output``, ``outputs`` or ``logprobs``; ``target`` where no
+--data is given; docs/evaluate.md), outputs as BIG-Bench Hard published them, a log of zero-shot chain of thought, or
+AlpacaEval's annotations; packed (.gz) or not; or a folder of such. The last line of stdout is one JSON object.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxlm.core.errors import UserError
+from jaxlm.evals.grading import Graded, compare, grade, pair_up, report, task_of_outputs
+from jaxlm.evals.tasks.forms import FORMS
+from jaxlm.evals.tasks.task import Task
+from jaxlm.evals.win_rates import win_rate
+from jaxlm.io.config_json import near_names
+from jaxlm.io.eval_files.judgements import read_preferences
+from jaxlm.io.eval_files.outputs import read_outputs
+from jaxlm.io.eval_files.tasks import load_task
+from jaxlm.io.run_dir import json_ready
+from jaxlm.run.cli import run_main
+from jaxlm.run.generate import Parser
+
+JUDGED = "alpaca_eval"
+
+
+def main(argv: list[str]) -> int:
+    """Prints the figures of one file of outputs."""
+    args = _parser().parse_args(argv)
+    known = (*FORMS, JUDGED)
+    if args.task not in known:
+        raise UserError(f"unknown task {args.task!r}{near_names(args.task, known)} (there are {', '.join(known)})")
+    try:
+        found = judged(args.outputs) if args.task == JUDGED else scored(args)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print(json.dumps(json_ready({**found, "outputs": str(args.outputs)})))
+    return 0
+
+
+def judged(path: Path) -> dict[str, Any]:
+    """The win rate of annotations, and how many judgements there are."""
+    preferences = read_preferences(path)
+    found = win_rate(preferences)
+    return {
+        "task": JUDGED,
+        "win_rate": found.record(),
+        "num_items": found.num_items,
+        "num_unjudged": preferences.count(None),
+        "chance": 0.5,
+    }
+
+
+def scored(args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of outputs by their task, and the difference from others' where they are given."""
+    task = None if args.data is None else load_task(args.task, args.data)
+    task, graded = graded_file(args.task, args.outputs, task, args.partial)
+    found = report(task, graded, confidence=args.confidence)
+    if args.against is not None:
+        _, others = graded_file(args.task, args.against, task, args.partial)
+        found["against"] = compare("accuracy", graded, others, confidence=args.confidence)
+    if args.items is not None:
+        args.items.write_text("".join(f"{json.dumps(_item(one))}\n" for one in graded), encoding="utf-8")
+    return found
+
+
+def graded_file(name: str, path: Path, task: Task | None, partial: bool) -> tuple[Task, list[Graded]]:
+    """(the task, or one made of the outputs' own right answers; every item with its output and scores)."""
+    outputs = read_outputs(path)
+    if task is None:
+        task = task_of_outputs(name, FORMS[name], outputs)
+        pairs = list(zip(task.items, outputs, strict=True))
+    else:
+        pairs = pair_up(task, outputs)
+    if len(pairs) < len(task.items) and not partial:
+        missing = len(task.items) - len(pairs)
+        raise UserError(
+            f"{path} lacks {missing:,} of the {len(task.items):,} items of {name}: finish it, or score what is there "
+            "with --partial"
+        )
+    return task, grade(task, pairs)
+
+
+def _item(one: Graded) -> dict[str, Any]:
+    return {
+        "name": one.item.name,
+        "outputs": None if one.output.written is None else list(one.output.written.texts),
+        "answer": one.answer,
+        "gold": one.item.answer,
+        "scores": one.scores,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = Parser(
+        prog="python -m tools.score",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("task", help=f"{', '.join(FORMS)} or {JUDGED}")
+    parser.add_argument("--outputs", type=Path, required=True, metavar="FILE", help="a file or folder of outputs")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the task's files; default: what the outputs say")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="another system's outputs: the paired difference")
+    parser.add_argument("--partial", action="store_true", help="score what is there where items have no output")
+    parser.add_argument("--items", type=Path, metavar="FILE", help="write every item's answer and scores here (JSONL)")
+    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; default %(default)s")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
