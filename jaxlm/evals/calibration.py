@@ -1,10 +1,11 @@
 """Is a model right as often as it says? Expected calibration error, and Brier's score."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from jaxlm.evals.intervals import Values
 
 
 def calibration_error(
@@ -27,7 +28,7 @@ def calibration_error(
     return {"error": error, "bins": bins}
 
 
-def choice_probabilities(logprobs: Sequence[float]) -> np.ndarray:
+def choice_probabilities(logprobs: Values) -> np.ndarray:
     """Probabilities of choices given that one of them is said: the softmax of their log-probabilities, float64."""
     values = np.asarray(logprobs, np.float64)
     odds = np.exp(values - values.max())

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 from jaxlm.evals import intervals
+from jaxlm.evals.intervals import Values
 
 
 class PairedDifference(NamedTuple):
@@ -18,7 +19,7 @@ class PairedDifference(NamedTuple):
     num_pairs: int
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], *, confidence: float = 0.95) -> PairedDifference:
+def paired_difference(a: Values, b: Values, *, confidence: float = 0.95) -> PairedDifference:
     """Raises ValueError for fewer than two pairs: they have no spread."""
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"{len(a)} and {len(b)} values are not two pairs or more")
@@ -29,7 +30,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float], *, confidence: flo
 
 
 def clustered_difference(
-    a: Sequence[float], b: Sequence[float], clusters: Sequence[str], *, confidence: float = 0.95
+    a: Values, b: Values, clusters: Sequence[str], *, confidence: float = 0.95
 ) -> PairedDifference:
     """As `paired_difference`, the spread taken between clusters of items (see `evals.intervals`).
 
@@ -43,7 +44,7 @@ def clustered_difference(
     return PairedDifference(found.value, found.lower, found.upper, found.num_items)
 
 
-def mcnemar(a: Sequence[float], b: Sequence[float]) -> float:
+def mcnemar(a: Values, b: Values) -> float:
     """p of McNemar's test in its exact form (1947): were two arms right on as many items, how likely is a split of
     the items on which one alone is right at least as uneven as this? Two-sided; 1 where they never differ.
 
