@@ -42,10 +42,12 @@ def score_sequences(
     context: int,
     stride: int | None = None,
     tokens_per_batch: int = 8192,
+    columns: tuple[int, ...] = (),
 ) -> list[np.ndarray]:
     """Log-probability of every token but the first of each sequence, f32 arrays of length ``len(sequence) - 1``.
 
     ``logprob_fn(tokens_bt, targets_bt) -> logprobs_bt`` must be causal (rows are padded on the right, with token 0).
+    With ``columns=(k,)`` it gives k figures of each token, [b, t, k], and the arrays are [length - 1, k].
     ``stride``: how far windows advance on sequences longer than the context (default: half of it).
     Rows of one length bucket share a shape, so a jitted ``logprob_fn`` compiles about once for each bucket.
     """
@@ -54,7 +56,7 @@ def score_sequences(
     for number, sequence in enumerate(sequences):
         for window in plan_windows(len(sequence) - 1, context, stride, number):
             groups.setdefault(min(context, bucket_length(window.end - window.start)), []).append(window)
-    scores = [np.zeros(max(0, len(sequence) - 1), np.float32) for sequence in sequences]
+    scores = [np.zeros((max(0, len(sequence) - 1), *columns), np.float32) for sequence in sequences]
     for length, windows in sorted(groups.items(), reverse=True):
         most_rows = max(1, tokens_per_batch // length)
         for first in range(0, len(windows), most_rows):

@@ -9,8 +9,10 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
+from jaxlm.evals.continuations import score_continuations, split_request
 from jaxlm.evals.embeddings import analogy, nearest
 from jaxlm.evals.scoring import score_sequences
+from jaxlm.evals.tasks.task import Likelihood
 from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.api import Model
@@ -164,6 +166,24 @@ class CausalLM(LanguageModel):
             stride=stride,
             tokens_per_batch=max(self.context, _BATCH_LOGITS // self.vocab_size),
         )
+
+    def likelihoods(self, requests: Sequence[tuple[str, str]], *, truncate: bool = True) -> list[Likelihood]:
+        """As `LanguageModel.likelihoods`. A continuation longer than the context is read in windows, as for `score`."""
+        asked = [split_request(*request, self.encode) for request in requests]
+        if not truncate:
+            for number, (ids, num_context) in enumerate(asked):
+                if num_context > 1 and len(ids) - 1 > self.context:
+                    raise UserError(
+                        f"requests[{number}] has {len(ids) - 1} tokens, more than the context of {self.context}: "
+                        "shorten it, show fewer examples, or let it be cut"
+                    )
+        found = score_continuations(
+            lambda tokens_bt, targets_bt: np.asarray(self._programs.first_choices(self.params, tokens_bt, targets_bt)),
+            asked,
+            context=self.context,
+            tokens_per_batch=max(self.context, _BATCH_LOGITS // self.vocab_size),
+        )
+        return [one.reply(request[1]) for one, request in zip(found, requests, strict=True)]
 
     def generate(
         self,

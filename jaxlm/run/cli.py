@@ -51,6 +51,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "coordinates": ("jaxlm.run.coordinates:main", "the coordinate check of muP: jaxlm coordinates CONFIG"),
     "generate": ("jaxlm.run.generate:main", "complete prompts: jaxlm generate RUN --prompt 'Once upon'"),
     "chat": ("jaxlm.run.chat:main", "write with a model in the terminal: jaxlm chat RUN"),
+    "evaluate": (
+        "jaxlm.run.evaluate:main",
+        "what a model can do: jaxlm evaluate RUN --tasks lambada,blimp --data DIR [--shots K]",
+    ),
     "report": ("jaxlm.run.report:main", "write a run's report.html again: jaxlm report RUN"),
     "inspect": ("jaxlm.run.pretrain:inspect_main", "show decoded batches, masks and segments: jaxlm inspect CONFIG"),
     "doctor": ("jaxlm.run.doctor:main", "what this machine has, and what is wrong with it: jaxlm doctor"),

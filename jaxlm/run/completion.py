@@ -37,6 +37,8 @@ class Programs(NamedTuple):
     """``(params, tokens_bt) -> f32 [b, t, v]``."""
     logprobs: Callable[..., Array]
     """``(params, tokens_bt, targets_bt) -> f32 [b, t]``."""
+    first_choices: Callable[..., Array]
+    """The same with, beside each log-probability, 1 where the target is the model's first choice, f32 [b, t, 2]."""
     prefill: Callable[..., DecodeState]
     decode: Callable[..., DecodeState]
 
@@ -63,11 +65,16 @@ def programs(config: ModelConfig, weights: Weights = "trained", *, spread: bool 
     def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
         return target_logprobs(reader, params, {"tokens": tokens_bt, "targets": targets_bt})[0]
 
+    def first_choices(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
+        logprobs_bt, first_bt = target_logprobs(reader, params, {"tokens": tokens_bt, "targets": targets_bt})
+        return jnp.stack([logprobs_bt, first_bt.astype(jnp.float32)], axis=-1)
+
     return Programs(
         keep=_as_it_is if keeps_trained else lay_out,
         prepare=lay_out if keeps_trained else _as_it_is,
         logits=jax.jit(reader.apply_fn),
         logprobs=jax.jit(logprobs),
+        first_choices=jax.jit(first_choices),
         prefill=jax.jit(
             functools.partial(prefill, written), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
         ),

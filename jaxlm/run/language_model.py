@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
+from jaxlm.evals.tasks.task import Likelihood
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -71,6 +72,14 @@ class LanguageModel:
     def score(self, texts: Sequence[str]) -> list[Score]:
         """The log-likelihood of each text."""
         self._cannot("score")
+
+    def likelihoods(self, requests: Sequence[tuple[str, str]], *, truncate: bool = True) -> list[Likelihood]:
+        """How likely each continuation is behind its context, for ``(context, continuation)`` pairs; an empty context
+        is the start of a text. White space at the end of a context counts to the continuation.
+
+        ``truncate``: a context without room loses its first tokens, and the reply says how many; else UserError.
+        """
+        self._cannot("say how likely a continuation is")
 
     def logits(self, tokens: Any) -> np.ndarray:
         """Next-token logits, f32 [b, t, v], for token ids [b, t]."""

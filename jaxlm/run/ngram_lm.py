@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.evals.continuations import Continuation
+from jaxlm.evals.tasks.task import Likelihood
 from jaxlm.io.ngram.files import MODEL_DIR, load_ngram
 from jaxlm.io.ngram.sentences import sentence_tokens
 from jaxlm.io.ngram.word_vocab import WordVocab
@@ -71,6 +73,29 @@ class NgramLM(LanguageModel):
                 )
             )
         return scores
+
+    def likelihoods(self, requests: Sequence[tuple[str, str]], *, truncate: bool = True) -> list[Likelihood]:
+        """As `LanguageModel.likelihoods`; nothing is ever cut off. Over words the end of a sentence counts where a
+        context is empty: the text is then all there is."""
+        del truncate  # the newest order - 1 tokens are all that is read
+        found = []
+        for context, continuation in requests:
+            ids, before = self._tokens(context + continuation), self._tokens(context.rstrip())
+            if context and isinstance(self.tokenizer, WordVocab):
+                ids, before = ids[:-1], before[:-1]
+            start = max(1, len(before)) if context else 1
+            logprobs = self.model.score(ids)[start:]
+            first = np.array(
+                [
+                    int(np.argmax(self.model.log_distribution(ids[:t].tolist()))) == ids[t]
+                    for t in range(start, len(ids))
+                ]
+                if context
+                else [False]
+            )
+            counted = ids[start:] != self.model.bos_id
+            found.append(Continuation(logprobs[counted], first, 0).reply(continuation))
+        return found
 
     def _tokens(self, text: str) -> np.ndarray:
         """Ids of a text, each of its sequences behind the start symbol."""

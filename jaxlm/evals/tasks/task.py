@@ -148,6 +148,10 @@ class Likelihood(NamedTuple):
     """UTF-8 bytes of the continuation, white space in front not counted."""
     is_greedy: bool
     """Whether each of its tokens is the model's first choice."""
+    token_logprobs: tuple[float, ...] = ()
+    """Of each token, where the model says it."""
+    truncated: int = 0
+    """Tokens of the context, the first ones, that had no room."""
 
 
 def choose_shots(task: Task, item: Item, count: int, *, seed: int = 0, order: Order = "given") -> list[Item]:

@@ -1,0 +1,146 @@
+"""``jaxlm evaluate`` on a tiny model: likelihoods by hand, resuming item by item, and what is refused."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.models.ngram_estimate import NgramConfig
+from jaxlm.run import evaluate
+from jaxlm.run.handle import load
+from jaxlm.run.ngram_runs import fit_text
+from jaxlm.run.text_scores import fit_ngram_run
+from jaxlm.text.tokenizer import TokenizerConfig
+from tools import score
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_run):
+    path = tmp_path_factory.mktemp("runs") / "byte"
+    make_run(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Ten passages, eight pairs, and a subject of MMLU with one dev question."""
+    words = ("not", "now", "never", "when", "where", "why", "who", "how", "what", "that")
+    texts = [{"text": f"to be or {word} to be {word}"} for word in words]
+    pairs = [{"sentence_good": f"it is {i}", "sentence_bad": f"it are {i}", "UID": f"p{i % 2}"} for i in range(8)]
+    (tmp_path / "lambada").mkdir()
+    (tmp_path / "lambada" / "lambada_test.jsonl").write_text("".join(json.dumps(one) + "\n" for one in texts))
+    (tmp_path / "blimp").mkdir()
+    (tmp_path / "blimp" / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in pairs))
+    for split, question in (("test", "Which?"), ("dev", "Who?")):
+        (tmp_path / "mmlu" / split).mkdir(parents=True)
+        (tmp_path / "mmlu" / split / f"birds_{split}.csv").write_text(f"{question},w,x,y,z,B\n")
+    return tmp_path
+
+
+def _run(*argv):
+    assert evaluate.main([str(one) for one in argv]) == 0
+
+
+def _figures(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_likelihoods_are_those_of_full_forwards(run):
+    lm = load(run)
+    requests = [("to be", " or not"), ("", "to be"), ("to be ", "x"), ("x" * 40, "yz"), ("", "ab" * 30)]
+    for (context, continuation), reply in zip(requests, lm.likelihoods(requests), strict=True):
+        ids = lm.encode(context + continuation)
+        start = max(1, len(lm.encode(context.rstrip()))) if context else 1
+        if len(ids) - 1 <= lm.context:
+            log_probs = np.asarray(jax.nn.log_softmax(lm.logits([ids[:-1]])[0], axis=-1))
+            expected = log_probs[np.arange(start - 1, len(ids) - 1), ids[start:]]
+            np.testing.assert_allclose(reply.token_logprobs, expected, atol=1e-4)
+            assert reply.is_greedy == bool((log_probs[start - 1 :].argmax(-1) == ids[start:]).all())
+        assert reply.num_tokens == len(ids) - start
+        assert reply.num_bytes == len(continuation.lstrip())
+        assert reply.truncated == (43 - 33 if context.startswith("xx") else 0)
+    with pytest.raises(UserError, match=r"requests\[3\] has 42 tokens, more than the context of 32"):
+        lm.likelihoods(requests, truncate=False)
+
+
+def test_scores_with_intervals_and_every_item_on_disk(run, data, capsys):
+    _run(run, "--tasks", "lambada,blimp,mmlu", "--data", data, "--shots", 1, "--out", data / "out")
+    found = _figures(capsys)
+    assert found["tasks"]["blimp"]["chance"] == 0.5
+    assert found["tasks"]["lambada"]["perplexity"]["lower"] < found["tasks"]["lambada"]["perplexity"]["value"]
+    assert {"accuracy", "accuracy_unconditional", "brier", "calibration_error"} <= found["tasks"]["mmlu"].keys()
+    assert found["tasks"]["mmlu"]["truncated"] == 1  # one example and a question are more than 32 bytes
+    rows = [json.loads(line) for line in Path(found["items"]["lambada"]).read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 10
+    assert {"name", "prompt", "continuations", "logprobs", "token_logprobs", "scores"} <= rows[0].keys()
+    assert all(row["prompt"].count("to be or") == 2 for row in rows)  # an example, and the item
+    # What is on disk is what tools.score grades.
+    assert score.main(["blimp", "--outputs", found["items"]["blimp"], "--data", str(data)]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["accuracy"] == found["tasks"]["blimp"]["accuracy"]
+
+
+def test_a_killed_run_goes_on_and_finished_items_are_never_run_again(run, data, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "CHUNK", 3)
+    _run(run, "--tasks", "lambada", "--data", data, "--out", data / "whole")
+    whole = _figures(capsys)["tasks"]["lambada"]
+    items = data / "out" / "lambada-0shot.jsonl"
+    _run(run, "--tasks", "lambada", "--data", data, "--out", data / "out")
+    lines = items.read_text().splitlines(keepends=True)
+    items.write_text("".join(lines[:4]) + lines[4][:25])  # killed in the middle of a line
+    _run(run, "--tasks", "lambada", "--data", data, "--out", data / "out")
+    resumed = _figures(capsys)["tasks"]["lambada"]
+    assert resumed["num_run_now"] == 6
+    assert resumed["perplexity"]["value"] == pytest.approx(whole["perplexity"]["value"], rel=1e-6)
+    assert items.read_text().splitlines(keepends=True)[:4] == lines[:4]
+    _run(run, "--tasks", "lambada", "--data", data, "--out", data / "out")
+    assert _figures(capsys)["tasks"]["lambada"]["num_run_now"] == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "match"),
+    [
+        (("--tasks", "lambada", "--shots", "1"), r"was made otherwise \(seed was 1, now 0\)|num_shots"),
+        (("--tasks", "lambda"), "unknown task 'lambda'"),
+        (("--tasks", "lambada", "--shots", "10"), "10 examples are asked for and task 'lambada' has 9"),
+        (("--tasks", "mmlu", "--shots", "1", "--overlong", "refuse"), "more than the context of 32"),
+        (("--tasks", "bbh"), "task 'bbh' has no files"),
+        (("--tasks", ","), "names no task"),
+        (("--tasks", "lambada", "--limit", "0"), "must be at least"),
+    ],
+)
+def test_bad_requests_are_refused(run, data, capsys, argv, match):
+    if argv[-1] == "1":
+        _run(run, "--tasks", "lambada", "--data", data, "--shots", 1, "--seed", 1, "--out", data / "out")
+    with pytest.raises(UserError, match=match):
+        _run(run, "--data", data, "--out", data / "out", *argv)
+
+
+def test_a_spoilt_results_file_is_named(run, data):
+    _run(run, "--tasks", "lambada", "--data", data, "--out", data / "out")
+    items = data / "out" / "lambada-0shot.jsonl"
+    items.write_text("half\n" + items.read_text())
+    with pytest.raises(UserError, match=r"lambada-0shot.jsonl line 1 is no result of an item"):
+        _run(run, "--tasks", "lambada", "--data", data, "--out", data / "out")
+
+
+@pytest.mark.parametrize("kind", ["byte", "word"])
+def test_n_gram_models_are_evaluated_too(data, capsys, kind):
+    lines = [f"to be or not to be that is {i}" for i in range(30)]
+    if kind == "byte":
+        fit_ngram_run(lines, data / "ngram", tokenizer=TokenizerConfig(kind="byte"))
+    else:
+        (data / "text").write_text("\n".join(lines), encoding="utf-8")
+        fit_text(data / "text", data / "ngram", NgramConfig(order=3))
+    lm = load(data / "ngram")
+    context, rest = ("to be or not to b", "e") if kind == "byte" else ("to be or not", " to")
+    reply, whole = lm.likelihoods([(context, rest), ("", "to be or not")])
+    assert reply.is_greedy
+    place = -1 if kind == "byte" else 4
+    assert reply.token_logprobs == pytest.approx([lm.score([context + rest])[0].logprobs[place]], abs=1e-5)
+    assert -whole.logprob == pytest.approx(lm.score(["to be or not"])[0].nats)
+    _run(data / "ngram", "--tasks", "blimp", "--data", data)
+    assert _figures(capsys)["tasks"]["blimp"]["num_items"] == 8
