@@ -120,7 +120,7 @@ def evaluate(
     start = time.perf_counter()
     for first in range(0, len(left), CHUNK):
         chunk = left[first : first + CHUNK]
-        flat = [tuple(one) for i in chunk for one in asked[i]]
+        flat = [one for i in chunk for one in asked[i]]
         replies = iter(lm.likelihoods(flat, truncate=settings.overlong == "truncate"))
         mine = [[next(replies) for _ in asked[i]] for i in chunk]
         scores = [kind.score(task.items[i], said) for i, said in zip(chunk, mine, strict=True)]

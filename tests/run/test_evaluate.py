@@ -10,6 +10,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.run import evaluate
+from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.handle import load
 from jaxlm.run.ngram_runs import fit_text
 from jaxlm.run.text_scores import fit_ngram_run
@@ -50,6 +51,7 @@ def _figures(capsys):
 
 def test_likelihoods_are_those_of_full_forwards(run):
     lm = load(run)
+    assert isinstance(lm, CausalLM)
     requests = [("to be", " or not"), ("", "to be"), ("to be ", "x"), ("x" * 40, "yz"), ("", "ab" * 30)]
     for (context, continuation), reply in zip(requests, lm.likelihoods(requests), strict=True):
         ids = lm.encode(context + continuation)
