@@ -4,12 +4,9 @@ Each run is an ordinary pretraining below the run directory: finished ones are k
 ladder may grow. See docs/scaling.md.
 """
 
-import contextlib
 import dataclasses
 import functools
-import multiprocessing
-import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +17,10 @@ from jaxlm.io.run_dir import RunDir
 from jaxlm.io.run_table import write_runs
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.ladder_config import LadderConfig, Rung
-from jaxlm.run.pool import run_tasks
 from jaxlm.run.prepare import PreparedData, prepare_data
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.processes import require_single_process
+from jaxlm.run.several_runs import train_several
 from jaxlm.run.training import exit_code, print_figures
 
 PROG = "python -m experiments.scaling sweep"
@@ -54,13 +51,9 @@ class SweepOptions(CommandOptions):
     dry_run: bool = False
     """Show the runs and the text that they need, and train nothing."""
 
-
-class Stopped(Exception):
-    """A run was ended by a signal or by its own incidents; its final figures."""
-
-    def __init__(self, figures: dict[str, Any]) -> None:
-        super().__init__(figures)
-        self.figures = figures
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"--processes {self.processes} must be at least 1")
 
 
 class Ladder(NamedTuple):
@@ -76,8 +69,6 @@ def sweep_main(argv: list[str]) -> int:
     require_single_process(PROG)
     config, options = load_config(LadderConfig, argv, SweepOptions, prog=PROG)
     run_dir = options.run_dir or Path("runs") / config.name
-    if options.processes < 1:
-        raise UserError(f"--processes {options.processes} must be at least 1")
     figures = plan(config) if options.dry_run else sweep(config, run_dir, processes=options.processes)
     print_figures(figures)
     return exit_code(figures)
@@ -124,19 +115,9 @@ def sweep(config: LadderConfig, run_dir: str | Path, *, processes: int = 1) -> d
     directory = RunDir(run_dir)
     with directory:
         ladder = begin(config, directory)
-        work = functools.partial(_train, ladder.rungs, directory.path / RUNS, processes)
-        waiting = [i for i, one in enumerate(ladder.rungs) if _finished(directory, one) is None]
-        say(f"{len(ladder.rungs)} runs, {len(waiting)} of them to do")
-        try:
-            run_tasks(
-                work,
-                waiting,
-                processes,
-                doing="runs",
-                killed="a process was killed (out of memory?): the same command goes on, with a lower --processes",
-            )
-        except Stopped as stopped:
-            return {"stopped_by": stopped.figures["stopped_by"], "run_dir": str(directory.path)}
+        stopped = train_rungs([(one, directory.path / RUNS / one.name) for one in ladder.rungs], processes)
+        if stopped is not None:
+            return {"stopped_by": stopped["stopped_by"], "run_dir": str(directory.path)}
         rows = table_of(directory, ladder)
         write_runs(directory.path / TABLE, rows)
         say(f"{directory.path / TABLE}: python -m experiments.scaling fit --csv it --columns {COLUMNS}")
@@ -181,31 +162,16 @@ def text_tokens(data: PreparedData) -> int:
     return int(data.dataset.splits["train"].num_tokens)
 
 
-def _train(rungs: list[Rung], runs_dir: Path, processes: int, number: int) -> None:
-    """One run, in whatever process. Raises Stopped."""
-    one = rungs[number]
-    with _own_cores(processes):
-        figures = pretrain(one.config, runs_dir / one.name)
-    if "stopped_by" in figures:
-        raise Stopped({name: figures[name] for name in ("stopped_by", "run_dir")})
+def train_rungs(runs: Sequence[tuple[Rung, Path]], processes: int) -> dict[str, Any] | None:
+    """Trains those that are not finished, each in its directory; returns what `train_several` does."""
+    waiting = [i for i, (_, path) in enumerate(runs) if RunDir(path).final_figures() is None]
+    say(f"{len(runs)} runs, {len(waiting)} of them to do")
+    return train_several(functools.partial(_train, runs), waiting, processes)
 
 
-@contextlib.contextmanager
-def _own_cores(processes: int) -> Iterator[None]:
-    """Keeps one of several processes to its part of the cores: else the threads of all wait for each other. A last run
-    that is left to the first process has as many, so that it rounds as it would have."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    share = len(cores) // processes
-    if processes == 1 or not share:
-        yield
-        return
-    number = multiprocessing.current_process().name.rpartition("-")[2]
-    place = (int(number) - 1) % processes if number.isdecimal() else 0
-    os.sched_setaffinity(0, cores[place * share : (place + 1) * share])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
+def _train(runs: Sequence[tuple[Rung, Path]], number: int) -> dict[str, Any]:
+    one, path = runs[number]
+    return pretrain(one.config, path)
 
 
 def _finished(directory: RunDir, one: Rung) -> dict[str, Any] | None:

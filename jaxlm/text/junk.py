@@ -114,3 +114,8 @@ def near_copy(text: str, rate: float, key_words: Sequence[str], rng: np.random.G
         if parts[place].strip():
             parts[place] = key_words[int(rng.integers(len(key_words)))]
     return "".join(parts)
+
+
+def shuffled(text: str, rng: np.random.Generator) -> str:
+    """The characters of a text in an order of chance: which there are can be learnt, and nothing else."""
+    return "".join(text[place] for place in rng.permutation(len(text)).tolist())

@@ -1,0 +1,67 @@
+"""Training runs beside each other in processes of this machine, each on its own cores; what ends one ends all."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from jaxlm.run.pool import run_tasks
+
+Train = Callable[[int], dict[str, Any]]
+"""Trains the run of a number, or goes on with it; returns its final figures. Picklable."""
+_STOPPED = ("stopped_by", "stage", "run_dir")
+
+
+class Stopped(Exception):
+    """A run was ended by a signal or by its own incidents; its final figures."""
+
+    def __init__(self, figures: dict[str, Any]) -> None:
+        super().__init__(figures)
+        self.figures = figures
+
+
+def train_several(train: Train, numbers: Sequence[int], processes: int) -> dict[str, Any] | None:
+    """``train(number)`` for each number, ``processes`` at a time.
+
+    Returns None; ``stopped_by`` and ``run_dir`` of a run that a signal or its own incidents ended: the same command goes
+    on from there.
+    """
+    try:
+        run_tasks(
+            functools.partial(_one, train, processes),
+            numbers,
+            processes,
+            doing="runs",
+            killed="a process was killed (out of memory?): the same command goes on, with a lower --processes",
+        )
+    except Stopped as stopped:
+        return stopped.figures
+    return None
+
+
+def _one(train: Train, processes: int, number: int) -> None:
+    """One run, in whatever process. Raises Stopped."""
+    with _own_cores(processes):
+        figures = train(number)
+    if "stopped_by" in figures:
+        raise Stopped({name: figures[name] for name in _STOPPED if name in figures})
+
+
+@contextlib.contextmanager
+def _own_cores(processes: int) -> Iterator[None]:
+    """Keeps one of several processes to its part of the cores: else the threads of all wait for each other. A last run
+    that is left to the first process has as many, so that it rounds as it would have."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    share = len(cores) // processes
+    if processes == 1 or not share:
+        yield
+        return
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    place = (int(number) - 1) % processes if number.isdecimal() else 0
+    os.sched_setaffinity(0, cores[place * share : (place + 1) * share])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
