@@ -69,9 +69,7 @@ def draw_quality(results: Results) -> list[tuple[str, str]]:
         flops, loss, error = (
             np.array([point[key] for point in one["frontier"]]) for key in ("flops", "loss", "standard_error")
         )
-        losses.append(
-            Curve(name, flops, loss, markers=True, band=(loss - 2 * error, loss + 2 * error), colour=colour)
-        )
+        losses.append(Curve(name, flops, loss, markers=True, band=(loss - 2 * error, loss + 2 * error), colour=colour))
         if one["against"] is None:
             gaps.append(Curve(name, flops, np.zeros(len(flops)), colour=colour))
             continue

@@ -33,6 +33,13 @@ def at_width(config: DecoderConfig, model_dim: int, *, base_dim: int | None = No
     )
 
 
+def at_size(config: DecoderConfig, model_dim: int, *, dim_per_layer: int, min_layers: int) -> DecoderConfig:
+    """``config``, the base of muP, made ``model_dim`` wide and ``model_dim / dim_per_layer`` layers deep (rounded,
+    ``min_layers`` at least)."""
+    layers = max(min_layers, int(model_dim / dim_per_layer + 0.5))
+    return dataclasses.replace(at_width(config, model_dim, base_dim=config.model_dim), num_layers=layers)
+
+
 def _in_proportion(name: str, count: int, config: DecoderConfig, model_dim: int) -> int:
     if count * model_dim % config.model_dim:
         raise ValueError(

@@ -179,7 +179,7 @@ def _finished(directory: RunDir, one: Rung) -> dict[str, Any] | None:
 
 
 def table_of(directory: RunDir, ladder: Ladder) -> list[dict[str, Any]]:
-    """A row for each finished run that has a loss; says which diverged."""
+    """A row for each finished run that has a loss; says which diverged. Raises UserError where all did."""
     rows = []
     for one in ladder.rungs:
         figures = _finished(directory, one)
@@ -190,6 +190,8 @@ def table_of(directory: RunDir, ladder: Ladder) -> list[dict[str, Any]]:
             say(f"{one.name} has no loss (it diverged): left out of the table")
         else:
             rows.append(row)
+    if not rows:
+        raise UserError(f"no run below {directory.path} has a loss: all diverged, at rates that are too high?")
     return rows
 
 

@@ -6,7 +6,7 @@ from dataclasses import field
 from typing import NamedTuple
 
 from jaxlm.models.decoder_config import DecoderConfig
-from jaxlm.models.width import at_width
+from jaxlm.models.width import at_size
 from jaxlm.plan.flops import train_flops_per_token
 from jaxlm.plan.params import count_decoder_params
 from jaxlm.run.config import PretrainConfig
@@ -141,6 +141,5 @@ class LadderConfig:
         """The decoder of a width, its vocabulary filled in."""
         base = self.run.model
         assert isinstance(base, DecoderConfig)
-        layers = max(self.min_layers, int(width / self.dim_per_layer + 0.5))
-        model = at_width(base, width, base_dim=base.model_dim)
-        return dataclasses.replace(model, num_layers=layers, vocab_size=vocab_size)
+        model = at_size(base, width, dim_per_layer=self.dim_per_layer, min_layers=self.min_layers)
+        return dataclasses.replace(model, vocab_size=vocab_size)

@@ -62,8 +62,8 @@ def _plan(config: QualityConfig) -> dict[str, Any]:
 
 
 def study_quality(config: QualityConfig, run_dir: str | Path, *, processes: int = 1) -> dict[str, Any]:
-    """Trains what is not trained yet; returns (and writes to ``quality.json``) ``texts``, each with its ``frontier``, and
-    ``against`` the first: gap, compute-equivalent and trend; or ``stopped_by``.
+    """Trains what is not trained yet; returns (and writes to ``quality.json``) ``texts``, each with its ``frontier``,
+    and ``against`` the first: gap, compute-equivalent and trend; or ``stopped_by``.
 
     Raises UserError and ValueError for bad input, before anything is trained.
     """
@@ -134,7 +134,12 @@ def _points(one: Frontier, noise: Noise) -> list[dict[str, float]]:
     return [
         {"flops": c, "loss": loss, "standard_error": loss * error, "width": int(width), "num_seeds": int(count)}
         for c, loss, error, width, count in zip(
-            one.flops_k.tolist(), np.exp(one.log_loss_k).tolist(), error_k.tolist(), one.place_k, one.count_k, strict=True
+            one.flops_k.tolist(),
+            np.exp(one.log_loss_k).tolist(),
+            error_k.tolist(),
+            one.place_k,
+            one.count_k,
+            strict=True,
         )
     ]
 

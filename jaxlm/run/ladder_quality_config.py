@@ -23,8 +23,8 @@ class TextConfig:
     damaged: float = 0.0
     """Share of the documents that are damaged; those of a lower share are among those of a higher one."""
     how: Damage = "shuffled"
-    """Characters in an order of chance; tags and entities left over; UTF-8 read as Windows-1252; lists of numbers in the
-    document's place."""
+    """Characters in an order of chance; tags and entities left over; UTF-8 read as Windows-1252; lists of numbers in
+    the document's place."""
     copies: int = 1
     """Above 1: of so many documents one, so many times: a text as long, in which there is so much less to read."""
 
@@ -58,8 +58,8 @@ class QualityConfig:
         kind = self.ladder.run.tokenizer.kind
         if kind != "byte":
             raise ValueError(
-                f"ladder.run.tokenizer.kind={kind!r} would be trained on each text anew, and losses a token could not be "
-                "compared: use byte"
+                f"ladder.run.tokenizer.kind={kind!r} would be trained on each text anew, and losses a token could not "
+                "be compared: use byte"
             )
 
     @property

@@ -2,6 +2,8 @@
 ``python -m experiments.scaling recover``: whether the intervals hold what they say, on runs made from known constants.
 ``python -m experiments.scaling limits --csv FILE --columns task=..,n=..,...``: scores that fall with size.
 ``python -m experiments.scaling sweep CONFIG``: the runs of a ladder; ``predict CONFIG``: one run beyond it.
+``python -m experiments.scaling quality CONFIG``: a ladder on several texts; ``align CONFIG``: the road of `run.align`
+for several sizes.
 
 Tables go to stderr; the last line on stdout is one JSON object. See docs/scaling.md.
 """
@@ -21,6 +23,7 @@ from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_rep
 from jaxlm.run.generate import Parser
 from jaxlm.run.ladder import sweep_main
 from jaxlm.run.ladder_ahead import predict_main
+from jaxlm.run.ladder_quality import quality_main
 from jaxlm.run.scaling_limits import limits_main
 from jaxlm.scaling.checks import check_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
@@ -237,10 +240,19 @@ def recover_main(argv: list[str]) -> int:
     return 0
 
 
+def align_main(argv: list[str]) -> int:
+    """The road for several sizes; the stages of tuning are read in for it alone."""
+    from jaxlm.run.align.road_sizes import sizes_main
+
+    return sizes_main(argv)
+
+
 COMMANDS = {
     "fit": fit_main,
     "recover": recover_main,
     "limits": limits_main,
     "sweep": sweep_main,
     "predict": predict_main,
+    "quality": quality_main,
+    "align": align_main,
 }

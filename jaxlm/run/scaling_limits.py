@@ -7,8 +7,9 @@ largest models predicted from the loss by the others.
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,30 +40,14 @@ def limits_main(argv: list[str]) -> int:
     rows = _read(options.csv, columns)
     if options.lower_is_better:
         rows["score"] = -rows["score"]
-    found = {task: _task(task, rows, options) for task in dict.fromkeys(rows["task"])}
-    adjusted = holm([one["trend"].p_never_falls for one in found.values()])
-    shown = [_cells(task, one, p) for (task, one), p in zip(found.items(), adjusted, strict=True)]
-    print(text_table(COLUMNS, shown), file=sys.stderr)
-    for one in found.values():
-        if "sentence" in one:
-            print(one["sentence"], file=sys.stderr)
-    inverse = [task for task, one in found.items() if one["trend"].inverse]
-    # Each of the two hypotheses has half of what 95 % leaves.
-    certain = [task for task, p in zip(found, adjusted, strict=True) if task in inverse and p < 0.025]
-    figures = {
-        "num_tasks": len(found),
-        "inverse": inverse,
-        "inverse_among_all_tasks": certain,
-        "tasks": {
-            task: {
-                **one["trend"]._asdict(),
-                "p_never_falls_among_all_tasks": p,
-                "scatter": one["scatter"],
-                **({"from_loss": one["from_loss"]} if "from_loss" in one else {}),
-            }
-            for (task, one), p in zip(found.items(), adjusted, strict=True)
-        },
-    }
+    judged = judge_tasks(rows, scatter=options.scatter, seed=options.seed)
+    figures = trend_figures(judged)
+    print(text_table(COLUMNS, trend_rows(judged)), file=sys.stderr)
+    if "loss" in rows:
+        for task in judged:
+            sentence, from_loss = _from_loss(task, rows, options)
+            print(sentence, file=sys.stderr)
+            figures["tasks"][task] |= from_loss
     print(json.dumps(json_ready(figures), allow_nan=False))
     return 0
 
@@ -104,25 +89,82 @@ def _read(path: Path, columns: dict[str, str]) -> dict[str, Any]:
     return rows
 
 
-def _task(task: str, rows: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+class Judged(NamedTuple):
+    """What the scores of one task say over sizes."""
+
+    trend: SizeTrend
+    scatter: float
+    """Standard deviation between models of one size."""
+    p_among_all: float
+    """Of never falling, adjusted for the number of tasks."""
+
+
+def judge_tasks(rows: Mapping[str, Any], *, scatter: float = 0.0, seed: int = 0) -> dict[str, Judged]:
+    """Task -> its trend.
+
+    Args:
+      rows: ``task``, ``n``, ``score`` (higher is better) and ``error`` of each model and task [n]. Several models of
+        one size are seeds.
+      scatter: deviation between models of one size, where each size stands once.
+      seed: of the draws of the tests.
+
+    Raises:
+      UserError: that names the task, for fewer than 3 sizes and what is no number.
+    """
+    found: dict[str, tuple[SizeTrend, float]] = {}
+    for task in dict.fromkeys(rows["task"]):
+        here = rows["task"] == task
+        try:
+            ladder = pool_seeds(*(rows[role][here] for role in ("n", "score", "error")))
+            more = scatter if ladder.scatter is None else 0.0
+            trend = size_trend(*ladder[:3], scatter=more, seed=seed)
+        except ValueError as problem:
+            raise UserError(f"task {task!r}: {problem}") from problem
+        found[task] = trend, ladder.scatter if ladder.scatter is not None else more
+    adjusted = holm([trend.p_never_falls for trend, _ in found.values()])
+    return {task: Judged(*one, p) for (task, one), p in zip(found.items(), adjusted.tolist(), strict=True)}
+
+
+def trend_figures(judged: Mapping[str, Judged]) -> dict[str, Any]:
+    """The trends of all tasks for a line of JSON."""
+    inverse = [task for task, one in judged.items() if one.trend.inverse]
+    return {
+        "num_tasks": len(judged),
+        "inverse": inverse,
+        # Each of the two hypotheses has half of what 95 % leaves.
+        "inverse_among_all_tasks": [task for task in inverse if judged[task].p_among_all < 0.025],
+        "tasks": {
+            task: {
+                **one.trend._asdict(),
+                "p_never_falls_among_all_tasks": one.p_among_all,
+                "scatter": one.scatter,
+            }
+            for task, one in judged.items()
+        },
+    }
+
+
+def trend_rows(judged: Mapping[str, Judged]) -> list[list[str]]:
+    """The same as rows under `COLUMNS`."""
+    return [
+        [
+            task,
+            f"{one.scatter:.2g}",
+            f"{one.trend.shape}{' (inverse)' if one.trend.inverse else ''}",
+            f"{one.trend.slope:+.4f}",
+            f"{one.trend.interval[0]:+.4f} to {one.trend.interval[1]:+.4f}",
+            f"{one.trend.p_never_falls:.2g}",
+            f"{one.p_among_all:.2g}",
+            "-" if one.trend.turn is None else f"{one.trend.turn:.3g}",
+        ]
+        for task, one in judged.items()
+    ]
+
+
+def _from_loss(task: str, rows: Mapping[str, Any], options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The error of the largest size by the others' link, in words and as ``from_loss``; a task without one says why."""
     here = rows["task"] == task
-    n, score, error = (rows[role][here] for role in ("n", "score", "error"))
-    try:
-        ladder = pool_seeds(n, score, error)
-        scatter = options.scatter if ladder.scatter is None else 0.0
-        trend = size_trend(*ladder[:3], scatter=scatter, seed=options.seed)
-    except ValueError as problem:
-        raise UserError(f"task {task!r}: {problem}") from problem
-    found: dict[str, Any] = {"trend": trend, "scatter": ladder.scatter if ladder.scatter is not None else scatter}
-    if "loss" in rows:
-        _from_loss(task, n, rows["loss"][here], score, options, found)
-    return found
-
-
-def _from_loss(
-    task: str, n: np.ndarray, loss: np.ndarray, score: np.ndarray, options: argparse.Namespace, found: dict[str, Any]
-) -> None:
-    """The error of the largest size by the others' link; a task that has none says why and goes on."""
+    n, loss, score = (rows[role][here] for role in ("n", "loss", "score"))
     error = -score if options.lower_is_better else 1 - score
     largest = n == n.max()
     link: Link = options.link
@@ -132,11 +174,14 @@ def _from_loss(
             seed=options.seed,
         )  # fmt: skip
     except ValueError as problem:
-        found["sentence"] = f"{task}: no error from the loss: {problem}"
-        return
+        return f"{task}: no error from the loss: {problem}", {}
     observed, at = float(error[largest].mean()), float(loss[largest].mean())
     low, high = fit.predict_interval(at, new_model=True)
-    found["from_loss"] = {
+    sentence = (
+        f"{task}: error {fit.predict(at):.4f} ({low:.4f} to {high:.4f}) of the largest model predicted from its loss, "
+        f"{at:.4f}, by the smaller ones; observed {observed:.4f}"
+    )
+    figures = {
         "link": link,
         "constants": fit.constants,
         "largest": float(n.max()),
@@ -145,21 +190,4 @@ def _from_loss(
         "interval": [low, high],
         "observed_error": observed,
     }
-    found["sentence"] = (
-        f"{task}: error {fit.predict(at):.4f} ({low:.4f} to {high:.4f}) of the largest model predicted from its loss, "
-        f"{at:.4f}, by the smaller ones; observed {observed:.4f}"
-    )
-
-
-def _cells(task: str, one: dict[str, Any], p: float) -> list[str]:
-    trend: SizeTrend = one["trend"]
-    return [
-        task,
-        f"{one['scatter']:.2g}",
-        f"{trend.shape}{' (inverse)' if trend.inverse else ''}",
-        f"{trend.slope:+.4f}",
-        f"{trend.interval[0]:+.4f} to {trend.interval[1]:+.4f}",
-        f"{trend.p_never_falls:.2g}",
-        f"{p:.2g}",
-        "-" if trend.turn is None else f"{trend.turn:.3g}",
-    ]
+    return sentence, {"from_loss": figures}

@@ -25,8 +25,8 @@ class Stopped(Exception):
 def train_several(train: Train, numbers: Sequence[int], processes: int) -> dict[str, Any] | None:
     """``train(number)`` for each number, ``processes`` at a time.
 
-    Returns None; ``stopped_by`` and ``run_dir`` of a run that a signal or its own incidents ended: the same command goes
-    on from there.
+    Returns None; ``stopped_by`` and ``run_dir`` of a run that a signal or its own incidents ended: the same command
+    goes on from there.
     """
     try:
         run_tasks(

@@ -1,9 +1,9 @@
 """Loss at equal compute of ladders that differ in one thing, their text: by how much, and what that is in compute.
 
-No law is assumed. A ladder's frontier is the run of lowest loss at each budget, the mean of its seeds; between budgets it
-is straight in logarithms. What seeds differ by, over all runs of all ladders, is the noise that intervals come of. The
-compute-equivalent is that of Davidson et al. (2023): how many times the compute of the reference another ladder needs
-for the same loss.
+No law is assumed. A ladder's frontier is the run of lowest loss at each budget, the mean of its seeds; between budgets
+it is straight in logarithms. What seeds differ by, over all runs of all ladders, is the noise that intervals come of.
+The compute-equivalent (as in Davidson et al. 2023): how many times the compute of the reference another ladder needs for
+the same loss.
 """
 
 from collections.abc import Mapping
@@ -47,8 +47,8 @@ class AtBudget(NamedTuple):
     """Loss over the reference's, less 1."""
     gap_interval: tuple[float, float]
     times: float
-    """Compute that it needs over what the reference needs, for the higher loss of the two. Infinite (0) where the better
-    one has lower losses at all budgets: then more (less) than ``bound``."""
+    """Compute that it needs over what the reference needs, for the higher loss of the two. Infinite (0) where the
+    better one has lower losses at all budgets: then more (less) than ``bound``."""
     times_interval: tuple[float, float]
     bound: float
     """Compute of this budget over that of the smallest; its reciprocal where the reference is the worse one."""
@@ -97,7 +97,9 @@ def find_noise(groups: Any, losses: Any) -> Noise:
     mean_g = np.bincount(back_n, weights=log_n) / count_g
     spare = int((count_g - 1).sum())
     if not spare:
-        raise ValueError("every run stands once: at least one needs a second seed, or there is no noise to compare with")
+        raise ValueError(
+            "every run stands once: at least one needs a second seed, or there is no noise to compare with"
+        )
     return Noise(float(np.sqrt(((log_n - mean_g[back_n]) ** 2).sum() / spare)), spare)
 
 
@@ -107,8 +109,9 @@ def compare(
 ) -> dict[str, Comparison]:  # fmt: skip
     """Every frontier but the reference's against that.
 
-    Intervals are of the noise of seeds alone, Student's by draws: not of the choice of the best run, nor of the held-out
-    text, which all share. Raises ValueError for frontiers of other budgets than the reference's, or of fewer than 2.
+    Intervals are of the noise of seeds alone, Student's by draws: not of the choice of the best run, nor of the
+    held-out text, which all share. Raises ValueError for frontiers of other budgets than the reference's, or of fewer
+    than 2.
     """
     first = frontiers[reference]
     if len(first.flops_k) < _LEAST_BUDGETS:
@@ -149,10 +152,14 @@ def _compare(
         gaps, times = (_middle(drawn_bk[:, k], level) for drawn_bk in (gap_bk, times_bk))
         budgets.append(
             AtBudget(
-                flops, float(np.expm1(gap_k[k])), _both(np.expm1, gaps), float(np.exp(times_k[k])), _both(np.exp, times),
+                flops,
+                float(np.expm1(gap_k[k])),
+                _both(np.expm1, gaps),
+                float(np.exp(times_k[k])),
+                _both(np.exp, times),
                 bound,
             )
-        )  # fmt: skip
+        )
     return Comparison(tuple(budgets), slope, (low, high), trend)
 
 

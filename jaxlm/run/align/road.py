@@ -27,7 +27,7 @@ from jaxlm.run.align.dpo import dpo
 from jaxlm.run.align.measures import measure_answers, measure_knowledge, measure_text
 from jaxlm.run.align.ppo import ppo
 from jaxlm.run.align.reward import reward
-from jaxlm.run.align.road_config import REWARD_STAGE, RoadConfig
+from jaxlm.run.align.road_config import REWARD_STAGE, RoadConfig, Stage
 from jaxlm.run.align.road_results import gather
 from jaxlm.run.align.sft import sft
 from jaxlm.run.causal_lm import CausalLM
@@ -42,10 +42,7 @@ from jaxlm.text.chat.template import ChatTemplate
 
 RESULTS, WORLD_DIR, MEASURES = "align.json", "world", "measures"
 TEMPLATE_FILE = "template.jinja"
-STAGES = ("base", "sft", REWARD_STAGE, "ppo", "grpo", "dpo")
-MODELS = ("base", "sft", "ppo", "grpo", "dpo")
-"""Those that answer."""
-MAY_CHANGE = ("name",)
+MAY_CHANGE = ("name", "stages")
 
 
 def main(argv: list[str]) -> int:
@@ -68,7 +65,7 @@ def align(config: RoadConfig, run_dir: str | Path) -> dict[str, Any]:
         world = make_world(config.seed, num_towns=config.world.num_towns)
         write_world(config, world, directory.path / WORLD_DIR)
         finals: dict[str, Any] = {}
-        for name in STAGES:
+        for name in config.stages:
             say(f"-- {name}")
             finals[name] = figures = _STAGES[name](config, directory.path)
             if "stopped_by" in figures:
@@ -79,8 +76,12 @@ def align(config: RoadConfig, run_dir: str | Path) -> dict[str, Any]:
             measured=_measure_all(config, world, directory.path),
             knowledge=_measure_knowledge(config, world, directory.path),
             finals=finals,
-            costs=[_cost(config, name, finals[name], directory.path / name) for name in STAGES],
-            rollouts={name: list(read_lines(RunDir(directory.path / name).metrics_path)) for name in ("ppo", "grpo")},
+            costs=[_cost(config, name, finals[name], directory.path / name) for name in config.stages],
+            rollouts={
+                name: list(read_lines(RunDir(directory.path / name).metrics_path))
+                for name in config.stages
+                if name in _REINFORCED
+            },
         )
         write_json(directory.path / RESULTS, results)
         write_align_report(directory.report_path, config.name, results)
@@ -161,7 +162,8 @@ def _reinforced(name: str) -> Callable[..., dict[str, Any]]:
     return stage
 
 
-_STAGES: dict[str, Callable[[RoadConfig, Path], dict[str, Any]]] = {
+_REINFORCED = ("ppo", "grpo")
+_STAGES: dict[Stage, Callable[[RoadConfig, Path], dict[str, Any]]] = {
     "base": _base,
     "sft": _tuned(sft, "sft", "conversations", "base"),
     REWARD_STAGE: _tuned(reward, REWARD_STAGE, "rankings", "sft"),
@@ -208,7 +210,7 @@ def _measure_all(config: RoadConfig, world: World, path: Path) -> dict[str, Any]
         found = measure_answers(model(name), reference, questions, **options)
         return found | {"bits_per_byte": measure_text(model(name), texts)}
 
-    return {name: _kept(path / MEASURES / f"{name}.json", lambda name=name: measure(name)) for name in MODELS}
+    return {name: _kept(path / MEASURES / f"{name}.json", lambda name=name: measure(name)) for name in config.models}
 
 
 def _measure_knowledge(config: RoadConfig, world: World, path: Path) -> dict[str, Any]:
@@ -248,7 +250,7 @@ def _cost(config: RoadConfig, name: str, final: dict[str, Any], path: Path) -> d
         model = load(path).config
         tokens = of_stage.num_steps * of_stage.tokens_per_step
         flops = tokens * train_flops_per_token(model, of_stage.data.seq_len)
-    elif name in ("ppo", "grpo"):
+    elif name in _REINFORCED:
         flops = rl_flops(final["train_flops"], algorithm=of_stage.algorithm, passes_trained=of_stage.ppo_epochs)
     else:
         flops = final["train_flops"]

@@ -2,7 +2,9 @@
 
 import dataclasses
 from dataclasses import field
+from typing import Literal, get_args
 
+from jaxlm.core.fields import ADDED
 from jaxlm.data.world.records import WorldConfig
 from jaxlm.run.align.dpo_config import DpoConfig
 from jaxlm.run.align.ppo_config import PpoConfig, RewardConfig
@@ -12,12 +14,15 @@ from jaxlm.run.config import PretrainConfig
 
 REWARD_STAGE = "reward"
 """A reward whose ``run`` is this is the reward model of the road."""
+Stage = Literal["base", "sft", "reward", "ppo", "grpo", "dpo"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""In the order in which they are gone."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RoadConfig:
-    """Pretraining, SFT, a reward model, then PPO, GRPO and DPO, each from the SFT model. Seeds, bases and files of the
-    stages are filled in."""
+    """Pretraining, SFT, a reward model, then PPO, GRPO and DPO, each from the SFT model; or a part of that. Seeds,
+    bases and files of the stages are filled in."""
 
     name: str = "align"
     """A title for the report."""
@@ -38,6 +43,8 @@ class RoadConfig:
     """Nats an answer, on average, that an aligned model may be away from the SFT model on held-out prompts."""
     max_new_tokens: int = 20
     """Of the answers that are judged."""
+    stages: tuple[Stage, ...] = field(default=STAGES, metadata=ADDED)
+    """Those that are gone: base, sft, and what is wanted of the others. A road may be gone further later."""
 
     def __post_init__(self) -> None:
         if not self.kl_cap > 0:
@@ -46,3 +53,18 @@ class RoadConfig:
             raise ValueError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
         if self.ppo.algorithm != "ppo" or self.grpo.algorithm == "ppo":
             raise ValueError("ppo.algorithm must be ppo, and grpo.algorithm one without a critic")
+        if tuple(name for name in STAGES if name in self.stages) != self.stages or self.stages[:2] != STAGES[:2]:
+            raise ValueError(
+                f"stages={self.stages}: give base and sft, then any of {', '.join(STAGES[2:])}, in this order"
+            )
+        for name in ("ppo", "grpo"):
+            judged = any(one.run == REWARD_STAGE for one in getattr(self, name).rewards)
+            if name in self.stages and judged and REWARD_STAGE not in self.stages:
+                raise ValueError(
+                    f"stages={self.stages}: {name} is rewarded by the reward model, which is not among them"
+                )
+
+    @property
+    def models(self) -> tuple[Stage, ...]:
+        """The stages whose models answer."""
+        return tuple(name for name in self.stages if name != REWARD_STAGE)

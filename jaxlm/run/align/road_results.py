@@ -13,8 +13,8 @@ from jaxlm.models.presets import preset
 from jaxlm.plan.alignment import LLAMA_70B, plan_alignment
 from jaxlm.plan.decoding import memory_bandwidth
 from jaxlm.plan.flops import peak_flops
-from jaxlm.run.align.measures import GROUPS
-from jaxlm.run.align.road_config import RoadConfig
+from jaxlm.run.align.measures import GROUPS, Share
+from jaxlm.run.align.road_config import REWARD_STAGE, RoadConfig
 
 ALIGNED = ("ppo", "grpo", "dpo")
 LARGE, CHIP, UTILISATION = "llama3-70b", "H100", 0.4
@@ -45,6 +45,19 @@ def gather(
     }
 
 
+def aspects(model: Mapping[str, Any]) -> dict[str, Share]:
+    """What a model is tuned for, each a share of held-out questions, by the names that people have for it. Facts are
+    asked in the words in which secrets and what nobody told are: a model that always refuses loses them."""
+    right = model["right"]
+    return {
+        "helpfulness": model["trained"],
+        "harmlessness": right["refuse"],
+        "honesty": right["unknown"],
+        "facts": right["fact"],
+        "preferred form": model["preferred"],
+    }
+
+
 def pool(measured: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, float]:
     """The share of right answers over several kinds together."""
     shares = [measured["right"][kind] for kind in kinds]
@@ -57,10 +70,9 @@ def _headline(
     models: Mapping[str, Any], finals: Mapping[str, Any], costs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What the last line of the command says."""
-    found: dict[str, Any] = {
-        "reward_accuracy": finals["reward"]["eval/accuracy"],
-        "seconds": sum(one["seconds"] for one in costs),
-    }
+    judge = finals.get(REWARD_STAGE)
+    found: dict[str, Any] = {} if judge is None else {"reward_accuracy": judge["eval/accuracy"]}
+    found["seconds"] = sum(one["seconds"] for one in costs)
     for name, one in models.items():
         found |= {
             f"{name}/trained": one["trained"]["accuracy"],
@@ -84,19 +96,23 @@ def _targets(config: RoadConfig, models: Mapping[str, Any], finals: Mapping[str,
     def most(value: float, limit: float, what: str) -> dict[str, Any]:
         return {"what": what, "found": value, "most": limit, "reached": value <= limit}
 
-    rows = [
-        share(sft["trained"], 0.95, "SFT: trained tasks"),
-        share({"accuracy": finals["reward"]["eval/accuracy"]}, 0.95, "reward model: held-out pairs"),
-        most(sft["right"][RARE]["accuracy"], 0.1, f"SFT: {RARE}, which it was hardly shown"),
-        most(models["sft"]["bits_per_byte"] / models["base"]["bits_per_byte"] - 1, 0.02, "SFT: text loss over base's"),
-    ]
-    for name in ("ppo", "grpo"):
+    rows = [share(sft["trained"], 0.95, "SFT: trained tasks")]
+    if REWARD_STAGE in finals:
+        found = {"accuracy": finals[REWARD_STAGE]["eval/accuracy"]}
+        rows.append(share(found, 0.95, "reward model: held-out pairs"))
+    rows.append(most(sft["right"][RARE]["accuracy"], 0.1, f"SFT: {RARE}, which it was hardly shown"))
+    rows.append(most(sft["bits_per_byte"] / models["base"]["bits_per_byte"] - 1, 0.02, "SFT: text loss over base's"))
+    aligned = [name for name in ALIGNED if name in models]
+    for name in aligned:
+        if name == "dpo":
+            continue
         rows.append(share(models[name]["right"][RARE], 0.9, f"{name}: {RARE}"))
         rows.append(share(models[name]["trained"], 0.92, f"{name}: trained tasks"))
         rows.append(share(models[name]["preferred"], 0.9, f"{name}: preferred form (ceiling 100 %)"))
-    rows.append(share(models["dpo"]["preferred"], 0.95, "dpo: preferred form"))
-    rows.append(share(models["dpo"]["trained"], 0.95, "dpo: trained tasks"))
-    for name in ALIGNED:
+    if "dpo" in aligned:
+        rows.append(share(models["dpo"]["preferred"], 0.95, "dpo: preferred form"))
+        rows.append(share(models["dpo"]["trained"], 0.95, "dpo: trained tasks"))
+    for name in aligned:
         rows.append(most(models[name]["kl"], cap, f"{name}: KL to SFT, nats an answer"))
         worse = models[name]["bits_per_byte"] / sft["bits_per_byte"] - 1
         rows.append(most(worse, 0.02, f"{name}: text loss over SFT's"))

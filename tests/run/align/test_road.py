@@ -16,8 +16,8 @@ from jaxlm.evals.gold import is_right
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.alignment import LLAMA_70B, plan_alignment, rl_flops
 from jaxlm.run.align.measures import measure_answers
-from jaxlm.run.align.road import MODELS, STAGES, align, open_model, write_world
-from jaxlm.run.align.road_config import RoadConfig
+from jaxlm.run.align.road import align, open_model, write_world
+from jaxlm.run.align.road_config import STAGES, RoadConfig
 from jaxlm.run.align.road_results import pool
 
 replace = dataclasses.replace
@@ -52,7 +52,7 @@ def test_the_whole_road(tmp_path: Path) -> None:
     config = tiny()
     figures = align(config, tmp_path)
     results = json.loads((tmp_path / "align.json").read_text())
-    assert set(results["models"]) == set(MODELS)
+    assert list(results["models"]) == ["base", "sft", "ppo", "grpo", "dpo"]
     assert [one["stage"] for one in results["costs"]["runs"]] == list(STAGES)
     assert all(one["flops"] > 0 and one["seconds"] > 0 for one in results["costs"]["runs"])
     assert all((tmp_path / stage / "done.json").exists() for stage in STAGES)
@@ -96,6 +96,13 @@ def test_configs_that_are_no_road_are_refused() -> None:
         replace(tiny(), kl_cap=0)
     with pytest.raises(ValueError, match=r"ppo\.algorithm must be ppo"):
         replace(tiny(), ppo=tiny().grpo)
+    with pytest.raises(ValueError, match="give base and sft, then any of reward, ppo, grpo, dpo"):
+        replace(tiny(), stages=("base", "dpo"))
+    with pytest.raises(ValueError, match="in this order"):
+        replace(tiny(), stages=("base", "sft", "dpo", "ppo"))
+    with pytest.raises(ValueError, match="ppo is rewarded by the reward model, which is not among them"):
+        replace(tiny(), stages=("base", "sft", "ppo"))
+    assert replace(tiny(), stages=("base", "sft", "dpo")).models == ("base", "sft", "dpo")
 
 
 def test_shares_are_pooled_by_their_counts() -> None:
