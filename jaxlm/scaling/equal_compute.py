@@ -2,8 +2,8 @@
 
 No law is assumed. A ladder's frontier is the run of lowest loss at each budget, the mean of its seeds; between budgets
 it is straight in logarithms. What seeds differ by, over all runs of all ladders, is the noise that intervals come of.
-The compute-equivalent (as in Davidson et al. 2023): how many times the compute of the reference another ladder needs for
-the same loss.
+The compute-equivalent (as in Davidson et al. 2023): how many times the compute of the reference another ladder needs
+for the same loss.
 """
 
 from collections.abc import Mapping

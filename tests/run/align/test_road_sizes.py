@@ -1,0 +1,130 @@
+"""Roads of several sizes: what their models answered, over parameters; and roads that are really gone."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.align import config as full
+from jaxlm.data.world.questions import KINDS
+from jaxlm.data.world.records import WorldConfig
+from jaxlm.io.run_dir import write_json
+from jaxlm.models.decoder import DecoderConfig
+from jaxlm.run import scaling
+from jaxlm.run.align.road_config import RoadConfig
+from jaxlm.run.align.road_sizes import align_sizes
+from jaxlm.run.align.road_sizes_config import RoadSizesConfig
+from jaxlm.run.cli import run_main
+from jaxlm.run.config_files import load_config
+
+replace = dataclasses.replace
+SIZES = {16: 10_000, 32: 40_000, 64: 160_000}
+
+
+def tiny() -> RoadConfig:
+    """Two steps a stage, in a world of a few towns."""
+    whole = full()
+
+    def soon(stage: Any, **changes: Any) -> Any:
+        return replace(stage, optimizer=replace(stage.optimizer, warmup_steps=0), **changes)
+
+    model = DecoderConfig(max_seq_len=256, num_layers=1, model_dim=16, num_heads=2, mlp_dim=32, scan_layers=False)
+    sizes = WorldConfig(
+        num_towns=6, num_documents=120, num_conversations=60, num_rare=2, num_rehearsed=8, num_rankings=24,
+        num_pairs=24, num_prompts=24, num_questions=2, num_held_out=8,
+    )  # fmt: skip
+    return replace(
+        whole,
+        stages=("base", "sft"),
+        world=sizes,
+        base=soon(whole.base, model=model, num_steps=2, global_batch_size=8),
+        sft=soon(whole.sft, num_steps=2),
+        dpo=soon(whole.dpo, num_steps=2, global_batch_size=8),
+    )
+
+
+def _share(right: int, total: int = 100) -> dict[str, float]:
+    half = 0.1
+    share = right / total
+    return {"accuracy": share, "lower": max(0.0, share - half), "upper": min(1.0, share + half), "num_pairs": total}
+
+
+def _gone(path: Path, num_params: int, **right: int) -> None:
+    """The marks of a road that was gone."""
+    (path / "base").mkdir(parents=True)
+    write_json(path / "base" / "done.json", {"num_params": num_params, "eval/loss": 1.0})
+    kinds = {kind: _share(right.get(kind, 50)) for kind in KINDS}
+    model = {"right": kinds, "trained": _share(right["trained"]), "preferred": _share(50), "bits_per_byte": 0.5}
+    write_json(path / "align.json", {"models": {"base": model, "sft": model}})
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_what_rises_and_what_falls_with_size(tmp_path, capsys, num_seeds):
+    config = RoadSizesConfig(road=tiny(), widths=tuple(SIZES), num_seeds=num_seeds)
+    for place, (name, road) in enumerate(config.roads().items()):
+        step = place // num_seeds
+        _gone(
+            tmp_path / name, SIZES[road.base.model.model_dim], trained=(20, 60, 100)[step], refuse=(100, 60, 10)[step],
+            unknown=(90, 20, 95)[step], fact=0,
+        )  # fmt: skip
+    figures = align_sizes(config, tmp_path)
+    shapes = {task: one["shape"] for task, one in figures["trends"]["tasks"].items()}
+    assert shapes == {
+        "sft: helpfulness": "rises", "sft: harmlessness": "falls", "sft: honesty": "U", "sft: facts": "no trend",
+        "sft: preferred form": "no trend",
+    }  # fmt: skip
+    assert figures["trends"]["inverse"] == ["sft: harmlessness"]
+    assert figures["scores"]["sft: helpfulness"]["n"] == list(SIZES.values())
+    assert figures["scores"]["sft: helpfulness"]["score"] == pytest.approx([0.2, 0.6, 1.0])
+    page = (tmp_path / "report.html").read_text()
+    assert "sft: share of right answers" in page
+    assert "N 1.6e+05" in page or "N 160000" in page
+    assert align_sizes(config, tmp_path) == figures
+
+    # The table is one that `limits` reads, and it says the same.
+    columns = "task=task,n=n,score=score,error=error"
+    assert run_main(scaling.main, ["limits", "--csv", str(tmp_path / "scores.csv"), "--columns", columns]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {task: one["shape"] for task, one in again["tasks"].items()} == shapes
+
+
+def test_sizes_that_make_no_trend_or_no_model_are_refused():
+    with pytest.raises(ValueError, match="at least 3, different and ascending"):
+        RoadSizesConfig(road=tiny(), widths=(16, 32))
+    with pytest.raises(ValueError, match="head"):
+        RoadSizesConfig(road=tiny(), widths=(16, 17, 32))
+    with pytest.raises(ValueError, match="num_seeds=0"):
+        RoadSizesConfig(road=tiny(), num_seeds=0)
+    roads = RoadSizesConfig(road=tiny(), widths=(16, 64, 128), dim_per_layer=32, min_layers=1).roads()
+    models = [road.base.model for road in roads.values()]
+    assert [(one.model_dim, one.num_layers, one.base_dim) for one in models] == [(16, 1, 16), (64, 2, 16), (128, 4, 16)]
+
+
+def test_the_configs_that_are_shipped(tmp_path, capsys):
+    config, _ = load_config(RoadSizesConfig, ["align_sizes_tiny"])
+    assert len(config.roads()) >= 3
+    assert run_main(scaling.main, ["align", "align_sizes_tiny", "--dry-run", "--road.stages", "base", "sft"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["stages"] == ["base", "sft"]
+    assert err.count("layers of") == len(config.roads())
+
+
+@pytest.mark.slow
+def test_roads_are_gone_once_and_may_go_further(tmp_path):
+    config = RoadSizesConfig(road=tiny(), widths=(16, 24, 32), min_layers=1)
+    figures = align_sizes(config, tmp_path)
+    assert len(figures["scores"]) == 5
+    assert len(set(figures["scores"]["sft: facts"]["n"])) == 3
+    ends = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/done.json")}
+    assert len(ends) == 6
+    assert align_sizes(config, tmp_path) == figures
+    assert all(path.stat().st_mtime_ns == end for path, end in ends.items())
+    further = replace(config, road=replace(config.road, stages=("base", "sft", "dpo")))
+    assert len(align_sizes(further, tmp_path)["scores"]) == 10
+    assert all(path.stat().st_mtime_ns == end for path, end in ends.items())
+    assert len(list(tmp_path.glob("*/dpo/done.json"))) == 3
+    with open(tmp_path / "scores.csv", newline="") as file:
+        assert {row["width"] for row in csv.DictReader(file)} == {"16", "24", "32"}
