@@ -54,7 +54,7 @@ def _run(capsys, *argv: str) -> dict:
 
 
 def test_texts_are_functions_of_the_seed_and_their_documents():
-    documents = [f"document {i}: {'so it goes, ' * (i % 7 + 1)}and ends" for i in range(400)]
+    documents = [f"document {i}: {'so it is, ' * (i % 7 + 1)}and that's it" for i in range(400)]
     some, more = (list(make_text(TextConfig("a", damaged=share), documents, 0)) for share in (0.25, 0.5))
     changed = [{i for i, one in enumerate(made) if one != documents[i]} for made in (some, more)]
     assert changed[0] < changed[1]
