@@ -5,11 +5,13 @@ import math
 from dataclasses import field
 from typing import NamedTuple
 
+from jaxlm.data.batches import DataConfig
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.models.width import at_size
 from jaxlm.plan.flops import train_flops_per_token
 from jaxlm.plan.params import count_decoder_params
 from jaxlm.run.config import PretrainConfig
+from jaxlm.text.tokenizer import TokenizerConfig
 
 _LEAST_STEPS = 20
 _LEAST_BUDGETS = 2
@@ -37,7 +39,11 @@ class LadderConfig:
 
     name: str = "ladder"
     """A title."""
-    run: PretrainConfig = field(default_factory=PretrainConfig)
+    run: PretrainConfig = field(
+        default_factory=lambda: PretrainConfig(
+            tokenizer=TokenizerConfig(kind="byte"), data=DataConfig(packing="concat", num_epochs=1)
+        )
+    )
     """What the runs share. Its decoder is the base of muP: its rates serve every width. Depth, width, steps, batch and
     warm-up are set by the ladder."""
     budgets: tuple[float, ...] = (1e12, 4e12, 1.6e13)

@@ -195,3 +195,9 @@ def test_recovery_is_reported(capsys):
     out, err = capsys.readouterr()
     assert set(json.loads(out)["coverage"]) == set(CHINCHILLA.names)
     assert "intervals hold it" in err
+
+
+@pytest.mark.parametrize("command", ["sweep", "predict", "quality", "align"])
+def test_commands_with_a_config_show_their_fields_without_one(command, capsys):
+    assert run_main(scaling.main, [command, "--help"]) == 0
+    assert "--run-dir" in capsys.readouterr().out
