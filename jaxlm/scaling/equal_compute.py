@@ -188,14 +188,14 @@ def _line(at_m: np.ndarray, x_k: np.ndarray, y_k: np.ndarray) -> np.ndarray:
 
 
 def _reached(log_loss: float, x_k: np.ndarray, log_loss_k: np.ndarray) -> float:
-    """log compute at which a frontier first comes down to a loss; minus infinity where it is below it at once, infinity
-    where it never is."""
+    """log compute at which a frontier first comes down to a loss; minus infinity where it is below it at once. The
+    better frontier reaches it by its last budget, but for the steps that budgets are rounded to."""
     lowest_k = np.minimum.accumulate(log_loss_k)
     if log_loss > lowest_k[0]:
         return -np.inf
+    if log_loss <= lowest_k[-1]:
+        return float(x_k[int(np.argmin(lowest_k))])
     at = int(np.argmax(lowest_k <= log_loss))
-    if lowest_k[at] > log_loss:
-        return np.inf
     if at == 0:
         return float(x_k[0])
     share = (lowest_k[at - 1] - log_loss) / (lowest_k[at - 1] - lowest_k[at])
