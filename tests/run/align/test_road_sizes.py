@@ -99,8 +99,12 @@ def test_sizes_that_make_no_trend_or_no_model_are_refused():
     with pytest.raises(ValueError, match="num_seeds=0"):
         RoadSizesConfig(road=tiny(), num_seeds=0)
     roads = RoadSizesConfig(road=tiny(), widths=(16, 64, 128), dim_per_layer=32, min_layers=1).roads()
-    models = [road.base.model for road in roads.values()]
-    assert [(one.model_dim, one.num_layers, one.base_dim) for one in models] == [(16, 1, 16), (64, 2, 16), (128, 4, 16)]
+    shapes = []
+    for road in roads.values():
+        model = road.base.model
+        assert isinstance(model, DecoderConfig)
+        shapes.append((model.model_dim, model.num_layers, model.base_dim))
+    assert shapes == [(16, 1, 16), (64, 2, 16), (128, 4, 16)]
 
 
 def test_the_configs_that_are_shipped(tmp_path, capsys):
