@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
+from jaxlm.evals.flags import flagged_items
 from jaxlm.evals.grading import Graded, compare, grade, pair_up, report, task_of_outputs
 from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Task
 from jaxlm.evals.win_rates import win_rate
 from jaxlm.io.config_json import near_names
+from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.eval_files.judgements import read_preferences
 from jaxlm.io.eval_files.outputs import read_outputs
 from jaxlm.io.eval_files.tasks import load_task
@@ -63,7 +65,8 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of outputs by their task, and the difference from others' where they are given."""
     task = None if args.data is None else load_task(args.task, args.data)
     task, graded = graded_file(args.task, args.outputs, task, args.partial)
-    found = report(task, graded, confidence=args.confidence)
+    flagged = None if args.corpus is None else flagged_items(task, read_documents(args.corpus))
+    found = report(task, graded, confidence=args.confidence, flagged=flagged)
     if args.against is not None:
         _, others = graded_file(args.task, args.against, task, args.partial)
         found["against"] = compare("accuracy", graded, others, confidence=args.confidence)
@@ -114,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", type=Path, metavar="FILE", help="another system's outputs: the paired difference")
     parser.add_argument("--partial", action="store_true", help="score what is there where items have no output")
     parser.add_argument("--items", type=Path, metavar="FILE", help="write every item's answer and scores here (JSONL)")
+    parser.add_argument(
+        "--corpus", nargs="+", metavar="FILE", help="training text: items that stand in it are scored apart as well"
+    )
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; default %(default)s")
     return parser
 

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.data.corpus import CorpusConfig
-from jaxlm.io.corpora import open_corpus
+from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.quality import DEFINITION_FILE, QualityScore, save_quality
 from jaxlm.io.writing import is_taken
 from jaxlm.models.quality import fit_quality
@@ -59,18 +58,6 @@ def show(directory: str, texts: list[str], examples: int) -> dict[str, Any]:
     found = np.nanquantile(values, QUANTILES)
     quantiles = {f"{q:g}": round(float(v), 4) for q, v in zip(QUANTILES, found, strict=True)}
     return {"num_texts": len(texts), "quantiles": quantiles, "undefined": int(np.isnan(values).sum())}
-
-
-def read_documents(paths: list[str]) -> list[str]:
-    """The documents of all files. Raises UserError for a file that is missing or bad."""
-    texts: list[str] = []
-    for path in paths:
-        records = path.removesuffix(".gz").endswith(".jsonl")
-        config = CorpusConfig(
-            source="jsonl" if records else "text", paths=(path,), document="paragraph", validation_fraction=0.0
-        )
-        texts += [document.text for document in open_corpus(config, data_dir=None).train()]
-    return texts
 
 
 def _parser() -> argparse.ArgumentParser:

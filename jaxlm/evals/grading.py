@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlm.evals.calibration import calibration_error
+from jaxlm.evals.flags import split_by_flags
 from jaxlm.evals.paired import clustered_difference, mcnemar
-from jaxlm.evals.summary import summarise
+from jaxlm.evals.summary import figure, summarise
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS, WRITTEN_METRICS
@@ -110,8 +111,11 @@ def _grade(task: Task, item: Item, output: Output) -> Graded:
     return Graded(item, output, None, kind.score(item, given))
 
 
-def report(task: Task, graded: Sequence[Graded], *, confidence: float = 0.95) -> dict[str, Any]:
-    """The summary of a task: figures with intervals, how many items have no output, and what guessing reaches."""
+def report(
+    task: Task, graded: Sequence[Graded], *, confidence: float = 0.95, flagged: set[str] | None = None
+) -> dict[str, Any]:
+    """The summary of a task: figures with intervals, how many items have no output, and what guessing reaches; where
+    items are ``flagged`` (`evals.flags`), how many, and the first figure of the clean ones and of those apart."""
     if not graded:
         raise ValueError(f"no output is of an item of task {task.name!r}")
     written = graded[0].output.written is not None
@@ -119,6 +123,20 @@ def report(task: Task, graded: Sequence[Graded], *, confidence: float = 0.95) ->
     scores = [one.scores for one in graded]
     found = {"task": task.name, **summarise(metrics, [one.item for one in graded], scores, confidence=confidence)}
     found["num_missing"] = len(task.items) - len(graded)
+    if flagged is not None:
+        name, metric = next((name, metric) for name, metric in metrics.items() if metric.of in scores[0])
+        parts = zip(("clean", "flagged"), split_by_flags([one.item for one in graded], flagged), strict=True)
+        found["flags"] = {
+            part: {
+                "num_items": len(places),
+                **(
+                    {name: figure(metric, [graded[i].item for i in places], [scores[i] for i in places]).record()}
+                    if places
+                    else {}
+                ),
+            }
+            for part, places in parts
+        }
     if task.chance is not None:
         found["chance"] = task.chance
     if task.majority is not None:

@@ -20,8 +20,16 @@ class Ask(NamedTuple):
     stop: tuple[str, ...]
     max_new_tokens: int
     temperature: float = 0.0
+    item: str = ""
+    """The item's name; with the two numbers and a seed it makes the draw."""
     sample: int = 0
-    """Which of the item's samples it belongs to; with the seed and the item it makes the draw."""
+    """Which of the item's samples it belongs to."""
+    turn: int = 0
+    """How many prompts that sample had before."""
+
+
+MAX_TURNS = 16
+"""More prompts than one sample of an item may have: draws are numbered by it."""
 
 
 class Final(NamedTuple):
@@ -105,6 +113,8 @@ def least_to_most(decompose: str = "", *, max_parts: int = 6) -> Strategy:
     ``decompose``: worked examples of taking questions apart, put before the first prompt. The questions that the model
     names are those in quotation marks, else its numbered or bulleted lines; of none the item is asked as it is.
     """
+    if not 0 <= max_parts <= MAX_TURNS - 2:
+        raise ValueError(f"max_parts={max_parts} must lie in 0..{MAX_TURNS - 2}")
 
     def converse(task: Task, item: Item) -> Conversation:
         form = task.form
@@ -148,16 +158,21 @@ def run(
     talks = [strategy.converse(task, item) for item, _ in pairs]
     finals: dict[int, Final] = {}
     exchanges: list[list[tuple[str, str]]] = [[] for _ in pairs]
-    waiting = {}
-    for i, talk in enumerate(talks):
-        waiting[i] = next(talk)._replace(temperature=strategy.temperature, sample=pairs[i][1])
+
+    def placed(i: int, ask: Ask) -> Ask:
+        item, sample = pairs[i]
+        turn = len(exchanges[i])
+        return ask._replace(temperature=strategy.temperature, item=item.name, sample=sample, turn=turn)
+
+    waiting = {i: placed(i, next(talk)) for i, talk in enumerate(talks)}
     while waiting:
         replies = generate(list(waiting.values()))
         again = {}
         for (i, ask), reply in zip(waiting.items(), replies, strict=True):
             exchanges[i].append((ask.prompt, reply))
+            assert len(exchanges[i]) <= MAX_TURNS, f"strategy {strategy.name!r} asks on and on"
             try:
-                again[i] = talks[i].send(reply)._replace(temperature=strategy.temperature, sample=pairs[i][1])
+                again[i] = placed(i, talks[i].send(reply))
             except StopIteration as end:
                 finals[i] = end.value
         waiting = again

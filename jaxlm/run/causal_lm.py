@@ -199,6 +199,7 @@ class CausalLM(LanguageModel):
         num_samples: int = 1,
         stop: Sequence[str] = (),
         slide: bool = False,
+        numbers: Sequence[int] | None = None,
         batch_size: int = 32,
     ) -> list[Generation]:
         """``num_samples`` completions of each prompt, those of one prompt side by side.
@@ -210,6 +211,7 @@ class CausalLM(LanguageModel):
           max_new_tokens: None = what the context leaves to the longest prompt, at most 128.
           slide: where prompt and completion outgrow the context, go on from the newest half of it (the older text is
             forgotten) instead of refusing.
+          numbers: the prompts' numbers, each once; default their places in the list.
           batch_size: rows decoded together; alters speed and memory only.
 
         Raises UserError for a prompt that does not leave room for ``max_new_tokens`` in the context, or that is empty
@@ -225,7 +227,7 @@ class CausalLM(LanguageModel):
         ]
         sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         completer = self._completer(max_new_tokens, sampling, seed, stop)
-        return _complete(completer, texts, encoded, num_samples, batch_size)
+        return _complete(completer, texts, encoded, num_samples, batch_size, numbers)
 
     def answer(
         self,
@@ -315,15 +317,24 @@ class CausalLM(LanguageModel):
 
 
 def _complete(
-    completer: Completer, texts: Sequence[str], encoded: Sequence[list[int]], num_samples: int, batch_size: int
+    completer: Completer,
+    texts: Sequence[str],
+    encoded: Sequence[list[int]],
+    num_samples: int,
+    batch_size: int,
+    numbers: Sequence[int] | None = None,
 ) -> list[Generation]:
     """The completions of prompts in their order, those of one prompt side by side."""
-    rows = [Row(i, sample, ids) for i, ids in enumerate(encoded) for sample in range(num_samples)]
+    numbers = list(range(len(encoded)) if numbers is None else numbers)
+    if len(set(numbers)) != len(encoded):
+        raise UserError(f"numbers name {len(set(numbers))} prompts of {len(encoded)}: give each a number of its own")
+    said = dict(zip(numbers, texts, strict=True))
+    rows = [Row(i, sample, ids) for i, ids in zip(numbers, encoded, strict=True) for sample in range(num_samples)]
     found: dict[tuple[int, int], Generation] = {}
     for batch in completer.batches(rows, batch_size):
         for row, drawn in zip(batch, completer.complete(batch), strict=True):
             text, drawn, finish = completer.cut_at_stop(row.ids, drawn)
-            found[row.prompt, row.sample] = Generation(text, drawn.tokens, drawn.logprobs, texts[row.prompt], finish)
+            found[row.prompt, row.sample] = Generation(text, drawn.tokens, drawn.logprobs, said[row.prompt], finish)
     return [found[row.prompt, row.sample] for row in rows]
 
 

@@ -11,18 +11,20 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.evals.grading import Graded, Output, report
-from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
-from jaxlm.evals.tasks.task import Item, Likelihood, Task, choose_shots, direct_prompt
+from jaxlm.evals.flags import flagged_items
+from jaxlm.evals.grading import report
+from jaxlm.evals.tasks.task import Order, Task
 from jaxlm.io.agree import say
+from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.eval_files.results import ItemResults
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.run_dir import json_ready, write_json
+from jaxlm.run.evaluate_items import Scorer, Settings, StrategyName, make_scorer
 from jaxlm.run.generate import Parser
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
@@ -32,38 +34,32 @@ CHUNK = 256
 """Items whose results are written together."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How a task is put to a model: what its items' results depend on, besides the model."""
-
-    num_shots: int = 0
-    order: str = "given"
-    seed: int = 0
-    overlong: str = "truncate"
-    limit: int | None = None
-
-
 def main(argv: list[str]) -> int:
     """Prints the scores of every task."""
     require_single_process("jaxlm evaluate")
     args = _parser().parse_args(argv)
+    try:
+        settings = Settings(
+            args.shots, args.order, args.seed, args.overlong, args.limit, args.strategy, args.samples, args.temperature
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     names = [name for name in args.tasks.split(",") if name]
-    settings = Settings(args.shots, args.order, args.seed, args.overlong, args.limit)
-    if args.shots < 0 or (args.limit is not None and args.limit < 1):
-        raise UserError(f"--shots {args.shots} must be at least 0, and --limit {args.limit} at least 1")
     tasks = [limited(load_task(name, args.data), settings.limit) for name in names]
     if not tasks:
         raise UserError("--tasks names no task: give one or more, with commas between")
-    prompts = {task.name: make_prompts(task, settings) for task in tasks}
+    scorers = [make_scorer(task, settings) for task in tasks]
+    texts = None if args.corpus is None else read_documents(args.corpus)
     lm = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     out = args.out or args.run / "evaluations" / f"step-{lm.step}"
     config = hashlib.sha256(json.dumps(lm.run_config, sort_keys=True, default=str).encode()).hexdigest()[:16]
     facts = {"family": lm.family, "step": lm.step, "is_ema": lm.is_ema, "weights": args.weights, "config": config}
     found: dict[str, Any] = {"run": str(args.run), **facts, "num_shots": args.shots, "tasks": {}, "items": {}}
-    for task in tasks:
-        record = {**facts, **dataclasses.asdict(settings), "items": fingerprint(task, prompts[task.name])}
-        results = ItemResults(out, f"{task.name}-{args.shots}shot", record)
-        found["tasks"][task.name] = evaluate(lm, task, prompts[task.name], results, settings)
+    for task, scorer in zip(tasks, scorers, strict=True):
+        record = {**facts, **dataclasses.asdict(settings), "items": fingerprint(task, scorer.prompts())}
+        results = ItemResults(out, f"{task.name}-{scorer.name}", record)
+        flagged = None if texts is None else flagged_items(task, texts)
+        found["tasks"][task.name] = evaluate(lm, task, scorer, results, flagged)
         found["items"][task.name] = str(results.path)
     write_json(out / "scores.json", json_ready(found))
     print(json.dumps(json_ready(found)), flush=True)
@@ -78,25 +74,6 @@ def limited(task: Task, limit: int | None) -> Task:
     return dataclasses.replace(task, items=tuple(task.items[i] for i in places))
 
 
-def make_prompts(task: Task, settings: Settings) -> list[str]:
-    """What stands before each item's continuations; "" for pairs and whole texts, which stand alone.
-
-    Raises UserError for a task that is not scored by likelihoods, and for too few examples.
-    """
-    if task.form.kind not in LIKELIHOOD_KINDS:
-        raise UserError(f"task {task.name!r} is answered in words: grade its outputs with tools.score")
-    if task.form.kind in ("pair", "text"):
-        return [""] * len(task.items)
-    order: Any = settings.order
-    try:
-        return [
-            direct_prompt(task, item, choose_shots(task, item, settings.num_shots, seed=settings.seed, order=order))
-            for item in task.items
-        ]
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
 def fingerprint(task: Task, prompts: Sequence[str]) -> str:
     """Of all that a model is asked, and of the right answers."""
     digest = hashlib.sha256(repr(task.form).encode())
@@ -106,61 +83,27 @@ def fingerprint(task: Task, prompts: Sequence[str]) -> str:
 
 
 def evaluate(
-    lm: LanguageModel, task: Task, prompts: Sequence[str], results: ItemResults, settings: Settings
+    lm: LanguageModel, task: Task, scorer: Scorer, results: ItemResults, flagged: set[str] | None = None
 ) -> dict[str, Any]:
     """Runs the items that are not finished, longest first, and returns the report of all (`grading.report`) with
     ``items_per_second`` of those run now and ``truncated``, the items whose prompt lost tokens for want of room.
 
-    Raises UserError for a model that has no likelihoods, and for an overlong prompt where it is not to be cut.
+    Raises UserError for a model that cannot do what is asked, and for an overlong prompt where it is not to be cut.
     """
-    kind = LIKELIHOOD_KINDS[task.form.kind]
-    asked = [kind.requests(task, item, prompt) for item, prompt in zip(task.items, prompts, strict=True)]
+    prompts = scorer.prompts()
     left = [i for i, item in enumerate(task.items) if item.name not in results.finished]
-    left.sort(key=lambda i: -max(len(one.context) + len(one.continuation) for one in asked[i]))
+    left.sort(key=lambda i: -(len(prompts[i]) + max(map(len, task.items[i].choices), default=0)))
     start = time.perf_counter()
     for first in range(0, len(left), CHUNK):
-        chunk = left[first : first + CHUNK]
-        flat = [one for i in chunk for one in asked[i]]
-        replies = iter(lm.likelihoods(flat, truncate=settings.overlong == "truncate"))
-        mine = [[next(replies) for _ in asked[i]] for i in chunk]
-        scores = [kind.score(task.items[i], said) for i, said in zip(chunk, mine, strict=True)]
-        results.add(
-            [
-                _record(task.items[i], prompts[i], [one.continuation for one in asked[i]], said, score)
-                for i, said, score in zip(chunk, mine, scores, strict=True)
-            ]
-        )
+        results.add(scorer.run(lm, left[first : first + CHUNK]))
         say(f"{task.name}: {len(results.finished):,} of {len(task.items):,} items")
     seconds = time.perf_counter() - start
     records = [results.finished[item.name] for item in task.items]
-    graded = [
-        Graded(item, Output(str(results.path), item.name), None, record["scores"])
-        for item, record in zip(task.items, records, strict=True)
-    ]
     return {
-        **report(task, graded),
-        "truncated": sum(any(record["truncated"]) for record in records),
+        **report(task, [scorer.graded(i, record) for i, record in enumerate(records)], flagged=flagged),
+        "truncated": sum(record["truncated"] > 0 for record in records),
         "num_run_now": len(left),
         "items_per_second": len(left) / seconds if left else None,
-    }
-
-
-def _record(
-    item: Item, prompt: str, continuations: list[str], replies: Sequence[Likelihood], scores: dict[str, float]
-) -> dict[str, Any]:
-    """One item on disk; ``tools.score`` reads it as well."""
-    return {
-        "name": item.name,
-        "prompt": prompt,
-        "continuations": continuations,
-        "gold": item.answer,
-        "logprobs": [one.logprob for one in replies],
-        "num_tokens": [one.num_tokens for one in replies],
-        "num_bytes": [one.num_bytes for one in replies],
-        "is_greedy": [one.is_greedy for one in replies],
-        "truncated": [one.truncated for one in replies],
-        "token_logprobs": [list(one.token_logprobs) for one in replies],
-        "scores": scores,
     }
 
 
@@ -171,17 +114,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds the task files")
     parser.add_argument("--shots", type=int, default=0, metavar="K", help="examples in front; default %(default)s")
     parser.add_argument(
+        "--strategy",
+        choices=get_args(StrategyName),
+        help="let the model write its answers, in this way; default: by likelihood, where a task has it",
+    )
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="of a written answer; the commonest counts")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of written answers; default 0")
+    parser.add_argument(
         "--order",
-        choices=("given", "drawn", "balanced"),
+        choices=get_args(Order),
         default="given",
         help="which examples: the first, drawn by the seed, or with the answers in turn; default %(default)s",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of drawn examples; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of drawn examples and samples; default %(default)s")
     parser.add_argument(
         "--overlong",
         choices=("truncate", "refuse"),
         default="truncate",
         help="prompts beyond the context: cut at their beginning and counted, or an error; default %(default)s",
+    )
+    parser.add_argument(
+        "--corpus", nargs="+", metavar="FILE", help="training text: items that stand in it are scored apart as well"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="N items of each task, evenly spread; default all")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default RUN/evaluations/step-STEP")

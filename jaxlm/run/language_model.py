@@ -99,8 +99,12 @@ class LanguageModel:
         num_samples: int = 1,
         stop: Sequence[str] = (),
         slide: bool = False,
+        numbers: Sequence[int] | None = None,
     ) -> list[Generation]:
-        """``num_samples`` completions of each prompt, those of one prompt side by side."""
+        """``num_samples`` completions of each prompt, those of one prompt side by side.
+
+        ``numbers``: what the prompts' draws are numbered by; default their places in the list.
+        """
         self._cannot("generate")
 
     def answer(

@@ -136,6 +136,7 @@ class NgramLM(LanguageModel):
         num_samples: int = 1,
         stop: Sequence[str] = (),
         slide: bool = False,
+        numbers: Sequence[int] | None = None,
     ) -> list[Generation]:
         """``num_samples`` completions of each prompt, those of one prompt side by side.
 
@@ -153,7 +154,8 @@ class NgramLM(LanguageModel):
         max_new_tokens = DEFAULT_NEW_TOKENS if max_new_tokens is None else max_new_tokens
         stop = check_request(seed, stop, max_new_tokens=max_new_tokens, num_samples=num_samples)
         done = []
-        for number, prompt in enumerate(check_texts(prompts, "prompts")):
+        texts = check_texts(prompts, "prompts")
+        for number, prompt in zip(range(len(texts)) if numbers is None else numbers, texts, strict=True):
             for draw in range(num_samples):
                 rng = np.random.default_rng([seed, number, draw])
                 done.append(self._complete(prompt, rng, max_new_tokens, sampling, stop))

@@ -109,6 +109,10 @@ def test_a_killed_run_goes_on_and_finished_items_are_never_run_again(run, data, 
         (("--tasks", "lambda"), "unknown task 'lambda'"),
         (("--tasks", "lambada", "--shots", "10"), "10 examples are asked for and task 'lambada' has 9"),
         (("--tasks", "mmlu", "--shots", "1", "--overlong", "refuse"), "more than the context of 32"),
+        (("--tasks", "blimp", "--strategy", "direct"), "is scored by likelihoods: leave --strategy direct out"),
+        (("--tasks", "mmlu", "--strategy", "direct", "--samples", "2"), "at temperature 0 are all the same"),
+        (("--tasks", "mmlu", "--samples", "2", "--temperature", "1.0"), "name a --strategy"),
+        (("--tasks", "mmlu", "--strategy", "cot", "--shots", "1", "--limit", "1"), "shows no steps"),
         (("--tasks", "bbh"), "task 'bbh' has no files"),
         (("--tasks", ","), "names no task"),
         (("--tasks", "lambada", "--limit", "0"), "must be at least"),
@@ -127,6 +131,35 @@ def test_a_spoilt_results_file_is_named(run, data):
     items.write_text("half\n" + items.read_text())
     with pytest.raises(UserError, match=r"lambada-0shot.jsonl line 1 is no result of an item"):
         _run(run, "--tasks", "lambada", "--data", data, "--out", data / "out")
+
+
+def test_written_answers_depend_on_the_item_and_not_on_where_a_run_stopped(run, data, capsys):
+    problems = [{"input": f"{i} and 1?", "target": i + 1} for i in range(4)]
+    (data / "svamp.jsonl").write_text("".join(json.dumps(one) + "\n" for one in problems))
+    asked = ["--tasks", "svamp", "--data", data, "--strategy", "direct", "--samples", 2, "--temperature", 0.8]
+    _run(run, *asked, "--out", data / "whole")
+    whole = _figures(capsys)
+    rows = [json.loads(line) for line in Path(whole["items"]["svamp"]).read_text(encoding="utf-8").splitlines()]
+    assert {"answered", "accuracy", "truncated"} <= whole["tasks"]["svamp"].keys()
+    assert all(len(row["outputs"]) == 2 and row["behind_cue"] for row in rows)
+    assert rows[0]["outputs"][0] != rows[0]["outputs"][1]
+    said = rows[0]["exchanges"][1][0]
+    assert said["prompt"].endswith("A: The answer (arabic numerals) is")
+    assert said["completion"] == rows[0]["outputs"][1]
+    assert len(said["token_logprobs"]) > 0
+    first = json.dumps(rows[2]) + "\n"
+    (data / "out").mkdir()
+    for name in ("svamp-direct-vote2.settings.json",):
+        (data / "out" / name).write_text((data / "whole" / name).read_text())
+    (data / "out" / "svamp-direct-vote2.jsonl").write_text(first)
+    _run(run, *asked, "--out", data / "out")
+    assert _figures(capsys)["tasks"]["svamp"]["num_run_now"] == 3
+    again = [json.loads(line) for line in (data / "out" / "svamp-direct-vote2.jsonl").read_text().splitlines()]
+    assert sorted((row["name"], row["outputs"]) for row in again) == sorted(
+        (row["name"], row["outputs"]) for row in rows
+    )
+    assert score.main(["svamp", "--outputs", whole["items"]["svamp"], "--data", str(data)]) == 0
+    assert _figures(capsys)["accuracy"] == whole["tasks"]["svamp"]["accuracy"]
 
 
 @pytest.mark.parametrize("kind", ["byte", "word"])

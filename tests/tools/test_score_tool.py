@@ -28,6 +28,21 @@ def test_grades_and_writes_every_item(tmp_path, capsys):
     assert [row["answer"] for row in rows] == ["0", "1", "3", "3"]
 
 
+def test_items_that_stand_in_the_training_text_are_scored_apart(tmp_path, capsys):
+    asked = [
+        "A farmer with two sheep buys as many again; how many has he then?",
+        "If each of nine trains carries forty people, what is the number of all passengers?",
+        "Mary reads ten pages a day of a book with two hundred pages: when is it done?",
+    ]
+    rows = [{"question": q, "output": f"{i}", "target": min(i, 1)} for i, q in enumerate(asked)]
+    outputs = _write(tmp_path / "o.jsonl", rows)
+    corpus = _write(tmp_path / "c.jsonl", [{"text": f"It was asked: {asked[1]} Nobody knew."}, {"text": "Other text."}])
+    assert main(["svamp", "--outputs", outputs, "--corpus", corpus]) == 0
+    flags = json.loads(capsys.readouterr().out)["flags"]
+    assert (flags["flagged"]["num_items"], flags["flagged"]["accuracy"]["value"]) == (1, 1.0)
+    assert (flags["clean"]["num_items"], flags["clean"]["accuracy"]["value"]) == (2, 0.5)
+
+
 def test_a_task_that_is_answered_in_part(tmp_path, capsys):
     data = _write(tmp_path / "svamp.jsonl", [{"input": f"q{i}", "target": i} for i in range(4)])
     outputs = _write(tmp_path / "o.jsonl", RECORDS[:3])
