@@ -13,13 +13,13 @@ from typing import Any
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.grading import grade, pair_up, report
-from jaxlm.evals.summary import Metric, summarise
 from jaxlm.evals.win_rates import win_rate
 from jaxlm.io.eval_files.blimp_table import MODELS, read_table
 from jaxlm.io.eval_files.judgements import read_preferences
 from jaxlm.io.eval_files.outputs import read_outputs
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.run.cli import run_main
+from tools.score import tabled
 
 TRANSCRIPTS = {"multiarith": (17.7, 78.7), "coin_flip": (12.8, 91.4), "aqua": (22.4, 33.5)}
 """Zero-shot and zero-shot chain of thought, last lines of the published logs."""
@@ -98,14 +98,13 @@ def alpaca_eval(data: Path) -> dict[str, Any]:
 
 def blimp(data: Path) -> dict[str, Any]:
     """The published accuracies of paradigms, averaged; and the published means of groups, averaged over all 67."""
-    rows = read_table(data / "icl" / "blimp" / "published" / "models_summary.shared.jsonl")
-    here = [row for row in rows if row.paradigm != "overall"]
+    path = data / "icl" / "blimp" / "published" / "models_summary.shared.jsonl"
+    rows = read_table(path)
+    models = tabled(path)["models"]
     means = {row.group: row.accuracy for row in rows if row.paradigm == "overall"}
     found = {}
     for model, name in MODELS.items():
-        summary = summarise(
-            {"accuracy": Metric("accuracy", share=True)}, here, [{"accuracy": row.accuracy[model]} for row in here]
-        )
+        summary = models[model]
         groups = {group: one["accuracy"]["value"] for group, one in summary["groups"].items()}
         all_67 = sum(means[group][model] * size for group, size in PARADIGMS.items()) / sum(PARADIGMS.values())
         found[name] = {
@@ -115,7 +114,7 @@ def blimp(data: Path) -> dict[str, Any]:
             "mean_67": _percent(all_67),
             "groups": {group: _percent(value) for group, value in groups.items()},
         }
-    return {"paradigms": len(here), **found}
+    return {"paradigms": models["gpt2"]["num_items"], **found}
 
 
 def _compared(summary: dict[str, Any], published: float) -> dict[str, Any]:

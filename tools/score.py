@@ -4,6 +4,7 @@
     python -m tools.score bbh --outputs code-davinci-002-cot
     python -m tools.score blimp --outputs ours.jsonl --against theirs.jsonl --data DIR
     python -m tools.score alpaca_eval --outputs claude.annotations.json.gz
+    python -m tools.score blimp_table --outputs models_summary.jsonl
 
 FILE: an object for each item (``name`` or ``question``; ``output``, ``outputs`` or ``logprobs``; ``target`` where no
 --data is given; docs/evaluate.md), outputs as BIG-Bench Hard published them, a log of zero-shot chain of thought, or
@@ -19,11 +20,13 @@ from typing import Any
 from jaxlm.core.errors import UserError
 from jaxlm.evals.flags import flagged_items
 from jaxlm.evals.grading import Graded, compare, grade, pair_up, report, task_of_outputs
+from jaxlm.evals.summary import Metric, summarise
 from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Task
 from jaxlm.evals.win_rates import win_rate
 from jaxlm.io.config_json import near_names
 from jaxlm.io.corpora.documents import read_documents
+from jaxlm.io.eval_files.blimp_table import MODELS, read_table
 from jaxlm.io.eval_files.judgements import read_preferences
 from jaxlm.io.eval_files.outputs import read_outputs
 from jaxlm.io.eval_files.tasks import load_task
@@ -31,17 +34,18 @@ from jaxlm.io.run_dir import json_ready
 from jaxlm.run.cli import run_main
 from jaxlm.run.generate import Parser
 
-JUDGED = "alpaca_eval"
+JUDGED, TABLE = "alpaca_eval", "blimp_table"
 
 
 def main(argv: list[str]) -> int:
     """Prints the figures of one file of outputs."""
     args = _parser().parse_args(argv)
-    known = (*FORMS, JUDGED)
+    known = (*FORMS, JUDGED, TABLE)
     if args.task not in known:
         raise UserError(f"unknown task {args.task!r}{near_names(args.task, known)} (there are {', '.join(known)})")
     try:
-        found = judged(args.outputs) if args.task == JUDGED else scored(args)
+        whole = {JUDGED: judged, TABLE: tabled}.get(args.task)
+        found = scored(args) if whole is None else whole(args.outputs)
     except ValueError as error:
         raise UserError(str(error)) from error
     print(json.dumps(json_ready({**found, "outputs": str(args.outputs)})))
@@ -59,6 +63,14 @@ def judged(path: Path) -> dict[str, Any]:
         "num_unjudged": preferences.count(None),
         "chance": 0.5,
     }
+
+
+def tabled(path: Path) -> dict[str, Any]:
+    """BLiMP's accuracies by paradigm and model: the means over paradigms, all and by group; a paradigm is an item."""
+    rows = [row for row in read_table(path) if row.paradigm != "overall"]
+    metric = {"accuracy": Metric("accuracy", share=True)}
+    models = {name: summarise(metric, rows, [{"accuracy": row.accuracy[name]} for row in rows]) for name in MODELS}
+    return {"task": TABLE, "models": models, "chance": 0.5}
 
 
 def scored(args: argparse.Namespace) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("task", help=f"{', '.join(FORMS)} or {JUDGED}")
+    parser.add_argument("task", help=f"{', '.join(FORMS)}, {JUDGED} or {TABLE}")
     parser.add_argument("--outputs", type=Path, required=True, metavar="FILE", help="a file or folder of outputs")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's files; default: what the outputs say")
     parser.add_argument("--against", type=Path, metavar="FILE", help="another system's outputs: the paired difference")

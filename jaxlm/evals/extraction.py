@@ -13,7 +13,7 @@ from typing import Literal
 
 Form = Literal["number", "letter", "yes_no", "exact", "word"]
 
-TRIGGERS = ("answer is", "####", "答案是", "答案为", "答案:", "答案：")
+TRIGGERS = ("answer is", "answer:", "####", "\\boxed{", "答案是", "答案为", "答案:", "答案：")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxlm.evals.calibration import calibration_error
 from jaxlm.evals.flags import split_by_flags
 from jaxlm.evals.paired import clustered_difference, mcnemar
-from jaxlm.evals.summary import figure, summarise
+from jaxlm.evals.summary import figure, group_places, summarise
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS, WRITTEN_METRICS
@@ -149,14 +149,27 @@ def report(
 
 def compare(
     metric: str, graded: Sequence[Graded], others: Sequence[Graded], *, confidence: float = 0.95
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """``difference`` of a score between two systems on the items that both answered, with ``lower`` and ``upper`` of
-    its paired interval, and ``p`` of McNemar's test where the scores are all 0 or 1.
+    its paired interval, and ``p`` of McNemar's test where the scores are all 0 or 1; the same for each of ``groups``,
+    if there are several.
 
-    Raises ValueError where they share fewer than two items.
+    Raises ValueError where they share fewer than two items; a group of one is left out.
     """
     theirs: Mapping[str, Graded] = {one.item.name: one for one in others}
     both = [(one, theirs[one.item.name]) for one in graded if one.item.name in theirs]
+    groups = group_places([one.item for one, _ in both])
+    found = _difference(metric, both, confidence)
+    if len(groups) > 1:
+        found["groups"] = {
+            group: _difference(metric, [both[i] for i in places], confidence)
+            for group, places in groups.items()
+            if len({both[i][0].item.cluster or i for i in places}) > 1
+        }
+    return found
+
+
+def _difference(metric: str, both: Sequence[tuple[Graded, Graded]], confidence: float) -> dict[str, Any]:
     a, b = [one.scores[metric] for one, _ in both], [other.scores[metric] for _, other in both]
     found = clustered_difference(a, b, [one.item.cluster for one, _ in both], confidence=confidence)
     record = {"difference": found.difference, "lower": found.lower, "upper": found.upper, "num_items": len(both)}

@@ -66,18 +66,23 @@ def summarise(
     groups = sorted({item.group for item in items})
     if len(groups) > 1:
         first, metric = next(iter(here.items()))
-        members: dict[str, list[int]] = {}
-        for i, item in enumerate(items):
-            parents = [item.group[:place] for place, sign in enumerate(item.group) if sign == "/"]
-            for group in (*parents, item.group):
-                members.setdefault(group, []).append(i)
         parts = {
             group: figure(metric, [items[i] for i in places], [scores[i] for i in places], confidence=confidence)
-            for group, places in sorted(members.items())
+            for group, places in group_places(items).items()
         }
         found["group_mean"] = intervals.mean_of_groups([parts[group] for group in groups]).record()
         found["groups"] = {group: {first: part.record(), "num_items": part.num_items} for group, part in parts.items()}
     return found
+
+
+def group_places(items: Sequence[Named]) -> dict[str, list[int]]:
+    """Which items are of each group, groups sorted by name. "a/b" is also part of "a"."""
+    members: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        parents = [item.group[:place] for place, sign in enumerate(item.group) if sign == "/"]
+        for group in (*parents, item.group):
+            members.setdefault(group, []).append(i)
+    return dict(sorted(members.items()))
 
 
 _FORMS = {"mean": lambda x: x, "exp": math.exp, "bits": lambda x: x / math.log(2)}

@@ -57,13 +57,22 @@ def main(argv: list[str]) -> int:
     found: dict[str, Any] = {"run": str(args.run), **facts, "num_shots": args.shots, "tasks": {}, "items": {}}
     for task, scorer in zip(tasks, scorers, strict=True):
         record = {**facts, **dataclasses.asdict(settings), "items": fingerprint(task, scorer.prompts())}
-        results = ItemResults(out, f"{task.name}-{scorer.name}", record)
+        results = ItemResults(out, f"{task.name}-{scorer.name}", record, args.shard)
         flagged = None if texts is None else flagged_items(task, texts)
-        found["tasks"][task.name] = evaluate(lm, task, scorer, results, flagged)
+        found["tasks"][task.name] = evaluate(lm, task, scorer, results, flagged=flagged, shard=args.shard)
         found["items"][task.name] = str(results.path)
-    write_json(out / "scores.json", json_ready(found))
+    if args.shard is None:
+        write_json(out / "scores.json", json_ready(found))
     print(json.dumps(json_ready(found)), flush=True)
     return 0
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``"0/4"`` -> (0, 4)."""
+    first, _, of = text.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and int(first) < int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write I/N with I from 0 to N - 1")
+    return int(first), int(of)
 
 
 def limited(task: Task, limit: int | None) -> Task:
@@ -83,25 +92,39 @@ def fingerprint(task: Task, prompts: Sequence[str]) -> str:
 
 
 def evaluate(
-    lm: LanguageModel, task: Task, scorer: Scorer, results: ItemResults, flagged: set[str] | None = None
+    lm: LanguageModel,
+    task: Task,
+    scorer: Scorer,
+    results: ItemResults,
+    *,
+    flagged: set[str] | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Runs the items that are not finished, longest first, and returns the report of all (`grading.report`) with
-    ``items_per_second`` of those run now and ``truncated``, the items whose prompt lost tokens for want of room.
+    """Runs the items that are not finished, longest first, and returns the report of all that are (`grading.report`),
+    with ``items_per_second`` of those run now and ``truncated``, the items whose prompt lost tokens for want of room.
 
     Raises UserError for a model that cannot do what is asked, and for an overlong prompt where it is not to be cut.
     """
     prompts = scorer.prompts()
-    left = [i for i, item in enumerate(task.items) if item.name not in results.finished]
+    first, of = shard or (0, 1)
+    mine = range(first, len(task.items), of)
+    left = [i for i in mine if task.items[i].name not in results.finished]
     left.sort(key=lambda i: -(len(prompts[i]) + max(map(len, task.items[i].choices), default=0)))
     start = time.perf_counter()
-    for first in range(0, len(left), CHUNK):
-        results.add(scorer.run(lm, left[first : first + CHUNK]))
+    for done in range(0, len(left), CHUNK):
+        results.add(scorer.run(lm, left[done : done + CHUNK]))
         say(f"{task.name}: {len(results.finished):,} of {len(task.items):,} items")
     seconds = time.perf_counter() - start
-    records = [results.finished[item.name] for item in task.items]
+    records = {
+        i: results.finished[task.items[i].name]
+        for i in range(len(task.items))
+        if task.items[i].name in results.finished
+    }
+    if not records:
+        raise UserError(f"task {task.name!r} has {len(task.items)} items, none for this share: take fewer shares")
     return {
-        **report(task, [scorer.graded(i, record) for i, record in enumerate(records)], flagged=flagged),
-        "truncated": sum(record["truncated"] > 0 for record in records),
+        **report(task, [scorer.graded(i, record) for i, record in records.items()], flagged=flagged),
+        "truncated": sum(record["truncated"] > 0 for record in records.values()),
         "num_run_now": len(left),
         "items_per_second": len(left) / seconds if left else None,
     }
@@ -137,6 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         "--corpus", nargs="+", metavar="FILE", help="training text: items that stand in it are scored apart as well"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="N items of each task, evenly spread; default all")
+    parser.add_argument(
+        "--shard", type=shard, metavar="I/N", help="every Nth item from I on, for N processes; then once without"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default RUN/evaluations/step-STEP")
     parser.add_argument("--step", type=int, help="which checkpoint; default the newest")
     parser.add_argument(

@@ -17,6 +17,8 @@ from jaxlm.evals.extraction import Extraction, cut_at, vote
         ("number", "none", False, None),
         ("number", "The answer is unknown, not 5", False, "5"),
         ("number", "5. The answer is unknown.", False, None),
+        ("number", "2 and 3 make\n**Answer:** 5 (not 6)", False, "5"),
+        ("number", r"so it is \boxed{12} of 40", False, "12"),
         ("letter", " D. \n\nBecause A.", True, "D"),
         ("letter", "Among these the answer is (B), not (A)", False, "B"),
         ("letter", "A car needs (C) gallons. A mile", False, "C"),

@@ -40,6 +40,26 @@ def test_outputs_find_their_items_by_name_or_question():
     assert (against["difference"], against["num_items"], against["p"]) == (0.0, 2, 1.0)
 
 
+def test_systems_are_compared_group_by_group():
+    items = tuple(Item(f"b:{i}", "", "g", ("g", "b"), 0, group="xy"[i % 2]) for i in range(8))
+    task = Task("b", FORMS["blimp"], items)
+
+    def system(right):
+        logprobs = [(-1, -2) if right(i) else (-2, -1) for i in range(8)]
+        return grade(
+            task,
+            [
+                (item, Output("a", likelihoods=tuple(Likelihood(value, 1, 1, False) for value in pair)))
+                for item, pair in zip(items, logprobs, strict=True)
+            ],
+        )
+
+    found = compare("accuracy", system(lambda i: i % 2 == 0 or i < 4), system(lambda i: i % 2 == 0))
+    assert found["difference"] == 0.25
+    assert {name: one["difference"] for name, one in found["groups"].items()} == {"x": 0.0, "y": 0.5}
+    assert found["groups"]["y"]["lower"] < 0.5 < found["groups"]["y"]["upper"]
+
+
 @pytest.mark.parametrize(
     ("outputs", "match"),
     [

@@ -102,6 +102,18 @@ def test_a_killed_run_goes_on_and_finished_items_are_never_run_again(run, data, 
     assert _figures(capsys)["tasks"]["lambada"]["num_run_now"] == 0
 
 
+def test_shards_share_the_items(run, data, capsys):
+    asked = ["--tasks", "lambada", "--data", data, "--out", data / "out"]
+    for share, count in (("0/3", 4), ("1/3", 3), ("2/3", 3)):
+        _run(run, *asked, "--shard", share)
+        assert _figures(capsys)["tasks"]["lambada"]["num_run_now"] == count
+    _run(run, *asked)
+    found = _figures(capsys)["tasks"]["lambada"]
+    assert (found["num_run_now"], found["num_items"], found["num_missing"]) == (0, 10, 0)
+    with pytest.raises(UserError, match="'3/3' is no share"):
+        _run(run, *asked, "--shard", "3/3")
+
+
 @pytest.mark.parametrize(
     ("argv", "match"),
     [

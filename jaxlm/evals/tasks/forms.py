@@ -28,7 +28,10 @@ FORMS: dict[str, Form] = {
         unconditional="A:",
     ),
     "bbh": Form(
-        "answer", extraction=Extraction("exact"), opening="Let's think step by step.\n", lead="So the answer is "
+        "answer",
+        extraction=Extraction("exact", triggers=("answer is",)),
+        opening="Let's think step by step.\n",
+        lead="So the answer is ",
     ),
     "blimp": Form("pair", Template("{question}", gap="")),
     "cmmlu": Form(
