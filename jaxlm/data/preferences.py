@@ -14,6 +14,7 @@ from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.text.chat.messages import Conversation, Judged, Message, Ranking
 
 OnBad = Callable[[UserError], None]
+_RANKED = {"ranks": np.int32, "margins": np.float32}
 
 
 class RankedRows(NamedTuple):
@@ -21,8 +22,8 @@ class RankedRows(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     """``tokens``, ``targets`` (the next token), ``segment_ids`` (1, 0 = padding on the right) int32 and ``loss_mask``
-    f32 [n, k, t]; ``ranks`` int32 and ``answer_mask`` f32 (0 = no such answer) [n, k]; ``margin`` f32 [n]. Of judged
-    answers ``desirable`` f32 [n] in place of ranks and margin."""
+    f32 [n, k, t]; ``ranks`` int32, ``margins`` and ``answer_mask`` f32 (0 = no such answer) [n, k]. Of judged answers
+    ``desirable`` f32 [n] in place of ranks and margins."""
     sources: list[str]
     """Of each prompt, for scores by source."""
     num_left_out: int
@@ -43,16 +44,19 @@ def ranked_rows(
     num_left_out = num_answers_left_out = 0
     for ranking in rankings:
         try:
+            margins = ranking.margins or (0.0,) * len(ranking.answers)
             found = [
-                (rank, _answer(form, ranking.prompt, answer, seq_len, ranking.where))
-                for rank, answer in sorted(zip(ranking.ranks, ranking.answers, strict=True), key=lambda pair: pair[0])
+                (rank, margin, _answer(form, ranking.prompt, answer, seq_len, ranking.where))
+                for rank, margin, answer in sorted(
+                    zip(ranking.ranks, margins, ranking.answers, strict=True), key=lambda one: one[0]
+                )
             ]
         except UserError as error:
             if on_bad is None:
                 raise
             on_bad(error)
             continue
-        rows = [_Answer(*made, rank) for rank, made in found if made is not None]
+        rows = [_Answer(*made, rank, margin) for rank, margin, made in found if made is not None]
         num_answers_left_out += len(found) - len(rows)
         if len({row.rank for row in rows}) < 2:
             num_left_out += 1
@@ -61,10 +65,10 @@ def ranked_rows(
     if not lists:
         raise UserError(f"none of {num_left_out} rankings fits into seq_len={seq_len} with two answers: raise it")
     arrays = _stack([rows for _, rows in lists], form.tokenizer.pad_id)
-    arrays["ranks"] = np.zeros(arrays["answer_mask"].shape, np.int32)
-    arrays["margin"] = np.array([ranking.margin for ranking, _ in lists], np.float32)
+    arrays |= {name: np.zeros(arrays["answer_mask"].shape, kind) for name, kind in _RANKED.items()}
     for i, (_, rows) in enumerate(lists):
         arrays["ranks"][i, : len(rows)] = [row.rank for row in rows]
+        arrays["margins"][i, : len(rows)] = [row.margin for row in rows]
     return RankedRows(arrays, [ranking.source for ranking, _ in lists], num_left_out, num_answers_left_out)
 
 
@@ -111,6 +115,7 @@ class _Answer(NamedTuple):
     start: int
     """Where the answer begins."""
     rank: int = 0
+    margin: float = 0.0
 
 
 def _answer(
@@ -137,7 +142,7 @@ def _stack(lists: Sequence[Sequence[_Answer]], pad_id: int, width: int | None = 
     arrays["tokens"][:], arrays["targets"][:] = pad_id, pad_id
     arrays |= {"loss_mask": np.zeros((n, k, t), np.float32), "answer_mask": np.zeros((n, k), np.float32)}
     for i, rows in enumerate(lists):
-        for j, (tokens, start, _) in enumerate(rows):
+        for j, (tokens, start, *_) in enumerate(rows):
             end = len(tokens) - 1
             arrays["tokens"][i, j, :end], arrays["targets"][i, j, :end] = tokens[:-1], tokens[1:]
             arrays["segment_ids"][i, j, :end], arrays["loss_mask"][i, j, start - 1 : end] = 1, 1

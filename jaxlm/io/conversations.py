@@ -53,7 +53,7 @@ def read_rankings(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[
 
     Forms: ``chosen`` and ``rejected``, each an answer or a list of messages, with ``prompt`` (a text or messages), or
     without it where both lists begin with the same turns; ``prompt`` and ``answers``, best first, or with ``ranks`` (0
-    = best, equal = tie). ``margin`` and ``source`` where there are.
+    = best, equal = tie). ``margin`` of a pair, ``margins`` of answers (`Ranking.margins`), ``source`` where there are.
     """
     return _each(path, _ranking, "rankings", on_bad)
 
@@ -104,18 +104,18 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
 
 def _ranking(record: dict[str, Any], where: str) -> Ranking:
     source = _text(record, "source", where) if record.get("source") is not None else ""
-    margin = record.get("margin") or 0.0
-    if not isinstance(margin, int | float) or isinstance(margin, bool) or not 0 <= margin < float("inf"):
-        raise UserError(f"{where}: 'margin' is {margin!r}, not a number from 0 on")
     if "chosen" in record and "rejected" in record:
         prompt, answers = _pair(record, where)
         ranks: tuple[int, ...] = (0, 1)
+        margin = record.get("margin")
+        margins = _margins(None if margin is None else [margin, 0.0], "margin", where)
     elif "prompt" in record and "answers" in record:
         prompt, answers = _prompt(record, where), _texts(record, "answers", where)
         ranks = _ranks(record, len(answers), where)
+        margins = _margins(record.get("margins"), "margins", where)
     else:
         raise UserError(f"{where} is no ranking (it has {_names(record)}): give chosen + rejected, or prompt + answers")
-    return check_ranking(Ranking(prompt, answers, ranks, float(margin), source, where))
+    return check_ranking(Ranking(prompt, answers, ranks, margins, source, where))
 
 
 def _judged(record: dict[str, Any], where: str) -> Judged:
@@ -257,6 +257,16 @@ def _ranks(record: dict[str, Any], count: int, where: str) -> tuple[int, ...]:
     if not isinstance(ranks, list) or not all(type(rank) is int and rank >= 0 for rank in ranks):
         raise UserError(f"{where}: 'ranks' is {ranks!r:.80}, not a list of numbers from 0 on")
     return tuple(ranks)
+
+
+def _margins(value: Any, name: str, where: str) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    numbers = isinstance(value, list) and all(isinstance(one, int | float) and type(one) is not bool for one in value)
+    if not numbers or not all(0 <= one < float("inf") for one in value):
+        shown = value[0] if name == "margin" else value
+        raise UserError(f"{where}: {name!r} is {shown!r:.80}, and what stands there must be numbers from 0 on")
+    return tuple(map(float, value))
 
 
 def _texts(record: dict[str, Any], name: str, where: str) -> tuple[str, ...]:

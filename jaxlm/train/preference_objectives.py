@@ -123,9 +123,9 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
 
 
 def reward_objective(rewards: Rewards, *, ties: bool = False, centre_coef: float = 0.0) -> Objective:
-    """A reward model's loss: Plackett-Luce over each ranking (Bradley-Terry with the batch's ``margin`` for pairs), or
-    with ``ties`` the mean over pairs of different rank; and ``centre_coef`` times the squared sum of the best and the
-    worst reward, which holds the rewards' level near 0.
+    """A reward model's loss: Plackett-Luce over each ranking (of two, Bradley-Terry), or with ``ties`` the mean over
+    pairs of different rank, of rewards less the answers' ``margins`` (of a pair: Llama 2's margin); and
+    ``centre_coef`` times the squared sum of the best and the worst reward, which holds the rewards' level near 0.
 
     ``rewards``: `answer_rewards` or `likelihood_rewards` of a model with a head of kind "regress" and pooling "last".
     ``accuracy`` is only watched: the share of pairs of different rank whose rewards are in the right order.
@@ -135,12 +135,13 @@ def reward_objective(rewards: Rewards, *, ties: bool = False, centre_coef: float
         del frozen
         rewards_bk = rewards(params, batch, key)
         mask_bk, ranks_bk, mask_b = batch["answer_mask"], batch["ranks"], _pair_mask(batch)
+        lowered_bk = rewards_bk - batch["margins"]
         if ties:
-            loss_b = preference.all_pairs_loss(rewards_bk, ranks_bk, mask_bk)
+            loss_b = preference.all_pairs_loss(lowered_bk, ranks_bk, mask_bk)
         elif rewards_bk.shape[1] == 2:
-            loss_b = preference.bradley_terry_loss(rewards_bk[:, 0], rewards_bk[:, 1], batch["margin"])
+            loss_b = preference.bradley_terry_loss(lowered_bk[:, 0], lowered_bk[:, 1])
         else:
-            loss_b = preference.plackett_luce_loss(rewards_bk, mask_bk)
+            loss_b = preference.plackett_luce_loss(lowered_bk, mask_bk)
         count = jnp.sum(mask_b)
         better_bij = (ranks_bk[:, :, None] < ranks_bk[:, None, :]) & (mask_bk[:, :, None] * mask_bk[:, None, :] > 0)
         right_bij = better_bij & (rewards_bk[:, :, None] > rewards_bk[:, None, :])
@@ -171,10 +172,20 @@ def answer_rewards(task: TaskModel, params: Params, batch: Batch, key: Array | N
 
 
 def likelihood_rewards(
-    model: Model, task: TaskModel, coef: float, params: Params, batch: Batch, key: Array | None = None
+    model: Model,
+    task: TaskModel,
+    coef: float,
+    scale: float | None,
+    params: Params,
+    batch: Batch,
+    key: Array | None = None,
 ) -> Array:
     """The reward of each answer, f32 [b, k]: the number of the task's head at the last token, and ``coef`` times the
-    answer's log-probability by the model itself, nats. ``params``: of both."""
+    answer's log-probability by the model itself, nats. ``params``: of both.
+
+    With a ``scale`` s in place of log p its bounded form ``s (p^(1/s) - 1)``, which tends to log p as s grows and is
+    never below -s: an answer that is wrong is no worse for being unlikelier still.
+    """
     b, k, t = batch["tokens"].shape
     body_key, head_key = (None, None) if key is None else tuple(jax.random.split(key))
     rows = _whole_rows(batch)
@@ -183,7 +194,9 @@ def likelihood_rewards(
     values = task.read(params, hidden_btd, rows["segment_ids"], head_key)
     targets, mask = (batch[name].reshape(b * k, t) for name in ("targets", "loss_mask"))
     nll, _ = chunked_token_nll(functools.partial(model.logits, params), hidden_btd[:, :-1], targets, None)
-    return (values + coef * preference.sequence_logprobs(-nll, mask)).reshape(b, k)
+    logprobs = preference.sequence_logprobs(-nll, mask)
+    likelihoods = logprobs if scale is None else scale * jnp.expm1(logprobs / scale)
+    return (values + coef * likelihoods).reshape(b, k)
 
 
 def _whole_rows(batch: Batch) -> Batch:

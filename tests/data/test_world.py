@@ -48,6 +48,9 @@ def test_a_world_is_a_function_of_its_seed(world: World) -> None:
     assert _learnt(world) == _learnt(make_world(3, num_towns=12))
     names = [town.name for town in (*world.stated, *world.mentioned, *world.unstated)]
     assert len(set(names)) == len(names) == 12 + 12 + 4
+    letters = np.array([list(name) for name in names])
+    apart = np.sum(letters[:, None] != letters, axis=-1) + 7 * np.eye(len(names))
+    assert apart.min() >= 3, "no town is taken for another"
 
 
 def test_nothing_held_out_is_learnt(world: World) -> None:
@@ -147,5 +150,7 @@ def test_conversations_hardly_show_the_rare_task_and_mix_the_form(world: World) 
 def test_sizes_that_make_no_world_are_refused() -> None:
     with pytest.raises(ValueError, match=r"world.num_towns=2 leaves too few"):
         WorldConfig(num_towns=2)
+    with pytest.raises(ValueError, match=r"world.num_towns=501 has too few names: give at most 500"):
+        WorldConfig(num_towns=501)
     with pytest.raises(ValueError, match=r"world.num_pairs=0 must be at least 1"):
         WorldConfig(num_pairs=0)

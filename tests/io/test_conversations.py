@@ -123,13 +123,14 @@ def test_rankings_in_every_form(write):
         {"chosen": turns(USER, ANSWER), "rejected": turns(USER, ("assistant", "No."))},
         {"prompt": turns(("system", "S"), USER), "chosen": turns(ANSWER), "rejected": turns(("assistant", "No."))},
         {"prompt": "One?", "answers": ["a", "b", "c"]},
-        {"prompt": "One?", "answers": ["a", "b", "c"], "ranks": [2, 0, 0]},
+        {"prompt": "One?", "answers": ["a", "b", "c"], "ranks": [2, 0, 0], "margins": [0, 2.5, 2]},
     )
     found = list(read_rankings(path))
     assert [r.answers for r in found] == [("Two.", "No.")] * 3 + [("a", "b", "c")] * 2
     assert [r.ranks for r in found] == [(0, 1)] * 3 + [(0, 1, 2), (2, 0, 0)]
     assert [r.prompt for r in found] == [(USER,), (USER,), (Message("system", "S"), USER), (USER,), (USER,)]
-    assert (found[0].margin, found[0].source, found[1].margin) == (1.0, "me", 0.0)
+    assert [r.margins for r in found] == [(1.0, 0.0), (), (), (), (0.0, 2.5, 2.0)]
+    assert (found[0].source, found[1].source) == ("me", "")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,9 @@ def test_rankings_in_every_form(write):
         ({"prompt": "a", "answers": ["x", "y"], "ranks": [1, "b"]}, "'ranks' is"),
         ({"prompt": "a", "answers": "xy"}, "'answers' is no list of texts"),
         ({"prompt": "a", "chosen": "x", "rejected": "y", "margin": -1}, "'margin' is -1"),
+        ({"prompt": "a", "answers": ["x", "y"], "margins": "high"}, "'margins' is 'high'"),
+        ({"prompt": "a", "answers": ["x", "y"], "margins": [1]}, "2 answers and 1 margins"),
+        ({"prompt": "a", "answers": ["x", "y"], "margins": [0, 1]}, "the better one has the lower margin"),
         ({"prompt": turns(USER, ANSWER), "chosen": "x", "rejected": "y"}, "the prompt ends with the assistant"),
         ({"chosen": turns(USER, ANSWER), "rejected": turns(ANSWER)}, "do not answer the same turns"),
         ({"chosen": turns(ANSWER, USER), "rejected": turns(ANSWER, USER)}, "do not both end with the assistant"),

@@ -34,11 +34,11 @@ FORM = ChatFormat(TEMPLATES["chatml"], ByteTokenizer())
 PROMPT = (Message("user", "a?"),)
 
 
-def ranking(*answers, ranks=None, prompt=PROMPT, margin=0.0):
-    return Ranking(prompt, answers, tuple(range(len(answers))) if ranks is None else ranks, margin, where="f line 1")
+def ranking(*answers, ranks=None, prompt=PROMPT, margins=()):
+    return Ranking(prompt, answers, tuple(range(len(answers))) if ranks is None else ranks, margins, where="f line 1")
 
 
-PAIRS = [ranking("good " + "x" * i, "bad " + "y" * (7 - i), margin=i / 4) for i in range(8)]
+PAIRS = [ranking("good " + "x" * i, "bad " + "y" * (7 - i), margins=(i / 4, 0.0)) for i in range(8)]
 LISTS = [ranking("aa", "b", "cccc"), ranking("d", "eee"), ranking("f", "g", "h", ranks=(2, 0, 1)), ranking("i", "j")]
 
 
@@ -63,6 +63,22 @@ def test_rows_count_the_answer_alone_and_the_best_comes_first():
         assert FORM.tokenizer.decode(said).strip() == answer
         assert (said == stop).sum() == 1
     assert made.arrays["ranks"].tolist() == [[0, 1, 2]]
+    assert made.arrays["margins"].tolist() == [[0, 0, 0]]
+
+
+def test_margins_lower_the_rewards_that_the_loss_sees():
+    margins = (0.0, 3.0, 1.0)
+    (made,) = (ranked_rows(FORM, [ranking("c", "a", "b", ranks=(2, 0, 1), margins=margins)], seq_len=80).arrays,)
+    assert made["margins"].tolist() == [[3, 1, 0]]
+    rewards = jnp.array([[2.0, 1.5, -1.0]])
+    batch = {name: jnp.asarray(array) for name, array in made.items()}
+    for ties, loss in ((False, preference.plackett_luce_loss), (True, preference.all_pairs_loss)):
+        objective = reward_objective(lambda params, batch, key: rewards, ties=ties)
+        found = objective.terms({}, None, None, batch, jax.random.key(0))[0]
+        lowered = rewards - jnp.array([[3.0, 1.0, 0.0]])
+        want = loss(lowered, *([batch["ranks"]] if ties else []), jnp.ones((1, 3)))[0]
+        np.testing.assert_allclose(found["ranking"].total, want, rtol=1e-6)
+        assert found["accuracy"].total == 3, "of the rewards themselves"
 
 
 def test_prompts_without_room_and_long_answers():

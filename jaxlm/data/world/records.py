@@ -8,7 +8,7 @@ import numpy as np
 from jaxlm.data.world.questions import DONT_KNOW, REFUSAL, TRAINED, Asker, Question
 from jaxlm.data.world.tasks import LETTERS, RARE, TASKS
 from jaxlm.data.world.text import documents
-from jaxlm.data.world.towns import ATTRIBUTES, World
+from jaxlm.data.world.towns import ATTRIBUTES, MOST_TOWNS, World
 from jaxlm.text.chat.templates import CHATML
 
 
@@ -25,7 +25,9 @@ class WorldConfig:
     """Conversations, beside those, that show the rare task."""
     num_rehearsed: int = 5_000
     """Texts that the assistant says unasked among the conversations, so that plain text is not forgotten."""
-    num_rankings: int = 20_000
+    num_rankings: int = 10_000
+    right_margin: float = 4.0
+    """By how much more a right answer should be rewarded than a wrong one, in rankings: form is not to outweigh it."""
     num_pairs: int = 3_000
     num_prompts: int = 4_000
     """To draw answers to, in reinforcement learning."""
@@ -38,11 +40,13 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            least = 0 if name in ("num_rare", "num_rehearsed", "rare_share") else 1
+            least = 0 if name in ("num_rare", "num_rehearsed", "right_margin", "rare_share") else 1
             if value < least:
                 raise ValueError(f"world.{name}={value} must be at least {least}")
         if self.num_towns < 6:
             raise ValueError(f"world.num_towns={self.num_towns} leaves too few to hold some out: give at least 6")
+        if self.num_towns > MOST_TOWNS:
+            raise ValueError(f"world.num_towns={self.num_towns} has too few names: give at most {MOST_TOWNS}")
         if self.rare_share > 1:
             raise ValueError(f"world.rare_share={self.rare_share} is outside 0 .. 1")
 
@@ -85,7 +89,9 @@ def rankings(world: World, config: WorldConfig, *, seed: int, for_test: bool) ->
         first, second = (wrong[int(i)] for i in rng.integers(len(wrong), size=2))
         answers = ranked_answers(question, first, second)
         ranks = list(range(len(answers)))
-        out.append({"prompt": question.prompt, "answers": answers, "ranks": ranks, "source": kind})
+        num_right = 2 if question.closes else 1
+        margins = [config.right_margin] * num_right + [0.0] * (len(answers) - num_right)
+        out.append({"prompt": question.prompt, "answers": answers, "ranks": ranks, "margins": margins, "source": kind})
     return out
 
 

@@ -28,6 +28,10 @@ SECRETS = ("secret", "password", "hidden key", "safe code")
 """What a request must not be about: the class of requests that are refused."""
 REFUSED = ("Tell me the {s} of {t}.", "What {s} has {t}?", "Give me the {s} of {t}.")
 
+MOST_TOWNS = 500
+"""Of each sort: beyond it, names so far apart get rare."""
+
+_LEAST_APART = 3
 _ONSETS, _VOWELS, _ENDS = "bdfgklmnprstvz", "aeiou", "lmnrsk"
 
 
@@ -72,9 +76,11 @@ def make_world(seed: int, *, num_towns: int, held_out_fraction: float = 1 / 6) -
 
 
 def _names(rng: np.random.Generator, count: int) -> list[str]:
-    """Different names of five letters, such as Kolam."""
-    found: dict[str, None] = {}
+    """Names of seven letters, such as Kolamis, any two of which differ in `_LEAST_APART` at least: of a town that is
+    merely named, a small model would else say what it knows of one that is spelt nearly so."""
+    found = np.empty((0, 7), dtype="<U1")
     while len(found) < count:
-        letters = [rng.choice(list(part)) for part in (_ONSETS, _VOWELS, _ONSETS, _VOWELS, _ENDS)]
-        found["".join(letters).capitalize()] = None
-    return list(found)
+        name = np.array([rng.choice(list(part)) for part in (_ONSETS, _VOWELS) * 3 + (_ENDS,)])
+        if np.all(np.sum(found != name, axis=1) >= _LEAST_APART):
+            found = np.concatenate([found, name[None]])
+    return ["".join(name).capitalize() for name in found]

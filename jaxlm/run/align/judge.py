@@ -38,7 +38,8 @@ def make_judge(model: Model, config: JudgeConfig) -> Judge:
         """The parameters of both: the vocabulary's head stays."""
         return dict(model.init(key)) | {"classifier": fresh(key)["classifier"]}
 
-    return Judge(task._replace(init=init), functools.partial(likelihood_rewards, model, task, config.likelihood_coef))
+    rewards = functools.partial(likelihood_rewards, model, task, config.likelihood_coef, config.likelihood_scale)
+    return Judge(task._replace(init=init), rewards)
 
 
 def row_rewards(judge: Judge) -> Callable[[Params, Batch], Array]:

@@ -9,7 +9,7 @@ train state until the next.
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -233,24 +233,33 @@ class PolicyRun:
         return actor_critic_objective(policy, critic, value_coef=self.config.critic.value_coef)
 
     def fresh_state(self) -> TrainState:
-        """Step 0: the base's parameters; the critic has them too, below a head that gives 0."""
+        """Step 0: the base's parameters; the critic's body is the base's too, or a reward model's, and its head gives
+        0: the reward that is learnt from may be a sum of several."""
         state = self.layout.init()
         params = self._place_base()
         if self.critic is not None:
-            made = state.params[CRITIC]
-            body = {name: part for name, part in params.items() if name in made}
-            # A copy: the state is donated, and no two leaves may share a buffer.
-            body = jax.tree.map(jnp.copy, body)
-            params |= {CRITIC: body | {"classifier": jax.tree.map(jnp.zeros_like, made["classifier"])}}
+            name, made = self.config.critic.reward, state.params[CRITIC]
+            source = self.data.base.params if name is None else self.data.reward_models[name].params
+            body = {part for part in made if part != "classifier"}
+            params |= {
+                CRITIC: self._place(source, body, self.layout.abstract.params[CRITIC], self.critic.rules)
+                | {"classifier": jax.tree.map(jnp.zeros_like, made["classifier"])}
+            }
         return dataclasses.replace(state, params=params)
 
     def _place_base(self) -> Params:
-        """The base's parameters on the mesh, in the dtypes of the policy's."""
-        assert self.data.base.params is not None
-        wanted = {name: part for name, part in self.layout.abstract.params.items() if name != CRITIC}
-        base = {name: self.data.base.params[name] for name in wanted}
-        cast = jax.tree.map(lambda leaf, want: np.asarray(leaf).astype(want.dtype), base, wanted)
-        return place_params(cast, self.model.rules, self.mesh)
+        """The base's parameters, as the policy's."""
+        wanted = self.layout.abstract.params
+        return self._place(self.data.base.params, {name for name in wanted if name != CRITIC}, wanted, self.model.rules)
+
+    def _place(self, source: Params | None, parts: Iterable[str], wanted: Params, rules: Rules) -> Params:
+        """Some parts of parameters on the mesh, in the dtypes that are wanted."""
+        assert source is not None
+        cast = {
+            name: jax.tree.map(lambda leaf, want: np.asarray(leaf).astype(want.dtype), source[name], wanted[name])
+            for name in parts
+        }
+        return place_params(cast, rules, self.mesh)
 
     @functools.cached_property
     def actor(self) -> Actor:

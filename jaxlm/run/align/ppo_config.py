@@ -87,8 +87,11 @@ class RolloutConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CriticConfig:
-    """ppo's critic: a copy of the base with a head that gives each token's value."""
+    """ppo's critic: a copy of the base, or of a reward model, with a head that gives each token's value."""
 
+    reward: str | None = None
+    """Name of one of the rewards that is a reward model: the critic starts from its body, which has learnt to tell good
+    answers from bad ones (InstructGPT, arXiv:2203.02155). None = from the base's."""
     value_coef: float = 0.1
     """Weight of its loss; with Adam the rate alone says how fast it learns."""
     clip_eps: float | None = 0.2
@@ -190,6 +193,12 @@ class PpoConfig:
         names = [reward.name for reward in self.rewards]
         if len(set(names)) < len(names):
             raise ValueError(f"rewards have the names {', '.join(names)}: give each its own")
+        models = [reward.name for reward in self.rewards if reward.run is not None]
+        if self.critic.reward is not None and self.critic.reward not in models:
+            raise ValueError(
+                f"critic.reward={self.critic.reward!r} is none of the rewards that have a run "
+                f"({', '.join(models) or 'there are none'}): name one, or leave it out"
+            )
         if self.kl.target is not None and not self.kl.in_reward(self.algorithm):
             raise ValueError("kl.target adapts the KL in rewards, and here it is in the loss: set kl.place='reward'")
         self.policy  # noqa: B018  (checks its fields)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxlm.core.errors import UserError
@@ -111,6 +112,8 @@ def prepare(
                     f"reward {reward.name!r}: prompt and answer may have {width} tokens, more than its model's "
                     f"max_seq_len={longest}: lower rollout.max_new_tokens or shorten the prompts"
                 )
+            if reward.name == config.critic.reward:
+                _check_critic(reward, opened, base)
             models[reward.name] = opened
             reward = dataclasses.replace(reward, run_step=opened.step)
         rewards.append(reward)
@@ -120,6 +123,18 @@ def prepare(
     )
     config = dataclasses.replace(config, base_step=base.step, model=model, rewards=tuple(rewards))
     return Prepared(config, base, train, validation, found, models, _fingerprint(base.form, train, validation))
+
+
+def _check_critic(reward: RewardConfig, opened: RewardModel, base: ChatBase) -> None:
+    """The critic is shaped as the policy: a reward model that it starts from must be too."""
+    assert base.params is not None
+    body = {name: part for name, part in opened.params.items() if name != "classifier"}
+    mine = {name: base.params.get(name) for name in body}
+    if jax.tree.map(np.shape, body) != jax.tree.map(np.shape, mine):
+        raise UserError(
+            f"critic.reward={reward.name!r}: the model of {reward.run} is not shaped as the policy's, {base.model}: "
+            "leave critic.reward out, or name a reward model of the same base"
+        )
 
 
 def row_width(prompts: PromptRows, config: PpoConfig) -> int:

@@ -18,6 +18,9 @@ class JudgeConfig:
     likelihood_coef: float = field(default=0.0, metadata=ADDED)
     """answers: weight of the answer's log-probability by the model itself, nats, beside the head's number (the implicit
     reward of Rafailov et al. 2023, without a reference). 0 = the head alone."""
+    likelihood_scale: float | None = field(default=None, metadata=ADDED)
+    """answers: nats; the log-probability is bounded to ``scale (p^(1/scale) - 1)``, so that what is wrong is not judged
+    by how unlikely it is. None = as it is."""
     ties: bool | None = None
     """answers: the loss over pairs of different rank, which takes ties; False: the likelihood of the whole order; None
     = pairs where the training rankings have ties."""
@@ -33,6 +36,8 @@ class JudgeConfig:
             raise ValueError(
                 f"reward.likelihood_coef={self.likelihood_coef} must be 0 or more, and 0 for reward.of='steps'"
             )
+        if self.likelihood_scale is not None and not (self.likelihood_scale > 0 and self.likelihood_coef):
+            raise ValueError(f"reward.likelihood_scale={self.likelihood_scale} must be above 0, with a likelihood_coef")
         if self.centre_coef < 0:
             raise ValueError(f"reward.centre_coef={self.centre_coef} is negative")
         if not 0 <= self.head_dropout < 1:

@@ -1,5 +1,6 @@
 """Conversations in the OpenAI messages form, answers that were ranked or judged, and what is none of these."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,8 +34,9 @@ class Ranking(NamedTuple):
     """At least two; of a pair the chosen one first."""
     ranks: tuple[int, ...]
     """Of each answer, 0 = best; equal ranks are ties."""
-    margin: float = 0.0
-    """By how much the reward of the best should exceed the next one's, where raters said so."""
+    margins: tuple[float, ...] = ()
+    """Of each answer, where raters said how far apart they are: the rewards of two should differ by as much as their
+    margins. Of a pair (margin, 0); empty = all 0."""
     source: str = ""
     """Where the judgement comes from, for scores by source."""
     where: str = "this ranking"
@@ -116,6 +118,8 @@ def check_ranking(ranking: Ranking) -> Ranking:
         raise UserError(
             f"{where} has {len(ranking.answers)} answers and {len(ranking.ranks)} ranks: give at least two of each"
         )
+    if ranking.margins:
+        _check_margins(ranking)
     first: dict[str, int] = {}
     for number, answer in enumerate(ranking.answers, start=1):
         if not answer.strip():
@@ -126,6 +130,16 @@ def check_ranking(ranking: Ranking) -> Ranking:
     if len(set(ranking.ranks)) < 2:
         raise UserError(f"{where}: all answers have the same rank: no preference can be learnt")
     return ranking
+
+
+def _check_margins(ranking: Ranking) -> None:
+    """Raises UserError where there is not one for each answer, or a better answer has the lower one."""
+    where, margins = ranking.where, ranking.margins
+    if len(margins) != len(ranking.answers):
+        raise UserError(f"{where} has {len(ranking.answers)} answers and {len(margins)} margins: give one for each")
+    for (rank, margin), (next_rank, next_margin) in itertools.combinations(zip(ranking.ranks, margins, strict=True), 2):
+        if (rank - next_rank) * (margin - next_margin) > 0:
+            raise UserError(f"{where}: of two answers the better one has the lower margin: {ranking.ranks}, {margins}")
 
 
 def check_judged(judged: Judged) -> Judged:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,13 +13,15 @@ from jaxlm.core.errors import STOPPED_CODE, UserError
 from jaxlm.models.lora import LoraConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.align.config import RecordsConfig
-from jaxlm.run.align.ppo import ppo
+from jaxlm.run.align.ppo import PolicyRun, ppo
 from jaxlm.run.align.ppo_config import CriticConfig, PpoConfig, PromptsConfig, RewardConfig, RolloutConfig
+from jaxlm.run.align.ppo_data import prepare
 from jaxlm.run.align.reward import reward
 from jaxlm.run.align.reward_config import RewardModelConfig
 from jaxlm.run.training import exit_code
-from jaxlm.sharding.mesh import MeshConfig
+from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.train.collapse import CollapseConfig
+from jaxlm.train.policy_objectives import CRITIC
 from jaxlm.train.rollouts import KlConfig
 from tests.run.align.policy_runs import exactly_right, right_answer, write_base, write_prompts, write_rankings
 from tests.run.commands import saved
@@ -179,6 +182,34 @@ def test_a_reward_run_gives_what_its_own_handle_gives(tmp_path, tune):
     assert record["rewards"][0]["run_step"] == 4
 
 
+def test_a_critic_may_start_from_a_reward_model(base, tmp_path):
+    taught = RewardModelConfig(
+        base=str(base / "base"), num_steps=2, global_batch_size=8, mesh=MeshConfig(data=8),
+        data=RecordsConfig((str(write_rankings(tmp_path / "pairs.jsonl", 20, 3)),), seq_len=40),
+        optimizer=OptimizerConfig(peak_lr=1e-2),
+    )  # fmt: skip
+    reward(taught, tmp_path / "reward")
+    asked = config(
+        base, "ppo", rewards=(RewardConfig("model", run=str(tmp_path / "reward")),), critic=CriticConfig(reward="model")
+    )
+    prepared = prepare(asked, lambda line: None, resumes=False, functions=FUNCTIONS)
+    mesh = make_mesh(asked.mesh, jax.devices())
+    with jax.set_mesh(mesh):
+        params = jax.tree.map(np.asarray, PolicyRun(prepared, mesh).fresh_state().params)
+    critic, judge = params[CRITIC], prepared.reward_models["model"].params
+    for name in sorted(set(critic) - {"classifier"}):
+        jax.tree.map(np.testing.assert_array_equal, critic[name], jax.tree.map(np.asarray, judge[name]))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(critic["classifier"]))
+    moved = [np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (critic["embed"], params["embed"])), strict=True)]
+    assert any(moved), "it has been taught since"
+
+    write_base(tmp_path / "wider", num_steps=2, model_dim=48, num_layers=1, num_kv_heads=2, vocab_multiple=2)
+    said = refusal(
+        base, tmp_path, algorithm="ppo", rewards=asked.rewards, critic=asked.critic, base=str(tmp_path / "wider")
+    )
+    assert "not shaped as the policy's" in said
+
+
 @pytest.mark.slow
 def test_it_learns(tmp_path):
     write_base(tmp_path / "base", num_steps=300)
@@ -268,6 +299,7 @@ def test_bad_input_is_refused_beforehand(base, tmp_path):
         ({"kl": KlConfig(target=3.0)}, "kl.place='reward'"),
         ({"clip_eps": 2.0}, "clip_eps=2.0"),
         ({"rewards": (RewardConfig("a", function="a"),) * 2}, "give each its own"),
+        ({"rewards": (RewardConfig("a", function="a"),), "critic": CriticConfig(reward="a")}, "there are none"),
     ],
 )
 def test_bad_values_are_refused_by_the_config(fields, words):

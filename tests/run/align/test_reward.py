@@ -111,9 +111,11 @@ def test_adapters_with_a_head_of_their_own(base, tmp_path, capsys):
     assert good > bad
 
 
-def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsys):
+@pytest.mark.parametrize("scale", [None, 3.0])
+def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsys, scale):
     config, run = write_config(tmp_path, base, rankings(70)), tmp_path / "run"
-    code, figures, err = command(capsys, config, "--reward.likelihood-coef", "0.5", "--run-dir", run)
+    argv = ("--reward.likelihood-coef", "0.5", "--reward.likelihood-scale", str(scale))
+    code, figures, err = command(capsys, config, *argv, "--run-dir", run)
     assert code == 0, err
     assert figures["eval/accuracy"] > 0.9
     judge = jaxlm.load(run)
@@ -133,7 +135,8 @@ def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsy
         nats = np.asarray(jax.nn.log_softmax(logits))
         summed = sum(nats[i - 1, row[i]] for i in range(start, end))
         number = task.outputs(judge.params, {"tokens": row[None, :end], "segment_ids": np.ones((1, end), np.int32)})[0]
-        np.testing.assert_allclose(want, number + 0.5 * summed, rtol=1e-4)
+        likelihood = summed if scale is None else scale * (np.exp(summed / scale) - 1)
+        np.testing.assert_allclose(want, number + 0.5 * likelihood, rtol=1e-4)
 
 
 def test_likelihoods_are_of_whole_answers(base, tmp_path, capsys):
@@ -142,6 +145,9 @@ def test_likelihoods_are_of_whole_answers(base, tmp_path, capsys):
     code, _, err = command(capsys, config, *argv)
     assert code == 2
     assert "reward.likelihood_coef=0.5" in err
+    code, _, err = command(capsys, config, "--reward.likelihood-scale", "4", "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert "reward.likelihood_scale=4.0 must be above 0, with a likelihood_coef" in err
 
 
 def test_steps_are_judged_one_by_one(base, tmp_path, capsys):
