@@ -56,7 +56,7 @@ def sentences(results: Results) -> list[str]:
         found.append(
             f"{name}: at {last['flops']:.2g} FLOPs the loss is {100 * abs(last['gap']):.2f} % {side} that of {first} "
             f"({_span(last['gap_interval'], 100)} %); for the same loss it takes {_times(last)} the compute "
-            f"({_span(last['times_interval'])}); the gap {trend[against['trend']]} with compute "
+            f"({_times_span(last)}); the gap {trend[against['trend']]} with compute "
             f"({low:+.2f} to {high:+.2f} % of the loss a tenfold)"
         )
     return found
@@ -107,7 +107,7 @@ def _gaps(results: Results) -> list[list[str]]:
             f"{100 * one['gap']:+.2f} %",
             _span(one["gap_interval"], 100),
             _times(one),
-            _span(one["times_interval"]),
+            _times_span(one),
         ]
         for name, text in _others(results).items()
         for one in text["against"]["budgets"]
@@ -115,11 +115,22 @@ def _gaps(results: Results) -> list[list[str]]:
 
 
 def _times(one: Mapping[str, Any]) -> str:
+    if one["bound"] == 1 and (math.isinf(one["times"]) or one["times"] == 0):
+        return "-"  # of the smallest budget nothing is known
     if math.isinf(one["times"]) or one["times"] == 0:
         return f"{'more' if one['times'] else 'less'} than {one['bound']:.2f}x"
     return f"{one['times']:.2f}x"
 
 
+def _times_span(one: Mapping[str, Any]) -> str:
+    low, high = one["times_interval"]
+    if low > 0 and math.isfinite(high):
+        return _span((low, high))
+    if low > 0 and math.isfinite(low):
+        return f"above {low:.2f}"
+    return f"below {high:.2f}" if 0 < high < math.inf else "-"
+
+
 def _span(ends: tuple[float, float], factor: float = 1.0) -> str:
-    low, high = (f"{factor * end:.2f}" if math.isfinite(end) else "any" for end in ends)
-    return f"{low} to {high}"
+    low, high = (factor * end for end in ends)
+    return f"{low:.2f} to {high:.2f}"
