@@ -87,8 +87,7 @@ def config() -> RoadConfig:
             kl=KlConfig(coef=0.05),
             critic=CriticConfig(peak_lr=1e-3, reward="model"),
             optimizer=_adam(3e-4, "linear"),
-            num_rollouts=125,
-            num_minibatches=2,
+            num_rollouts=100,
             log_every=20,
             checkpoint=last,
         ),
@@ -97,7 +96,7 @@ def config() -> RoadConfig:
             algorithm="grpo",
             rewards=(
                 RewardConfig("right", function="right"),
-                RewardConfig("model", run=REWARD_STAGE, weight=0.03),
+                RewardConfig("model", run=REWARD_STAGE, weight=0.06),
                 *watched,
             ),
             rollout=RolloutConfig(num_prompts=32, group_size=8, max_new_tokens=20),
