@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.evals.scoring import score_sequences
+from jaxlm.evals.shared_contexts import LEAST_CONTEXT, SharedFn, score_shared
 from jaxlm.evals.tasks.task import Likelihood
 
 
@@ -54,24 +55,53 @@ def score_continuations(
     *,
     context: int,
     tokens_per_batch: int = 8192,
+    shared_fn: SharedFn | None = None,
 ) -> list[Continuation]:
     """Every request's continuation, of ``(ids, how many belong to the context)`` pairs.
 
     ``first_choice_fn(tokens_bt, targets_bt)``: log-probabilities and 1 for first choices, f32 [b, t, 2]. What is longer
     than the context of a model loses the first tokens of its own context; a continuation that is longer still is read
     in windows (`score_sequences`), with nothing lost. What is asked several times is read once.
+
+    ``shared_fn``: where the model has it, contexts of `LEAST_CONTEXT` tokens or more that fit are read once for all
+    their continuations.
     """
+    whole, behind = _sort_out(requests, context, shared=shared_fn is not None)
+    found: list[Continuation | None] = [None] * len(requests)
+    if behind:
+        assert shared_fn is not None
+        contexts = list(behind)
+        tails = [[requests[i][0][len(ids) :] for i in behind[ids]] for ids in contexts]
+        scores = score_shared(shared_fn, contexts, tails, predictions_per_batch=tokens_per_batch)
+        for ids, each in zip(contexts, scores, strict=True):
+            for i, one in zip(behind[ids], each, strict=True):
+                found[i] = Continuation(one[:, 0], one[:, 1] > 0, 0)
     places: dict[tuple[int, ...], int] = {}
-    sequences, asked = [], []
-    for ids, num_context in requests:
+    asked = {}
+    for i in whole:
+        ids, num_context = requests[i]
         over = max(0, len(ids) - 1 - context)
         over = over if over < num_context else 0
-        kept = tuple(ids[over:])
-        if kept not in places:
-            places[kept] = len(sequences)
-            sequences.append(np.asarray(kept, np.int32))
-        asked.append((places[kept], num_context - over - 1, over))
+        asked[i] = (places.setdefault(tuple(ids[over:]), len(places)), num_context - over - 1, over)
+    sequences = [np.asarray(ids, np.int32) for ids in places]
     scores = score_sequences(
         first_choice_fn, sequences, context=context, tokens_per_batch=tokens_per_batch, columns=(2,)
     )
-    return [Continuation(scores[place][start:, 0], scores[place][start:, 1] > 0, over) for place, start, over in asked]
+    for i, (place, start, over) in asked.items():
+        found[i] = Continuation(scores[place][start:, 0], scores[place][start:, 1] > 0, over)
+    return [one for one in found if one is not None]
+
+
+def _sort_out(
+    requests: Sequence[tuple[Sequence[int], int]], context: int, *, shared: bool
+) -> tuple[list[int], dict[tuple[int, ...], list[int]]]:
+    """(requests to be read whole, those to be read behind a context, by the context)."""
+    behind: dict[tuple[int, ...], list[int]] = {}
+    whole = []
+    for i, (ids, num_context) in enumerate(requests):
+        fits = LEAST_CONTEXT <= num_context < len(ids) <= context + 1
+        if shared and fits:
+            behind.setdefault(tuple(ids[:num_context]), []).append(i)
+        else:
+            whole.append(i)
+    return whole, behind

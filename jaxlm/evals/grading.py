@@ -9,7 +9,7 @@ import numpy as np
 from jaxlm.evals.calibration import calibration_error
 from jaxlm.evals.flags import split_by_flags
 from jaxlm.evals.paired import clustered_difference, mcnemar
-from jaxlm.evals.summary import figure, group_places, summarise
+from jaxlm.evals.summary import Metric, figure, group_places, summarise
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS, WRITTEN_METRICS
@@ -48,6 +48,8 @@ def task_of_outputs(name: str, form: Form, outputs: Sequence[Output]) -> Task:
     """
     items = []
     for number, output in enumerate(outputs):
+        if output.written is None:
+            raise ValueError(f"{output.where} has log-probabilities: name the task's files with --data")
         if output.gold is None:
             raise ValueError(f"{output.where} says no gold answer: name the task's files with --data")
         gold = form.choices.index(output.gold) if output.gold in form.choices else None
@@ -92,7 +94,10 @@ def pair_up(task: Task, outputs: Sequence[Output]) -> list[tuple[Item, Output]]:
 
 
 def grade(task: Task, pairs: Sequence[tuple[Item, Output]]) -> list[Graded]:
-    """Scores of every item. Raises ValueError for an output that does not fit the task's kind."""
+    """Scores of every item. Raises ValueError for an output that does not fit the task's kind, or the others."""
+    for _, output in pairs:
+        if (output.written is None) != (pairs[0][1].written is None):
+            raise ValueError(f"{output.where}: some outputs are written and some log-probabilities, grade them apart")
     return [_grade(task, item, output) for item, output in pairs]
 
 
@@ -124,18 +129,10 @@ def report(
     found = {"task": task.name, **summarise(metrics, [one.item for one in graded], scores, confidence=confidence)}
     found["num_missing"] = len(task.items) - len(graded)
     if flagged is not None:
-        name, metric = next((name, metric) for name, metric in metrics.items() if metric.of in scores[0])
-        parts = zip(("clean", "flagged"), split_by_flags([one.item for one in graded], flagged), strict=True)
+        clean, apart = split_by_flags([one.item for one in graded], flagged)
         found["flags"] = {
-            part: {
-                "num_items": len(places),
-                **(
-                    {name: figure(metric, [graded[i].item for i in places], [scores[i] for i in places]).record()}
-                    if places
-                    else {}
-                ),
-            }
-            for part, places in parts
+            part: {"num_items": len(places), **_first_figure(metrics, [graded[i] for i in places], confidence)}
+            for part, places in (("clean", clean), ("flagged", apart))
         }
     if task.chance is not None:
         found["chance"] = task.chance
@@ -145,6 +142,14 @@ def report(
         stated, right = (np.array([score[name] for score in scores]) for name in ("stated", "accuracy"))
         found["calibration_error"] = calibration_error(stated, right)["error"]
     return found
+
+
+def _first_figure(metrics: Mapping[str, Metric], graded: Sequence[Graded], confidence: float) -> dict[str, Any]:
+    if not graded:
+        return {}
+    name, metric = next(iter(metrics.items()))
+    found = figure(metric, [one.item for one in graded], [one.scores for one in graded], confidence=confidence)
+    return {name: found.record()}
 
 
 def compare(

@@ -9,18 +9,19 @@ import jax.numpy as jnp
 
 from jaxlm.core.types import Array, Batch, Params, PyTree
 from jaxlm.losses.tokens import token_nll
-from jaxlm.models.api import Model
+from jaxlm.models.api import Cache, Model
 
 Sums = dict[str, Array]
 """``nats``, ``tokens`` and ``correct``: f32 sums over the counted targets of a batch."""
 
 
-def target_logprobs(model: Model, params: Params, batch: Batch) -> tuple[Array, Array]:
+def target_logprobs(model: Model, params: Params, batch: Batch, *, state: Cache | None = None) -> tuple[Array, Array]:
     """Log-probability of each target, nats, f32, and whether it is the model's first choice, bool; both [b, t].
 
-    Keys of ``batch``: ``tokens``, ``targets`` and, for packed rows, ``segment_ids`` and ``positions``.
+    Keys of ``batch``: ``tokens``, ``targets`` and, for packed rows, ``segment_ids`` and ``positions``. ``state``: what
+    was read before, if anything.
     """
-    return _target_logprobs(model, params, batch, None)[:2]
+    return _target_logprobs(model, params, batch, state)[:2]
 
 
 def _target_logprobs(model: Model, params: Params, batch: Batch, state: PyTree) -> tuple[Array, Array, PyTree]:

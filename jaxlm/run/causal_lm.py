@@ -177,11 +177,13 @@ class CausalLM(LanguageModel):
                         f"requests[{number}] has {len(ids) - 1} tokens, more than the context of {self.context}: "
                         "shorten it, show fewer examples, or let it be cut"
                     )
+        behind = self._programs.behind
         found = score_continuations(
             lambda tokens_bt, targets_bt: np.asarray(self._programs.first_choices(self.params, tokens_bt, targets_bt)),
             asked,
             context=self.context,
             tokens_per_batch=max(self.context, _BATCH_LOGITS // self.vocab_size),
+            shared_fn=None if behind is None else lambda *batches: np.asarray(behind(self._decoding_params, *batches)),
         )
         return [one.reply(request[1]) for one, request in zip(found, requests, strict=True)]
 

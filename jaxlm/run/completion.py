@@ -14,6 +14,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.core.types import Array, Params
 from jaxlm.evals.perplexity import target_logprobs
+from jaxlm.evals.shared_contexts import score_behind
 from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, prefill
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.decoder import DecoderConfig
@@ -39,6 +40,8 @@ class Programs(NamedTuple):
     """``(params, tokens_bt, targets_bt) -> f32 [b, t]``."""
     first_choices: Callable[..., Array]
     """The same with, beside each log-probability, 1 where the target is the model's first choice, f32 [b, t, 2]."""
+    behind: Callable[..., Array] | None
+    """``(prepared params, contexts, continuations) -> f32 [n, s, 2]``, of a decoder (`evals.shared_contexts`)."""
     prefill: Callable[..., DecodeState]
     decode: Callable[..., DecodeState]
 
@@ -75,6 +78,7 @@ def programs(config: ModelConfig, weights: Weights = "trained", *, spread: bool 
         logits=jax.jit(reader.apply_fn),
         logprobs=jax.jit(logprobs),
         first_choices=jax.jit(first_choices),
+        behind=jax.jit(functools.partial(score_behind, written)) if isinstance(config, DecoderConfig) else None,
         prefill=jax.jit(
             functools.partial(prefill, written), static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")
         ),

@@ -45,6 +45,34 @@ def test_only_the_continuation_counts_and_batches_change_nothing(rng):
         assert (reply.num_tokens, reply.num_bytes) == (len(expected), 2)
 
 
+def test_contexts_are_read_once_for_all_their_continuations(rng):
+    """The stand-in says the target and the sum of what it sees: context, and continuation up to there."""
+    batches = []
+
+    def shared(contexts, continuations):
+        count = len(continuations["tokens"]) // len(contexts["tokens"])
+        batches.append((contexts["tokens"].shape, count))
+        assert contexts["tokens"].size * count <= 400
+        read = np.where(contexts["segment_ids"] > 0, contexts["tokens"], 0).sum(1).repeat(count)
+        assert ((contexts["segment_ids"] > 0).sum(1).repeat(count) == continuations["positions"][:, 0]).all()
+        seen = read[:, None] + np.cumsum(continuations["tokens"], axis=1)
+        said = -(continuations["targets"] + seen / 1000)
+        return np.stack([said, continuations["targets"] == 5], axis=-1).astype(np.float32)
+
+    requests = []
+    for length in (17, 20, 25, 5, 30, 20):
+        context = rng.integers(1, 9, length).tolist()
+        requests += [(context + rng.integers(1, 9, n).tolist(), length) for n in (1, 3, 6)]
+    requests.append((rng.integers(1, 9, 45).tolist(), 40))  # has no room
+    how = {"context": 40, "tokens_per_batch": 64}
+    found = score_continuations(_model, requests, shared_fn=shared, **how)
+    for one, other in zip(found, score_continuations(_model, requests, **how), strict=True):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=1e-5)
+        assert (one.first_choice.tolist(), one.truncated) == (other.first_choice.tolist(), other.truncated)
+    assert sum(rows for (rows, _), _ in batches) == 5  # of six contexts the short one is read whole
+    assert found[-1].truncated == 4
+
+
 def test_a_long_context_loses_its_first_tokens_and_a_long_continuation_none():
     ids = [1, 2, 3, 4, 5, 6, 7]
     (cut,) = score_continuations(_model, [(ids, 5)], context=4)

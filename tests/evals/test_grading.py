@@ -96,6 +96,10 @@ def test_log_probabilities_are_graded_by_kind():
         grade(pair, pair_up(pair, [said._replace(likelihoods=said.likelihoods[:1])]))
     with pytest.raises(ValueError, match="is scored by 'logprobs'"):
         grade(pair, pair_up(pair, [_said("a", "g", name="b:0")]))
+    with pytest.raises(ValueError, match="a has log-probabilities: name the task's files"):
+        task_of_outputs("blimp", FORMS["blimp"], [said])
+    with pytest.raises(ValueError, match="some outputs are written"):
+        grade(TASK, [(ITEMS[0], said), (ITEMS[1], _said("b", "2"))])
     with pytest.raises(ValueError, match="is answered in words"):
         grade(TASK, pair_up(TASK, [said._replace(name="m:0")]))
 

@@ -52,7 +52,8 @@ def _figures(capsys):
 def test_likelihoods_are_those_of_full_forwards(run):
     lm = load(run)
     assert isinstance(lm, CausalLM)
-    requests = [("to be", " or not"), ("", "to be"), ("to be ", "x"), ("x" * 40, "yz"), ("", "ab" * 30)]
+    behind = [("to be, or not to ", end) for end in ("be", "b", "xyz w")] + [("that is the question", "!")]
+    requests = [("to be", " or not"), ("", "to be"), ("to be ", "x"), ("x" * 40, "yz"), ("", "ab" * 30), *behind]
     for (context, continuation), reply in zip(requests, lm.likelihoods(requests), strict=True):
         ids = lm.encode(context + continuation)
         start = max(1, len(lm.encode(context.rstrip()))) if context else 1

@@ -24,6 +24,7 @@ SECTIONS = {
     "loop": "loop",
     "decode": "decode",
     "rollout": "rollout",
+    "likelihood": "likelihood",
     "data": "data",
     "loader": "data",
     "checkpoint": "checkpoint",
