@@ -18,7 +18,8 @@ from jaxlm.models.decoder_cache import repeat_rows
 LEAST_CONTEXT = 16
 """Tokens of a context from which on it is worth a program of its own."""
 
-SharedFn = Callable[[Batch, Batch], np.ndarray]
+HostBatch = dict[str, np.ndarray]
+SharedFn = Callable[[HostBatch, HostBatch], np.ndarray]
 """``(contexts [b, t], continuations [b * m, s]) -> f32 [b * m, s, 2]``: log-probabilities of ``targets``, and 1 where
 the target is the first choice."""
 
@@ -80,17 +81,17 @@ def score_shared(
     return found
 
 
-def _contexts(contexts: Sequence[Sequence[int]], width: int) -> Batch:
+def _contexts(contexts: Sequence[Sequence[int]], width: int) -> HostBatch:
     tokens, segment_ids, positions = left_pad([ids[:-1] for ids in contexts], 0, length=width)
     return {"tokens": tokens, "segment_ids": segment_ids, "positions": positions}
 
 
 def _continuations(
     contexts: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]], length: int
-) -> Batch:
+) -> HostBatch:
     flat = [(ids, one) for ids, each in zip(contexts, continuations, strict=True) for one in each]
     names = ("tokens", "targets", "segment_ids", "positions")
-    batch = {name: np.zeros((len(flat), length), np.int32) for name in names}
+    batch: HostBatch = {name: np.zeros((len(flat), length), np.int32) for name in names}
     for row, (ids, one) in enumerate(flat):
         count = len(one)
         batch["tokens"][row, :count] = [ids[-1], *one[:-1]]

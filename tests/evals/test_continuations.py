@@ -1,5 +1,7 @@
 """Continuations behind contexts: which tokens count, and what has no room. The model is a function of what it sees."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,7 @@ def test_contexts_are_read_once_for_all_their_continuations(rng):
         context = rng.integers(1, 9, length).tolist()
         requests += [(context + rng.integers(1, 9, n).tolist(), length) for n in (1, 3, 6)]
     requests.append((rng.integers(1, 9, 45).tolist(), 40))  # has no room
-    how = {"context": 40, "tokens_per_batch": 64}
+    how: dict[str, Any] = {"context": 40, "tokens_per_batch": 64}
     found = score_continuations(_model, requests, shared_fn=shared, **how)
     for one, other in zip(found, score_continuations(_model, requests, **how), strict=True):
         np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=1e-5)

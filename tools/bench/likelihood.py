@@ -57,6 +57,7 @@ def scorers(
 ) -> dict[str, Callable[[Requests], list[Continuation]]]:
     """The three ways."""
     assert program.behind is not None
+    assert config.vocab_size is not None
     prepared, behind = program.prepare(params), program.behind
     how: dict[str, Any] = {"context": config.max_seq_len, "tokens_per_batch": (1 << 25) // config.vocab_size}
 
@@ -76,10 +77,12 @@ def scorers(
 def bench_likelihood(repeats: int) -> Iterator[Row]:
     """GPT-2's 124M preset with random weights, in f32 on a CPU and bfloat16 elsewhere."""
     config = gpt2() if on_cpu() else dataclasses.replace(gpt2(), compute_dtype="bfloat16")
+    vocab_size = config.vocab_size
+    assert vocab_size is not None
     params = jax.jit(make_decoder(config).init)(fold_key(0, Purpose.INIT))
     ways = scorers(config, programs(config), params)
     for case in CASES:
-        asked = make_requests(case, case.cpu_items if on_cpu() else case.gpu_items, config.vocab_size)
+        asked = make_requests(case, case.cpu_items if on_cpu() else case.gpu_items, vocab_size)
         first: np.ndarray | None = None
         for way, score in ways.items():
             said = np.concatenate([one.logprobs for one in score(asked)])
