@@ -67,7 +67,7 @@ def config() -> RoadConfig:
             name="Reward model",
             data=RecordsConfig(seq_len=72),
             reward=JudgeConfig(likelihood_coef=1.0, likelihood_scale=4.0),
-            optimizer=_muon(5e-4, weight_decay=0.01),
+            optimizer=_muon(3e-4, weight_decay=0.01),
             num_epochs=1,
             global_batch_size=8,
             log_every=50,
