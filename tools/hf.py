@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxlm.core.errors import UserError
 from jaxlm.run.cli import run_main
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import Parser
 
 DTYPES = ("float32", "bfloat16", "float16")
 

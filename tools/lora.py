@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from jaxlm.run.cli import run_main
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import Parser
 
 
 def make_parser() -> Parser:

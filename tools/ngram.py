@@ -16,7 +16,7 @@ import sys
 
 from jaxlm.core.errors import UserError
 from jaxlm.run.cli import run_main
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import tool_parser
 
 
 def _size(text: str) -> int:
@@ -32,14 +32,7 @@ def _size(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(
-        prog="python -m tools.ngram",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser("python -m tools.ngram", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fit = commands.add_parser("fit", help="fit a model to a text", allow_abbrev=False)
     fit.add_argument("--text", required=True, help="one sentence a line (.gz: unpacked)")

@@ -32,7 +32,7 @@ from jaxlm.io.eval_files.outputs import read_outputs
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.run_dir import json_ready
 from jaxlm.run.cli import run_main
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import tool_parser
 
 JUDGED, TABLE = "alpaca_eval", "blimp_table"
 
@@ -115,14 +115,7 @@ def _item(one: Graded) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(
-        prog="python -m tools.score",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser("python -m tools.score", __doc__)
     parser.add_argument("task", help=f"{', '.join(FORMS)}, {JUDGED} or {TABLE}")
     parser.add_argument("--outputs", type=Path, required=True, metavar="FILE", help="a file or folder of outputs")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's files; default: what the outputs say")

@@ -23,7 +23,7 @@ from jaxlm.io.quality import DEFINITION_FILE, QualityScore, save_quality
 from jaxlm.io.writing import is_taken
 from jaxlm.models.quality import fit_quality
 from jaxlm.run.cli import run_main
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import tool_parser
 from jaxlm.run.text_scores import BitsPerByte, fit_ngram_run
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -61,14 +61,7 @@ def show(directory: str, texts: list[str], examples: int) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = Parser(
-        prog="python -m tools.text_scores",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = tool_parser("python -m tools.text_scores", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     quality = commands.add_parser("quality", help="a classifier of good and bad samples", allow_abbrev=False)
     perplexity = commands.add_parser("perplexity", help="an n-gram model of good text", allow_abbrev=False)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxlm.core.errors import UserError
-from jaxlm.run.generate import Parser, add_sampling_options
+from jaxlm.run.generate import add_sampling_options
+from jaxlm.run.parsers import Parser
 from jaxlm.text.chat.messages import Message
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from jaxlm.io.eval_files.results import ItemResults
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.run_dir import json_ready, write_json
 from jaxlm.run.evaluate_items import Scorer, Settings, StrategyName, make_scorer
-from jaxlm.run.generate import Parser
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.parsers import Parser, add_checkpoint_options
 from jaxlm.run.processes import require_single_process
 
 CHUNK = 256
@@ -164,13 +164,5 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", type=shard, metavar="I/N", help="every Nth item from I on, for N processes; then once without"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default RUN/evaluations/step-STEP")
-    parser.add_argument("--step", type=int, help="which checkpoint; default the newest")
-    parser.add_argument(
-        "--ema",
-        action=argparse.BooleanOptionalAction,
-        help="the averaged or the trained parameters; default averaged, if the run kept them",
-    )
-    parser.add_argument(
-        "--weights", choices=("trained", "int8"), default="trained", help="int8: kernels in 8 bits; default %(default)s"
-    )
+    add_checkpoint_options(parser)
     return parser

@@ -5,16 +5,10 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jaxlm.core.errors import UserError
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help shows the options)")
+from jaxlm.run.parsers import Parser, add_checkpoint_options
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, *, default_new_tokens: str) -> None:
@@ -26,15 +20,7 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, default_new_tokens:
     parser.add_argument("--min-p", type=float, metavar="P", help="drop tokens less than P times as likely as the best")
     parser.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R", help="over 1 repeats less")
     parser.add_argument("--seed", type=int, default=0, help="the same seed writes the same text; default %(default)s")
-    parser.add_argument("--step", type=int, help="which checkpoint; default the newest")
-    parser.add_argument(
-        "--ema",
-        action=argparse.BooleanOptionalAction,
-        help="the averaged or the trained parameters; default averaged, if the run kept them",
-    )
-    parser.add_argument(
-        "--weights", choices=("trained", "int8"), default="trained", help="int8: kernels in 8 bits; default %(default)s"
-    )
+    add_checkpoint_options(parser)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,6 @@ Each run is an ordinary pretraining below the run directory: finished ones are k
 ladder may grow. See docs/scaling.md.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,10 @@ from jaxlm.io.agree import say
 from jaxlm.io.page import text_table
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.run_table import write_runs
-from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.ladder_config import LadderConfig, Rung
 from jaxlm.run.prepare import PreparedData, prepare_data
 from jaxlm.run.pretrain import pretrain
-from jaxlm.run.processes import require_single_process
-from jaxlm.run.several_runs import train_several
-from jaxlm.run.training import exit_code, print_figures
+from jaxlm.run.several_runs import sweep_command, train_several
 
 PROG = "python -m experiments.scaling sweep"
 RUNS, TABLE = "runs", "runs.csv"
@@ -41,21 +37,6 @@ MAY_CHANGE = (
 matter: the data set's key says what is in it."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepOptions(CommandOptions):
-    """Options of the sweep."""
-
-    processes: int = 1
-    """Runs at a time. Several share the cores: each computes on its own part of them, which rounds a little otherwise
-    than one over all."""
-    dry_run: bool = False
-    """Show the runs and the text that they need, and train nothing."""
-
-    def __post_init__(self) -> None:
-        if self.processes < 1:
-            raise ValueError(f"--processes {self.processes} must be at least 1")
-
-
 class Ladder(NamedTuple):
     """A config with its text."""
 
@@ -66,12 +47,7 @@ class Ladder(NamedTuple):
 
 def sweep_main(argv: list[str]) -> int:
     """``CONFIG [--processes N] [--dry-run] [--field.sub value ...] [--run-dir DIR]``; ends with a line of JSON."""
-    require_single_process(PROG)
-    config, options = load_config(LadderConfig, argv, SweepOptions, prog=PROG)
-    run_dir = options.run_dir or Path("runs") / config.name
-    figures = plan(config) if options.dry_run else sweep(config, run_dir, processes=options.processes)
-    print_figures(figures)
-    return exit_code(figures)
+    return sweep_command(argv, LadderConfig, PROG, plan, sweep)
 
 
 def plan(config: LadderConfig) -> dict[str, Any]:

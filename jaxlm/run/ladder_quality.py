@@ -14,13 +14,11 @@ from jaxlm.io.agree import say
 from jaxlm.io.ladder_quality_report import quality_tables, write_quality_report
 from jaxlm.io.run_dir import RunDir, json_ready, write_json
 from jaxlm.io.run_table import write_runs
-from jaxlm.run.config_files import load_config
 from jaxlm.run.ladder import MAY_CHANGE as LADDER_MAY_CHANGE
-from jaxlm.run.ladder import RUNS, TABLE, Ladder, SweepOptions, begin, plan, table_of, text_tokens, train_rungs
+from jaxlm.run.ladder import RUNS, TABLE, Ladder, begin, plan, table_of, text_tokens, train_rungs
 from jaxlm.run.ladder_quality_config import QualityConfig, TextConfig
 from jaxlm.run.ladder_quality_data import write_texts
-from jaxlm.run.processes import require_single_process
-from jaxlm.run.training import exit_code, print_figures
+from jaxlm.run.several_runs import sweep_command
 from jaxlm.scaling.equal_compute import Comparison, Frontier, Noise, compare, find_frontier, find_noise
 
 PROG = "python -m experiments.scaling quality"
@@ -44,14 +42,7 @@ class _Arm(NamedTuple):
 
 def quality_main(argv: list[str]) -> int:
     """``CONFIG [--processes N] [--dry-run] [--field.sub value ...] [--run-dir DIR]``; ends with a line of JSON."""
-    require_single_process(PROG)
-    config, options = load_config(QualityConfig, argv, SweepOptions, prog=PROG)
-    if options.dry_run:
-        figures = _plan(config)
-    else:
-        figures = study_quality(config, options.run_dir or Path("runs") / config.name, processes=options.processes)
-    print_figures(json_ready(figures))
-    return exit_code(figures)
+    return sweep_command(argv, QualityConfig, PROG, _plan, study_quality)
 
 
 def _plan(config: QualityConfig) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from jaxlm.plan.scaling import (
     with_unique_tokens,
 )
 from jaxlm.plan.topology import CHIPS
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import Parser
 from jaxlm.scaling.chinchilla import ChinchillaFit
 from jaxlm.scaling.fitting import fit_from_json
 

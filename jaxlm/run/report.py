@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from jaxlm.io.report import write_report
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import Parser
 
 
 def main(argv: list[str]) -> int:

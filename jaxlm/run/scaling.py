@@ -20,10 +20,10 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import json_ready, write_json
 from jaxlm.io.run_table import parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
-from jaxlm.run.generate import Parser
 from jaxlm.run.ladder import sweep_main
 from jaxlm.run.ladder_ahead import predict_main
 from jaxlm.run.ladder_quality import quality_main
+from jaxlm.run.parsers import Parser
 from jaxlm.run.scaling_limits import limits_main
 from jaxlm.scaling.checks import check_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla

@@ -17,7 +17,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.page import text_table
 from jaxlm.io.run_dir import json_ready
 from jaxlm.io.run_table import numbers, parse_roles, read_table
-from jaxlm.run.generate import Parser
+from jaxlm.run.parsers import Parser
 from jaxlm.scaling.downstream import EQUATIONS, Link, fit_error_of_loss
 from jaxlm.scaling.size_trend import SizeTrend, holm, pool_seeds, size_trend
 

@@ -1,17 +1,57 @@
 """Training runs beside each other in processes of this machine, each on its own cores; what ends one ends all."""
 
 import contextlib
+import dataclasses
 import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from jaxlm.io.run_dir import json_ready
+from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.pool import run_tasks
+from jaxlm.run.processes import require_single_process
+from jaxlm.run.training import exit_code, print_figures
 
 Train = Callable[[int], dict[str, Any]]
 """Trains the run of a number, or goes on with it; returns its final figures. Picklable."""
 _STOPPED = ("stopped_by", "stage", "run_dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions(CommandOptions):
+    """Options of a command that trains several runs."""
+
+    processes: int = 1
+    """Runs at a time. Several share the cores: each computes on its own part of them, which rounds a little otherwise
+    than one over all."""
+    dry_run: bool = False
+    """Show the runs and the text that they need, and train nothing."""
+
+    def __post_init__(self) -> None:
+        if self.processes < 1:
+            raise ValueError(f"--processes {self.processes} must be at least 1")
+
+
+def sweep_command(
+    argv: list[str],
+    config_type: type[Any],
+    prog: str,
+    plan: Callable[[Any], dict[str, Any]],
+    train: Callable[..., dict[str, Any]],
+) -> int:
+    """The main of a command ``CONFIG [--processes N] [--dry-run] [--field.sub value ...] [--run-dir DIR]``: what
+    ``plan(config)`` or ``train(config, run_dir, processes=N)`` finds, as a line of JSON."""
+    require_single_process(prog)
+    config, options = load_config(config_type, argv, SweepOptions, prog=prog)
+    if options.dry_run:
+        figures = plan(config)
+    else:
+        figures = train(config, options.run_dir or Path("runs") / config.name, processes=options.processes)
+    print_figures(json_ready(figures))
+    return exit_code(figures)
 
 
 class Stopped(Exception):

@@ -19,8 +19,8 @@ from jaxlm.io.writing import check_new_file
 from jaxlm.run.align.reward_functions import Answer, RewardFunction, call_function, find_function
 from jaxlm.run.align.reward_lm import RewardLM
 from jaxlm.run.causal_lm import CausalLM
-from jaxlm.run.generate import Parser
 from jaxlm.run.handle import load
+from jaxlm.run.parsers import Parser
 from jaxlm.text.chat.messages import Message, Prompt
 
 

@@ -21,12 +21,8 @@ from jaxlm.run.align.road import align
 from jaxlm.run.align.road_config import RoadConfig
 from jaxlm.run.align.road_results import aspects
 from jaxlm.run.align.road_sizes_config import RoadSizesConfig
-from jaxlm.run.config_files import load_config
-from jaxlm.run.ladder import SweepOptions
-from jaxlm.run.processes import require_single_process
 from jaxlm.run.scaling_limits import COLUMNS, judge_tasks, trend_figures, trend_rows
-from jaxlm.run.several_runs import train_several
-from jaxlm.run.training import exit_code, print_figures
+from jaxlm.run.several_runs import sweep_command, train_several
 from jaxlm.scaling.size_trend import pool_seeds
 
 PROG = "python -m experiments.scaling align"
@@ -37,14 +33,7 @@ MAY_CHANGE = ("name", "widths", "num_seeds", "road.name", "road.stages")
 
 def sizes_main(argv: list[str]) -> int:
     """``CONFIG [--processes N] [--dry-run] [--field.sub value ...] [--run-dir DIR]``; ends with a line of JSON."""
-    require_single_process(PROG)
-    config, options = load_config(RoadSizesConfig, argv, SweepOptions, prog=PROG)
-    if options.dry_run:
-        figures = _plan(config)
-    else:
-        figures = align_sizes(config, options.run_dir or Path("runs") / config.name, processes=options.processes)
-    print_figures(json_ready(figures))
-    return exit_code(figures)
+    return sweep_command(argv, RoadSizesConfig, PROG, _plan, align_sizes)
 
 
 def _plan(config: RoadSizesConfig) -> dict[str, Any]:

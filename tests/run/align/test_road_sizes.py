@@ -4,13 +4,10 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from configs.align import config as full
 from jaxlm.data.world.questions import KINDS
-from jaxlm.data.world.records import WorldConfig
 from jaxlm.io.run_dir import write_json
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.run import scaling
@@ -19,31 +16,15 @@ from jaxlm.run.align.road_sizes import align_sizes
 from jaxlm.run.align.road_sizes_config import RoadSizesConfig
 from jaxlm.run.cli import run_main
 from jaxlm.run.config_files import load_config
+from tests.run.align.tiny_road import tiny
 
 replace = dataclasses.replace
 SIZES = {16: 10_000, 32: 40_000, 64: 160_000}
 
 
-def tiny() -> RoadConfig:
-    """Two steps a stage, in a world of a few towns."""
-    whole = full()
-
-    def soon(stage: Any, **changes: Any) -> Any:
-        return replace(stage, optimizer=replace(stage.optimizer, warmup_steps=0), **changes)
-
-    model = DecoderConfig(max_seq_len=256, num_layers=1, model_dim=16, num_heads=2, mlp_dim=32, scan_layers=False)
-    sizes = WorldConfig(
-        num_towns=6, num_documents=120, num_conversations=60, num_rare=2, num_rehearsed=8, num_rankings=24,
-        num_pairs=24, num_prompts=24, num_questions=2, num_held_out=8,
-    )  # fmt: skip
-    return replace(
-        whole,
-        stages=("base", "sft"),
-        world=sizes,
-        base=soon(whole.base, model=model, num_steps=2, global_batch_size=8),
-        sft=soon(whole.sft, num_steps=2),
-        dpo=soon(whole.dpo, num_steps=2, global_batch_size=8),
-    )
+def two_stages() -> RoadConfig:
+    """The tiny road to its SFT."""
+    return replace(tiny(), stages=("base", "sft"))
 
 
 def _share(right: int, total: int = 100) -> dict[str, float]:
@@ -63,7 +44,7 @@ def _gone(path: Path, num_params: int, **right: int) -> None:
 
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_what_rises_and_what_falls_with_size(tmp_path, capsys, num_seeds):
-    config = RoadSizesConfig(road=tiny(), widths=tuple(SIZES), num_seeds=num_seeds)
+    config = RoadSizesConfig(road=two_stages(), widths=tuple(SIZES), num_seeds=num_seeds)
     for place, (name, road) in enumerate(config.roads().items()):
         step = place // num_seeds
         _gone(
@@ -93,12 +74,12 @@ def test_what_rises_and_what_falls_with_size(tmp_path, capsys, num_seeds):
 
 def test_sizes_that_make_no_trend_or_no_model_are_refused():
     with pytest.raises(ValueError, match="at least 3, different and ascending"):
-        RoadSizesConfig(road=tiny(), widths=(16, 32))
+        RoadSizesConfig(road=two_stages(), widths=(16, 32))
     with pytest.raises(ValueError, match="head"):
-        RoadSizesConfig(road=tiny(), widths=(16, 17, 32))
+        RoadSizesConfig(road=two_stages(), widths=(16, 17, 32))
     with pytest.raises(ValueError, match="num_seeds=0"):
-        RoadSizesConfig(road=tiny(), num_seeds=0)
-    roads = RoadSizesConfig(road=tiny(), widths=(16, 64, 128), dim_per_layer=32, min_layers=1).roads()
+        RoadSizesConfig(road=two_stages(), num_seeds=0)
+    roads = RoadSizesConfig(road=two_stages(), widths=(16, 64, 128), dim_per_layer=32, min_layers=1).roads()
     shapes = []
     for road in roads.values():
         model = road.base.model
@@ -118,7 +99,7 @@ def test_the_configs_that_are_shipped(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_roads_are_gone_once_and_may_go_further(tmp_path):
-    config = RoadSizesConfig(road=tiny(), widths=(16, 24, 32), min_layers=1)
+    config = RoadSizesConfig(road=two_stages(), widths=(16, 24, 32), min_layers=1)
     figures = align_sizes(config, tmp_path)
     assert len(figures["scores"]) == 5
     assert len(set(figures["scores"]["sft: facts"]["n"])) == 3

@@ -1,0 +1,38 @@
+"""Parsers of command lines that have no config: one line for an error, and options that several commands share."""
+
+import argparse
+from typing import NoReturn
+
+from jaxlm.core.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help shows the options)")
+
+
+def tool_parser(prog: str, doc: str | None) -> Parser:
+    """The parser of a tool: its module's docstring is the help, the first paragraph above the options."""
+    summary, _, details = (doc or "").partition("\n\n")
+    return Parser(
+        prog=prog,
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which parameters of a run are loaded."""
+    parser.add_argument("--step", type=int, help="which checkpoint; default the newest")
+    parser.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="the averaged or the trained parameters; default averaged, if the run kept them",
+    )
+    parser.add_argument(
+        "--weights", choices=("trained", "int8"), default="trained", help="int8: kernels in 8 bits; default %(default)s"
+    )
