@@ -54,14 +54,17 @@ def align_section(results: Mapping[str, Any]) -> list[str]:
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
+_SIGNS = {"least": "at least", "most": "at most", "under": "under"}
+"""A target's bound, by the field that holds it."""
+
+
 def _targets(results: Mapping[str, Any]) -> Table:
     rows = []
     for one in results["targets"]:
         is_kl = "KL" in one["what"]
         shown = f"{one['found']:.2f}" if is_kl else f"{one['found']:.1%}"
-        limit = one.get("least", one.get("most"))
+        sign, limit = next((sign, one[name]) for name, sign in _SIGNS.items() if name in one)
         bound = f"{limit:g}" if is_kl else f"{limit:.0%}"
-        sign = "at least" if "least" in one else "at most"
         rows.append((one["what"], shown, f"{sign} {bound}", "yes" if one["reached"] else "NO"))
     return ("target", "found", "asked", "reached"), rows
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from jaxlm.plan.alignment import LLAMA_70B, plan_alignment, rl_flops
 from jaxlm.run.align.measures import measure_answers
 from jaxlm.run.align.road import align, open_model, write_world
 from jaxlm.run.align.road_config import STAGES
-from jaxlm.run.align.road_results import pool
+from jaxlm.run.align.road_results import pool, targets
 from tests.run.align.tiny_road import tiny
 
 replace = dataclasses.replace
@@ -98,3 +99,26 @@ def test_the_cost_of_a_large_road() -> None:
     # grpo: three passes of training, and one each to draw, to read as policy and as reference.
     assert rl_flops(3.0, algorithm="grpo", passes_trained=1) == 6.0
     assert rl_flops(6.0, algorithm="ppo", passes_trained=1) == 11.0
+
+
+def test_a_target_at_its_bound_is_reached_only_where_the_bound_is_part_of_it():
+    def model(**right: float) -> dict[str, Any]:
+        shares = {name: {"accuracy": value} for name, value in right.items()}
+        return {"right": shares, "trained": {"accuracy": 0.95}, "preferred": {"accuracy": 0.95}, "bits_per_byte": 1.0}
+
+    models = {
+        "base": model(down=0.0),
+        "sft": model(down=0.1),
+        "dpo": model(down=0.0) | {"kl": 10.0, "bits_per_byte": 1.02},
+    }
+    config = replace(tiny(), stages=("base", "sft", "dpo"), kl_cap=10.0)
+    found = {one["what"]: one["reached"] for one in targets(config, models, {})}
+    assert found == {
+        "SFT: trained tasks": True,
+        "SFT: down, which it was hardly shown": False,
+        "SFT: text loss over base's": True,
+        "dpo: preferred form": True,
+        "dpo: trained tasks": True,
+        "dpo: KL to SFT, nats an answer": True,
+        "dpo: text loss over SFT's": False,
+    }
