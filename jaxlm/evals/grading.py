@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxlm.evals.calibration import calibration_error
 from jaxlm.evals.flags import split_by_flags
-from jaxlm.evals.paired import clustered_difference, mcnemar
+from jaxlm.evals.paired import mcnemar, paired_difference
 from jaxlm.evals.summary import Metric, figure, group_places, summarise
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written
@@ -176,7 +176,7 @@ def compare(
 
 def _difference(metric: str, both: Sequence[tuple[Graded, Graded]], confidence: float) -> dict[str, Any]:
     a, b = [one.scores[metric] for one, _ in both], [other.scores[metric] for _, other in both]
-    found = clustered_difference(a, b, [one.item.cluster for one, _ in both], confidence=confidence)
+    found = paired_difference(a, b, [one.item.cluster for one, _ in both], confidence=confidence)
     record = {"difference": found.difference, "lower": found.lower, "upper": found.upper, "num_items": len(both)}
     return record | ({"p": mcnemar(a, b)} if set(a + b) <= {0.0, 1.0} else {})
 

@@ -19,25 +19,17 @@ class PairedDifference(NamedTuple):
     num_pairs: int
 
 
-def paired_difference(a: Values, b: Values, *, confidence: float = 0.95) -> PairedDifference:
-    """Raises ValueError for fewer than two pairs: they have no spread."""
+def paired_difference(
+    a: Values, b: Values, clusters: Sequence[str] | None = None, *, confidence: float = 0.95
+) -> PairedDifference:
+    """The spread is taken between pairs, or between clusters of them (see `evals.intervals`).
+
+    Raises ValueError for fewer than two of these: they have no spread.
+    """
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(f"{len(a)} and {len(b)} values are not two pairs or more")
-    d = np.asarray(a, np.float64) - np.asarray(b, np.float64)
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d)))
-    mean = float(d.mean())
-    return PairedDifference(mean, mean - half, mean + half, len(d))
-
-
-def clustered_difference(
-    a: Values, b: Values, clusters: Sequence[str], *, confidence: float = 0.95
-) -> PairedDifference:
-    """As `paired_difference`, the spread taken between clusters of items (see `evals.intervals`).
-
-    Raises ValueError for fewer than two clusters.
-    """
-    if len(a) != len(b) or len(a) != len(clusters):
-        raise ValueError(f"{len(a)} and {len(b)} values in {len(clusters)} clusters are not pairs")
+    if clusters is not None and len(clusters) != len(a):
+        raise ValueError(f"{len(a)} pairs and {len(clusters)} clusters: name the cluster of each")
     found = intervals.mean(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, confidence=confidence)
     if found.num_clusters < 2:
         raise ValueError("pairs of one cluster have no spread: give two clusters or more")

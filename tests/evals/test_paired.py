@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxlm.evals.paired import clustered_difference, mcnemar, paired_difference
+from jaxlm.evals.paired import mcnemar, paired_difference
 
 
 def test_it_is_students_interval(rng):
@@ -26,13 +26,13 @@ def test_one_value_has_no_spread(a, b):
 
 def test_items_alone_are_their_own_clusters(rng):
     a, b = rng.normal(size=20), rng.normal(size=20)
-    assert clustered_difference(a, b, [""] * 20) == pytest.approx(paired_difference(a, b))
-    twice = clustered_difference(np.repeat(a, 2), np.repeat(b, 2), np.repeat(np.arange(20), 2).astype(str).tolist())
+    assert paired_difference(a, b, [""] * 20) == pytest.approx(paired_difference(a, b))
+    twice = paired_difference(np.repeat(a, 2), np.repeat(b, 2), np.repeat(np.arange(20), 2).astype(str).tolist())
     assert twice.upper - twice.lower == pytest.approx(
         paired_difference(a, b).upper - paired_difference(a, b).lower, rel=1e-6
     )
     with pytest.raises(ValueError, match="one cluster"):
-        clustered_difference(a, b, ["same"] * 20)
+        paired_difference(a, b, ["same"] * 20)
 
 
 def test_mcnemars_test_looks_at_where_they_differ():
