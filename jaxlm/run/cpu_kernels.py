@@ -19,7 +19,7 @@ import jax
 
 from jaxlm.io.agree import num_processes
 from jaxlm.nn.recurrent import CELLS
-from jaxlm.nn.recurrent_kernel import target
+from jaxlm.nn.recurrent_kernel import OUTER, target
 from jaxlm.run.devices import cache_root
 
 SOURCES = Path(__file__).parent / "kernels"
@@ -44,10 +44,9 @@ def recurrent_kernel_missing() -> str | None:
 def _recurrent_kernel_missing() -> str | None:
     try:
         library = _load(SOURCES / "recurrent.cc")
-        for cell in CELLS:
-            for direction in ("forward", "backward"):
-                handler = jax.ffi.pycapsule(getattr(library, f"{cell}_{direction}"))
-                jax.ffi.register_ffi_target(target(cell, direction), handler, platform="cpu")
+        calls = {target(cell, way): f"{cell}_{way}" for cell in CELLS for way in ("forward", "backward")}
+        for name, symbol in (calls | {OUTER: "outer"}).items():
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
     # RuntimeError: an XLA that speaks another FFI
     except (OSError, subprocess.SubprocessError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

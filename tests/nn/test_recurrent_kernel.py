@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.core.errors import UserError
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent
 from jaxlm.nn.recurrent import CELLS, choose_unroll, gate_width, init_state, unroll
-from jaxlm.nn.recurrent_kernel import input_product
+from jaxlm.nn.recurrent_kernel import input_product, weight_gradient
 from jaxlm.run.cpu_kernels import recurrent_kernel_missing
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 
@@ -183,3 +183,13 @@ def test_what_auto_means():
             choose_unroll("kernel", platform, dtype=dtype, kernel_missing=missing())
     with pytest.raises(ValueError, match=r"model.implementation='x' is unknown"):
         RecurrentConfig(implementation="x")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("t, b, d, g", [(1, 1, 1, 1), (5, 3, 7, 21), (130, 2, 250, 1000), (9, 33, 64, 132)])
+def test_the_weight_gradient_is_the_product_of_all_rows(rng, t, b, d, g):
+    x, grad, first = (rng.normal(size=shape).astype(np.float32) for shape in ((t, b, d), (t, b, g), (b, d)))
+    keep = rng.random((t, b)) > 0.2
+    before = np.concatenate([first[None], x[:-1]]) * keep[..., None]
+    for got, left in ((weight_gradient(x, grad), x), (weight_gradient(x, grad, first, keep), before)):
+        expected = np.einsum("tbd,tbg->dg", left.astype(np.float64), grad)
+        assert np.linalg.norm(got - expected) <= 1e-6 * np.linalg.norm(expected) + 1e-30

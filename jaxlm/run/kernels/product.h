@@ -16,10 +16,12 @@
 
 namespace {
 
+constexpr Index kPanelVectors = 4;  // width of a panel, where its columns are no gates
 constexpr Index kDepth = 128;  // terms summed before the next panel's part: so much of a panel stays in L1
 
-// c[r][v] (+)= sum over k of a[r][k] b[k][v]: kRows rows of a, kVectors vectors of b. One order of summing for all kRows.
-template <int kRows, int kVectors>
+// c[r][v] (+)= sum over k of a[r][k] b[k][v]: kRows rows of a, kVectors vectors of b. One order of summing for all
+// kRows. The next row of a is a_stride further; kBeside: the rows of one k lie side by side.
+template <int kRows, int kVectors, bool kBeside>
 void tile(const float* a, Index a_stride, const float* b, Index depth, float* c, bool fresh) {
   Vector sums[kRows][kVectors] = {};
   if (!fresh) {
@@ -32,17 +34,18 @@ void tile(const float* a, Index a_stride, const float* b, Index depth, float* c,
     for (int v = 0; v < kVectors; ++v) row[v] = load(b + (k * kVectors + v) * kLanes);
 #pragma GCC unroll 64
     for (int i = 0; i < kRows * kVectors; ++i)
-      sums[i / kVectors][i % kVectors] += a[i / kVectors * a_stride + k] * row[i % kVectors];
+      sums[i / kVectors][i % kVectors] +=
+          (kBeside ? a[k * kRows + i / kVectors] : a[i / kVectors * a_stride + k]) * row[i % kVectors];
   }
 #pragma GCC unroll 64
   for (int i = 0; i < kRows * kVectors; ++i) store(c + i * kLanes, sums[i / kVectors][i % kVectors]);
 }
 
-template <int kRows, int kVectors>
+template <int kRows, int kVectors, bool kBeside = false>
 void tile_of(Index rows, const float* a, Index a_stride, const float* b, Index depth, float* c, bool fresh) {
   if constexpr (kRows > 0) {
-    if (rows == kRows) return tile<kRows, kVectors>(a, a_stride, b, depth, c, fresh);
-    tile_of<kRows - 1, kVectors>(rows, a, a_stride, b, depth, c, fresh);
+    if (rows == kRows) return tile<kRows, kVectors, kBeside>(a, a_stride, b, depth, c, fresh);
+    tile_of<kRows - 1, kVectors, kBeside>(rows, a, a_stride, b, depth, c, fresh);
   }
 }
 

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "cells.h"
+#include "outer.h"
 #include "product.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"
@@ -20,7 +21,6 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr Index kPanelVectors = 4;  // width of a panel in the backward product
 constexpr Index kLeastRows = 4;     // fewer rows a thread do not fill the multipliers
 
 struct Shape {
@@ -251,6 +251,25 @@ ffi::Error backward(ffi::ThreadPool pool, Cube dh, Floats dh_last, Floats dc_las
   return ffi::Error::Success();
 }
 
+ffi::Error outer_product(ffi::ThreadPool pool, Cube rows, Floats first, Bools keep, Floats grad, Result out) {
+  const auto sizes = rows.dimensions();
+  const Outer in = {rows.typed_data(), first.element_count() ? first.typed_data() : nullptr, grad.typed_data(),
+                    keep.typed_data(), sizes[0] * sizes[1], sizes[1], sizes[2], grad.dimensions()[1]};
+  const Index panels = divide_up(in.columns, kPanelVectors * kLanes);
+  const Index share = std::min(kOuterPanels, divide_up(panels, std::max<Index>(pool.num_threads(), 1)));
+  const Index shares = divide_up(panels, share), each = outer_scratch(in, share);
+  const Scratch packed(in.count * in.width), scratch(shares * each);
+  if (packed.data == nullptr || scratch.data == nullptr) return no_memory();
+  for_all(pool, divide_up(in.count, kDepth), [&](Index i) {
+    pack_left(in, i * kDepth, std::min(kDepth, in.count - i * kDepth), packed.data + i * kDepth * in.width);
+  });
+  for_all(pool, shares, [&](Index i) {
+    outer_panels(in, packed.data, i * share, std::min(share, panels - i * share), scratch.data + i * each,
+                 out->typed_data());
+  });
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 auto forward_binding() {
@@ -271,3 +290,7 @@ auto backward_binding() {
 RECURRENT_CELL(rnn, Rnn);
 RECURRENT_CELL(lstm, Lstm);
 RECURRENT_CELL(gru, Gru);
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(outer, outer_product,
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Cube>().Arg<Floats>().Arg<Bools>()
+                                  .Arg<Floats>().Ret<Floats>());
