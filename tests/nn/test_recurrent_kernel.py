@@ -185,7 +185,7 @@ def test_what_auto_means():
         RecurrentConfig(implementation="x")  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("t, b, d, g", [(1, 1, 1, 1), (5, 3, 7, 21), (130, 2, 250, 1000), (9, 33, 64, 132)])
+@pytest.mark.parametrize(("t", "b", "d", "g"), [(1, 1, 1, 1), (5, 3, 7, 21), (130, 2, 250, 1000), (9, 33, 64, 132)])
 def test_the_weight_gradient_is_the_product_of_all_rows(rng, t, b, d, g):
     x, grad, first = (rng.normal(size=shape).astype(np.float32) for shape in ((t, b, d), (t, b, g), (b, d)))
     keep = rng.random((t, b)) > 0.2
