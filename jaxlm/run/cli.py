@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import jaxlm
 from jaxlm.core.errors import UserError, full_disk_line, is_full_disk
+from jaxlm.run.heap import share_one_heap
 from jaxlm.run.libtpu import quiet_without_tpu
 
 Main = Callable[[list[str]], int]
@@ -74,6 +75,7 @@ def run_main(main_fn: Main, argv: Sequence[str] | None = None) -> int:
     Scripts end with ``sys.exit(run_main(main))``.
     """
     quiet_without_tpu()
+    share_one_heap()
     try:
         return main_fn(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

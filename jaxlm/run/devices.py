@@ -1,10 +1,11 @@
 """What the machine offers: caches on disk, devices, memory."""
 
-import ctypes
 import os
 from pathlib import Path
 
 import jax
+
+from jaxlm.run.heap import keep_freed, share_one_heap
 
 
 def cache_root() -> Path:
@@ -39,10 +40,6 @@ def device_memory_bytes() -> int | None:
     return free // jax.local_device_count()
 
 
-# Numbers of glibc's <malloc.h>.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-
-
 def keep_freed_memory() -> bool:
     """Lets a CPU run keep the memory that it frees; True where that was done (glibc, CPU backend).
 
@@ -50,12 +47,5 @@ def keep_freed_memory() -> bool:
     so every step would fault in zeroed pages: a quarter of a small model's step (experiments/LOG.md). The price: memory
     freed stays with the process until it ends.
     """
-    if jax.default_backend() != "cpu":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**26))
-    results = [mallopt(name, value) for name, value in settings]  # all of them, whatever the first says
-    return all(result == 1 for result in results)
+    share_one_heap()  # before the backend starts its threads, where it has not yet
+    return jax.default_backend() == "cpu" and keep_freed()
