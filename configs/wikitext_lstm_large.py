@@ -1,0 +1,40 @@
+"""WikiText-2 words with the LSTM of AWD-LSTM (Merity et al. 2018): 33 M parameters, dropped weights, for one accelerator.
+
+    python -m experiments.pretrain wikitext_lstm_large
+
+Data and scoring as in ``wikitext_lstm``, which is for a CPU.
+"""
+
+import dataclasses
+
+from configs import wikitext_lstm
+from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.models.recurrent import RecurrentConfig
+from jaxlm.run.config import PretrainConfig
+
+
+def config() -> PretrainConfig:
+    small = wikitext_lstm.config()
+    return dataclasses.replace(
+        small,
+        name="WikiText-2, large LSTM",
+        data=dataclasses.replace(small.data, seq_len=64),
+        model=RecurrentConfig(
+            cell="lstm",
+            num_layers=3,
+            model_dim=400,
+            hidden_dim=1150,
+            embed_dropout=0.1,
+            input_dropout=0.3,
+            hidden_dropout=0.2,
+            output_dropout=0.35,
+            weight_dropout=0.3,
+            compute_dtype="bfloat16",
+        ),
+        optimizer=dataclasses.replace(small.optimizer, peak_lr=3e-3, warmup_steps=500),
+        num_steps=9_000,
+        global_batch_size=64,
+        log_every=250,
+        eval_every=1_500,
+        checkpoint=CheckpointConfig(save_every=4_500, keep_last=1),
+    )
