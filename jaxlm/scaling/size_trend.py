@@ -136,17 +136,14 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def rising_fit(scores_ds: Any, weight_s: Any) -> np.ndarray:
     """The nearest sequence that never falls, by weighted squares: isotonic regression of each row."""
     scores_ds, weight_s = np.asarray(scores_ds, np.float64), np.asarray(weight_s, np.float64)
-    count = len(weight_s)
     sums = np.concatenate([np.zeros_like(scores_ds[..., :1]), np.cumsum(scores_ds * weight_s, axis=-1)], axis=-1)
     weights = np.concatenate([[0.0], np.cumsum(weight_s)])
-    fit = np.empty_like(scores_ds)
-    for i in range(count):
-        # The min-max formula: over all stretches from a <= i to b >= i.
-        lowest = np.full(scores_ds.shape[:-1], -np.inf)
-        for a in range(i + 1):
-            means = (sums[..., i + 1 :] - sums[..., a : a + 1]) / (weights[i + 1 :] - weights[a])
-            lowest = np.maximum(lowest, means.min(axis=-1))
-        fit[..., i] = lowest
+    fit = np.full_like(scores_ds, -np.inf)
+    for a in range(len(weight_s)):
+        # The min-max formula: of the means of all stretches from a <= i to b >= i.
+        means = (sums[..., a + 1 :] - sums[..., a : a + 1]) / (weights[a + 1 :] - weights[a])
+        least = np.minimum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]
+        fit[..., a:] = np.maximum(fit[..., a:], least)
     return fit
 
 
