@@ -3,12 +3,14 @@
     python -m tools.score multiarith --outputs answers.jsonl --data DIR
     python -m tools.score bbh --outputs code-davinci-002-cot
     python -m tools.score blimp --outputs ours.jsonl --against theirs.jsonl --data DIR
+    python -m tools.score ifeval --outputs responses.jsonl --data DIR
     python -m tools.score alpaca_eval --outputs claude.annotations.json.gz
     python -m tools.score blimp_table --outputs models_summary.jsonl
 
-FILE: an object for each item (``name`` or ``question``; ``output``, ``outputs`` or ``logprobs``; ``target`` where no
---data is given; docs/evaluate.md), outputs as BIG-Bench Hard published them, a log of zero-shot chain of thought, or
-AlpacaEval's annotations; packed (.gz) or not; or a folder of such. The last line of stdout is one JSON object.
+FILE: an object for each item (``name``, ``question`` or ``prompt``; ``output``, ``response``, ``outputs`` or
+``logprobs``; ``target`` where no --data is given; docs/evaluate.md), outputs as BIG-Bench Hard published them, a log of
+zero-shot chain of thought, or AlpacaEval's annotations; packed (.gz) or not; or a folder of such. The last line of
+stdout is one JSON object.
 """
 
 import argparse
@@ -81,7 +83,8 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     found = report(task, graded, confidence=args.confidence, flagged=flagged)
     if args.against is not None:
         _, others = graded_file(args.task, args.against, task, args.partial)
-        found["against"] = compare("accuracy", graded, others, confidence=args.confidence)
+        first = next(name for name in graded[0].scores if name in found)
+        found["against"] = compare(first, graded, others, confidence=args.confidence)
     if args.items is not None:
         args.items.write_text("".join(f"{json.dumps(_item(one))}\n" for one in graded), encoding="utf-8")
     return found

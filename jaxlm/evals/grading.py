@@ -8,11 +8,13 @@ import numpy as np
 
 from jaxlm.evals.calibration import calibration_error
 from jaxlm.evals.flags import split_by_flags
+from jaxlm.evals.instructions.grading import kept
+from jaxlm.evals.intervals import share
 from jaxlm.evals.paired import mcnemar, paired_difference
 from jaxlm.evals.summary import Metric, figure, group_places, summarise
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written
-from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS, WRITTEN_METRICS
+from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
 from jaxlm.evals.tasks.task import Form, Item, Likelihood, Task
 
 
@@ -124,7 +126,7 @@ def report(
     if not graded:
         raise ValueError(f"no output is of an item of task {task.name!r}")
     written = graded[0].output.written is not None
-    metrics = WRITTEN_METRICS if written else LIKELIHOOD_KINDS[task.form.kind].metrics
+    metrics = answers.metrics_of(task.form) if written else LIKELIHOOD_KINDS[task.form.kind].metrics
     scores = [one.scores for one in graded]
     found = {"task": task.name, **summarise(metrics, [one.item for one in graded], scores, confidence=confidence)}
     found["num_missing"] = len(task.items) - len(graded)
@@ -134,6 +136,8 @@ def report(
             part: {"num_items": len(places), **_first_figure(metrics, [graded[i] for i in places], confidence)}
             for part, places in (("clean", clean), ("flagged", apart))
         }
+    if task.form.kind == "instruction":
+        found["constraints"] = _by_constraint(graded, confidence)
     if task.chance is not None:
         found["chance"] = task.chance
     if task.majority is not None:
@@ -142,6 +146,22 @@ def report(
         stated, right = (np.array([score[name] for score in scores]) for name in ("stated", "accuracy"))
         found["calibration_error"] = calibration_error(stated, right)["error"]
     return found
+
+
+def _by_constraint(graded: Sequence[Graded], confidence: float) -> dict[str, Any]:
+    """``strict`` and ``loose`` of each kind of constraint: the share that was kept."""
+    found: dict[str, list[tuple[bool, bool]]] = {}
+    for one in graded:
+        for constraint, both in zip(one.item.constraints, kept(one.item.constraints, one.answer or ""), strict=True):
+            found.setdefault(constraint.name, []).append(both)
+    return {
+        name: {"num": len(both)}
+        | {
+            way: share([float(one[place]) for one in both], confidence=confidence).record()
+            for place, way in enumerate(("strict", "loose"))
+        }
+        for name, both in sorted(found.items())
+    }
 
 
 def _first_figure(metrics: Mapping[str, Metric], graded: Sequence[Graded], confidence: float) -> dict[str, Any]:

@@ -113,4 +113,4 @@ def test_a_bad_item_is_named(item, match):
 
 
 def test_every_form_is_of_a_kind_that_can_be_scored():
-    assert {form.kind for form in FORMS.values()} <= {*LIKELIHOOD_KINDS, "answer"}
+    assert {form.kind for form in FORMS.values()} <= {*LIKELIHOOD_KINDS, "answer", "instruction"}

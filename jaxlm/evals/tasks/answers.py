@@ -1,8 +1,9 @@
-"""Written answers: what is read off the text, and whether it is right."""
+"""Written answers: what is read off the text, and whether it is right, or keeps to what was asked of it."""
 
 from typing import NamedTuple
 
 from jaxlm.evals.extraction import cut_at, vote
+from jaxlm.evals.instructions import grading as instructions
 from jaxlm.evals.summary import Metric
 from jaxlm.evals.tasks.task import Form, Item
 
@@ -18,12 +19,22 @@ class Written(NamedTuple):
     """Whether the prompt ended with what announces the answer."""
 
 
+def metrics_of(form: Form) -> dict[str, Metric]:
+    """Of written answers to a task of this form."""
+    return instructions.METRICS if form.kind == "instruction" else METRICS
+
+
 def read_answer(form: Form, written: Written) -> str | None:
-    """The answer of a text up to a stop string of the form, or of several texts the commonest; None without one."""
+    """The answer of a text up to a stop string of the form, or of several texts the commonest; None without one. Of an
+    instruction all of the first text."""
     texts = [cut_at(text, form.stop) for text in written.texts]
+    if form.kind == "instruction":
+        return texts[0]
     return vote([form.extraction.read(text, behind_cue=written.behind_cue) for text in texts])
 
 
 def score(form: Form, item: Item, answer: str | None) -> dict[str, float]:
     """Scores of one item. Raises ValueError for a gold answer that is not in the task's form."""
+    if form.kind == "instruction":
+        return instructions.score(item.constraints, answer or "")
     return {"accuracy": float(form.extraction.agrees(answer, item.answer)), "answered": float(answer is not None)}

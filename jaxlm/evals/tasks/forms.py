@@ -19,6 +19,8 @@ _YES_NO = Form(
     unconditional="A:",
 )
 
+_INSTRUCTION = Form("instruction", Template("{question}", between="\n\n"), stop=(), max_new_tokens=512)
+
 FORMS: dict[str, Form] = {
     "aqua": Form(
         "choice",
@@ -48,6 +50,8 @@ FORMS: dict[str, Form] = {
     ),
     "coin_flip": _YES_NO,
     "gsm8k": _NUMBER,
+    "ifeval": _INSTRUCTION,
+    "instructions": _INSTRUCTION,
     "lambada": Form(
         "cloze", Template("{question}"), extraction=Extraction("word", triggers=()), stop=(), max_new_tokens=8
     ),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxlm.evals.summary import Metric
-from jaxlm.evals.tasks import answers, choices, cloze, pairs, whole_text
+from jaxlm.evals.tasks import choices, cloze, pairs, whole_text
 from jaxlm.evals.tasks.task import Item, Likelihood, Request, Task
 
 
@@ -24,6 +24,4 @@ LIKELIHOOD_KINDS: dict[str, LikelihoodKind] = {
     "cloze": LikelihoodKind(cloze.requests, cloze.score, cloze.METRICS),
     "text": LikelihoodKind(whole_text.requests, whole_text.score, whole_text.METRICS),
 }
-"""By ``Task.kind``. A task of kind ``answer`` is written, see `answers`; any kind but ``text`` and ``pair`` can be."""
-
-WRITTEN_METRICS = answers.METRICS
+"""By ``Task.kind``. Tasks of other kinds are written, see `answers`; any kind but ``text`` and ``pair`` can be."""

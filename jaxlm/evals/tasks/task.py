@@ -13,11 +13,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from jaxlm.evals.extraction import Extraction
+from jaxlm.evals.instructions.grading import Constraint
 from jaxlm.evals.prompting import Template, draw_shots
 
-Kind = Literal["choice", "pair", "cloze", "text", "answer"]
+Kind = Literal["choice", "pair", "cloze", "text", "answer", "instruction"]
 """``choice``: the likeliest of several continuations. ``pair``: which of two texts is likelier. ``cloze``: a
-continuation that can be only one. ``text``: the likelihood of all of it. ``answer``: written, and read off."""
+continuation that can be only one. ``text``: the likelihood of all of it. ``answer``: written, and read off.
+``instruction``: written, and checked against constraints."""
 
 Order = Literal["given", "drawn", "balanced"]
 
@@ -41,6 +43,8 @@ class Item:
     """Subject, paradigm or subtask: scores are given for each."""
     cluster: str = ""
     """What it shares with other items, such as a passage; "" = nothing."""
+    constraints: tuple[Constraint, ...] = ()
+    """What an answer must keep to, in place of a right answer."""
 
     def __post_init__(self) -> None:
         if self.gold is not None and not 0 <= self.gold < len(self.choices):
@@ -103,7 +107,10 @@ class Task:
             if item.name in names:
                 raise ValueError(f"{item.name} is there twice: names of items tell them apart")
             names.add(item.name)
-            if self.form.kind != "text" and not item.answer.strip():
+            if self.form.kind == "instruction":
+                if not item.constraints:
+                    raise ValueError(f"{item.name} has no constraints: nothing can be checked")
+            elif self.form.kind != "text" and not item.answer.strip():
                 raise ValueError(f"{item.name} has no gold answer")
             if self.form.kind in ("choice", "pair") and item.gold is None:
                 raise ValueError(f"{item.name} does not say which choice is right")
@@ -122,8 +129,8 @@ class Task:
 
     @property
     def majority(self) -> float | None:
-        """The accuracy of always giving each group's commonest answer; None for pairs and whole texts."""
-        if self.form.kind in ("pair", "text"):
+        """The accuracy of always giving each group's commonest answer; None where no one answer is right."""
+        if self.form.kind in ("pair", "text", "instruction"):
             return None
         said = Counter((item.group, item.answer) for item in self.items)
         commonest = {group: count for (group, _), count in sorted(said.items(), key=lambda one: one[1])}

@@ -3,8 +3,9 @@
 An object for each item, on a line (.jsonl) or in one array (.json), either packed (.gz):
 
     name or id              which item ("multiarith:17"); or
-    question or input       its question
-    output or prediction    the text; ``outputs``: several, to vote among
+    question, input, prompt its question
+    output, prediction or   the text; ``outputs``: several, to vote among
+      response
     behind_cue              true: the prompt ended with "the answer is" or the like
     logprobs                in place of a text, natural log-probabilities: of each choice, of a pair's good and bad
                             text, of the one answer; with ``num_tokens``, ``num_bytes``, ``is_greedy``, lists as long
@@ -58,7 +59,7 @@ def _bbh_outputs(path: Path, records: list[Any]) -> Iterator[Output]:
 
 def _output(record: dict[str, Any], where: str) -> Output:
     name = _first(record, "name", "id")
-    question = _first(record, "question", "input")
+    question = _first(record, "question", "input", "prompt")
     gold = _first(record, "target", "gold")
     common = {
         "where": where,
@@ -69,7 +70,7 @@ def _output(record: dict[str, Any], where: str) -> Output:
     }
     if "logprobs" in record:
         return Output(**common, likelihoods=_likelihoods(record, where))
-    texts = record.get("outputs", _first(record, "output", "prediction"))
+    texts = record.get("outputs", _first(record, "output", "prediction", "response"))
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where} has neither a text under 'output' nor a list under 'outputs' or 'logprobs'")

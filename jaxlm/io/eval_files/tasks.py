@@ -8,6 +8,7 @@ from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Task
 from jaxlm.io.config_json import near_names
 from jaxlm.io.eval_files.bbh import load_bbh
+from jaxlm.io.eval_files.instructions import load_ifeval, load_instructions
 from jaxlm.io.eval_files.knowledge import load_cmmlu, load_mmlu
 from jaxlm.io.eval_files.language import load_blimp, load_lambada
 from jaxlm.io.eval_files.records import Content
@@ -21,6 +22,8 @@ TASKS: dict[str, Callable[[Path], Content]] = {
     "cmmlu": load_cmmlu,
     "coin_flip": load_coin_flip,
     "gsm8k": load_gsm8k,
+    "ifeval": load_ifeval,
+    "instructions": load_instructions,
     "lambada": load_lambada,
     "mmlu": load_mmlu,
     "multiarith": load_multiarith,

@@ -1,0 +1,1 @@
+"""Instructions whose following can be checked by a program: constraints, their grading, prompts made of them."""

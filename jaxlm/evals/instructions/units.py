@@ -1,0 +1,76 @@
+"""What constraints count: words, sentences, paragraphs, in scripts with spaces and without."""
+
+import re
+
+# A word keeps its apostrophes and hyphens; Han and Kana have no spaces, so each character counts.
+_WIDE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+(?:['’-][^\W_{_WIDE}]+)*")
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_ENDS = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s|$)|[。！？…]+[”’」』）]*")
+_SHORT = re.compile(
+    r"(?:^|[\s(\"])(?:[ap]\.m|mr|mrs|ms|dr|prof|st|vs|etc|e\.g|i\.e|no|jr|sr|inc|p|[a-z])\.$", re.IGNORECASE
+)
+_BULLET = re.compile(r"^\s*(?:[*•]\s+|-\s*)\S", re.MULTILINE)
+
+
+def words(text: str) -> list[str]:
+    """Words; a Han or Kana character is one.
+
+    >>> words("It's a well-known 故事, no?")
+    ["It's", 'a', 'well-known', '故', '事', 'no']
+    """
+    return _WORD.findall(text)
+
+
+def han_characters(text: str) -> list[str]:
+    """Chinese characters, without punctuation."""
+    return _HAN.findall(text)
+
+
+def sentences(text: str) -> list[str]:
+    """Stretches up to a full stop, question or exclamation mark, Western or Chinese; what is left behind the last one
+    is one too. Full stops of abbreviations and initials end none.
+
+    >>> sentences("Dr. Lee came. Who? 他来了。好！And then")
+    ['Dr. Lee came.', 'Who?', '他来了。', '好！', 'And then']
+    """
+    found, start = [], 0
+    for end in _ENDS.finditer(text):
+        piece = text[start : end.end()]
+        if end.group() == "." and _SHORT.search(piece):
+            continue
+        if words(piece):
+            found.append(piece.strip())
+        start = end.end()
+    if words(text[start:]):
+        found.append(text[start:].strip())
+    return found
+
+
+def paragraphs(text: str, divider: str | None = None) -> list[str]:
+    """Parts with blank lines between, or with lines of ``divider`` ("***") between."""
+    between = r"\n\s*\n" if divider is None else rf"\s?{re.escape(divider)}\s?"
+    return [part.strip() for part in re.split(between, text) if part.strip()]
+
+
+def bullets(text: str) -> int:
+    """Lines of a Markdown list: behind ``*`` or ``-`` (``**bold**`` begins none)."""
+    return sum(1 for found in _BULLET.finditer(text) if not found.group().lstrip().startswith("--"))
+
+
+def occurrences(text: str, phrase: str, *, within_words: bool = False) -> int:
+    """How often a phrase stands in a text, in any case: as whole words, or also ``within_words``. Where the phrase ends
+    in Han or Kana there are no such bounds.
+
+    >>> occurrences("Cats, a cat; 猫和猫", "cat"), occurrences("Cats, a cat", "cat", within_words=True)
+    (1, 2)
+    """
+    pattern = re.escape(phrase)
+    if not within_words:
+        before, after = (r"(?<!\w)" if _bounded(phrase[:1]) else ""), (r"(?!\w)" if _bounded(phrase[-1:]) else "")
+        pattern = f"{before}{pattern}{after}"
+    return len(re.findall(pattern, text, re.IGNORECASE))
+
+
+def _bounded(character: str) -> bool:
+    return bool(re.match(r"\w", character)) and not re.match(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]", character)
