@@ -32,9 +32,9 @@ def config() -> PretrainConfig:
             compute_dtype="bfloat16",
         ),
         optimizer=dataclasses.replace(small.optimizer, peak_lr=3e-3, warmup_steps=500),
-        num_steps=9_000,
+        num_steps=8_000,
         global_batch_size=64,
         log_every=250,
-        eval_every=1_500,
-        checkpoint=CheckpointConfig(save_every=4_500, keep_last=1),
+        eval_every=2_000,
+        checkpoint=CheckpointConfig(save_every=4_000, keep_last=1),
     )
