@@ -5,6 +5,7 @@ row's own unit of loss; what the loss is multiplied by afterwards scales the row
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +14,17 @@ from jax.custom_derivatives import SymbolicZero
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from jaxlm.core.ptx import exp2_polynomial
 from jaxlm.core.types import Array
 
-_BLOCK = 4096
-_WARPS = 16
-"""Of a program, which has one row: few rows at a time, so that the second reading of each comes from the cache."""
+_WARPS = 32
+"""Of a program, which has one row: two rows on a multiprocessor, so that the second reading of each comes from the
+cache."""
+_EACH = 8
+"""Neighbouring symbols of a thread at a time: 16 bytes of bfloat16."""
+_LOG2_E = math.log2(math.e)
+_NEVER = -3e38
+"""The logit of a symbol without probability. Finite: none of its products is NaN."""
 
 
 class HeadKernel(NamedTuple):
@@ -77,38 +84,48 @@ def _nll_and_slope(logits_nv: Array, targets_n: Array, dtype: Any, kernel: HeadK
     num_symbols = v if kernel.num_symbols is None else kernel.num_symbols
     in_place = jnp.dtype(dtype) == logits_nv.dtype
 
+    threads = 32 * _WARPS
+    block = threads * _EACH
+    ptx = not kernel.interpret
+
     def program(logits_ref: Any, target_ref: Any, nll_ref: Any, log_z_ref: Any, slope_ref: Any) -> None:
         row = pl.program_id(0)
-        blocks = pl.cdiv(v, _BLOCK)
+        place_rc = jnp.arange(threads)[:, None] * _EACH + jnp.arange(_EACH)[None, :]
 
         def read(i: Array) -> tuple[Array, Array]:
-            col_c = i * _BLOCK + jnp.arange(_BLOCK)
-            x_c = plgpu.load(logits_ref.at[row, col_c], mask=col_c < num_symbols, other=-jnp.inf)
-            return x_c.astype(jnp.float32), col_c
+            col_rc = i * block + place_rc
+            x_rc = plgpu.load(logits_ref.at[row, col_rc], mask=col_rc < num_symbols, other=_NEVER)
+            return x_rc.astype(jnp.float32), col_rc
 
         target = target_ref[row]
         # No target may be read from outside of the row, whatever padding holds.
         chosen = plgpu.load(logits_ref.at[row, jnp.clip(target, 0, v - 1)]).astype(jnp.float32)
 
         def add(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            most, total = carry
-            x_c, _ = read(i)
-            new = jnp.maximum(most, jnp.max(x_c))
-            return new, total * jnp.exp(most - new) + jnp.sum(jnp.exp(x_c - new))
+            """Each thread's most and the sum over its own symbols: no thread waits for another."""
+            most_r, total_r = carry
+            x_rc, _ = read(i)
+            new_r = jnp.maximum(most_r, jnp.max(x_rc, axis=1))
+            lowered_rc = jnp.broadcast_to((new_r * -_LOG2_E)[:, None], x_rc.shape)
+            sum_r = jnp.sum(exp2_polynomial((0.0, _LOG2_E), x_rc, lowered_rc, ptx=ptx), axis=1)
+            return new_r, total_r * jnp.exp2((most_r - new_r) * _LOG2_E) + sum_r
 
-        start = (jnp.asarray(-1e30, jnp.float32), jnp.asarray(0.0, jnp.float32))
-        most, total = jax.lax.fori_loop(0, blocks, add, start)
-        log_z = most + jnp.log(total)
+        start = (jnp.full((threads,), -1e30, jnp.float32), jnp.zeros((threads,), jnp.float32))
+        most_r, total_r = jax.lax.fori_loop(0, pl.cdiv(v, block), add, start)
+        most = jnp.max(most_r)
+        log_z = most + jnp.log(jnp.sum(total_r * jnp.exp2((most_r - most) * _LOG2_E)))
         nll_ref[row] = log_z - chosen
         log_z_ref[row] = log_z
+        lowered_rc = jnp.full((threads, _EACH), -_LOG2_E * log_z)
 
         def write(i: Array, carry: None) -> None:
-            x_c, col_c = read(i)
-            slope_c = jnp.exp(x_c - log_z) - jnp.where(col_c == target, 1.0, 0.0)
-            plgpu.store(slope_ref.at[row, col_c], slope_c.astype(slope_ref.dtype), mask=col_c < v)
+            x_rc, col_rc = read(i)
+            slope_rc = exp2_polynomial((0.0, _LOG2_E), x_rc, lowered_rc, ptx=ptx)
+            slope_rc = slope_rc - jnp.where(col_rc == target, 1.0, 0.0)
+            plgpu.store(slope_ref.at[row, col_rc], slope_rc.astype(slope_ref.dtype), mask=col_rc < v)
             return carry
 
-        jax.lax.fori_loop(0, blocks, write, None)
+        jax.lax.fori_loop(0, pl.cdiv(v, block), write, None)
 
     each = jax.ShapeDtypeStruct((n,), jnp.float32)
     return pl.pallas_call(

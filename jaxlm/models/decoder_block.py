@@ -77,9 +77,11 @@ class DecoderBlock(nn.Module):
         out_btd = scattered(out_btd)
         if c.output_norms:
             out_btd = block_norm(c, "attn_out_norm")(out_btd)
-        attended_btd = x_btd + dropout(out_btd, c.dropout, keys[0])
-        if not c.parallel_block:
-            normed_btd, attended_btd = block_norm(c, "mlp_norm").beside(attended_btd)
+        out_btd = dropout(out_btd, c.dropout, keys[0])
+        if c.parallel_block:
+            attended_btd = x_btd + out_btd
+        else:
+            normed_btd, attended_btd = block_norm(c, "mlp_norm").beside(x_btd, out_btd)
             normed_btd = gathered(normed_btd)
         out_btd, sums = self._feed_forward(normed_btd, counted_bt)
         out_btd = scattered(out_btd)

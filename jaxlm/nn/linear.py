@@ -1,7 +1,7 @@
 """Affine maps and lookup tables."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -104,24 +104,33 @@ class Linear(nn.Module):
 
 
 @jax.custom_vjp
-def _with_gradient_written(y: Array) -> Array:
-    """y. Its gradient is written to memory before it is read: what makes it is not run again for each reader."""
-    return y
+def _joined_backward(x_nd: Array, kernels: tuple[Array, ...]) -> tuple[Array, ...]:
+    """``x @ kernel`` of each, [n, width]. Each product waits for the one before, or XLA would join them; in the
+    backward pass their gradients are laid side by side once, where XLA does so for each of two products."""
+    products = []
+    for kernel in kernels:
+        x_nd, y = jax.lax.optimization_barrier((x_nd, x_nd @ kernel))
+        products.append(y)
+    return tuple(products)
 
 
-_with_gradient_written.defvjp(lambda y: (y, None), lambda _, grad: (jax.lax.optimization_barrier(grad),))
+def _joined_bwd(kept: tuple[Array, tuple[Array, ...]], grads: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+    x_nd, kernels = kept
+    grad = jax.lax.optimization_barrier(jnp.concatenate(grads, axis=1))
+    dx_nd = grad @ jnp.concatenate(kernels, axis=1).T
+    return dx_nd, tuple(_split(x_nd.T @ grad, [kernel.shape[1] for kernel in kernels]))
 
 
-def apply_together(
-    linears: Sequence[Linear], x: Array, *, join: bool = True, write_gradient: bool = False
-) -> list[Array]:
+_joined_backward.defvjp(lambda x_nd, kernels: (_joined_backward(x_nd, kernels), (x_nd, kernels)), _joined_bwd)
+
+
+def apply_together(linears: Sequence[Linear], x: Array, *, join: bool | Literal["backward"] = True) -> list[Array]:
     """``[linear(x) for linear in linears]``, all of one ``dtype``.
 
     Without a mesh their kernels are laid side by side, so that one product, twice as fast on a CPU as three narrow
     ones, makes them all. On a mesh each kernel's columns are split on their own, and joining them would move them.
     Parameters that were joined beforehand (`join_kernels`) are taken as they are. ``join`` False: each by its own
-    product, for kernels that read their results as whole arrays. ``write_gradient``: the gradients of their joined
-    results are laid side by side once, where XLA for GPUs does so for each of the two products that read them.
+    product, for kernels that read their results as whole arrays; "backward": so, but for their gradients.
     """
     x = x.astype(linears[0].dtype)
     quantization = linears[0].quantization
@@ -133,9 +142,12 @@ def apply_together(
     if (
         join and len(weights) > 1 and plain and is_unsharded()
     ):  # in 8 bits they would share the scales of their gradients
-        kernels = [kernel for kernel, _, _ in weights]
-        y = matmul(x, jnp.concatenate(kernels, axis=1))
-        products = _split(_with_gradient_written(y) if write_gradient else y, [kernel.shape[1] for kernel in kernels])
+        kernels = tuple(kernel for kernel, _, _ in weights)
+        if join == "backward":
+            rows = _joined_backward(x.reshape(-1, x.shape[-1]), kernels)
+            products = [y_nd.reshape(*x.shape[:-1], -1) for y_nd in rows]
+        else:
+            products = _split(matmul(x, jnp.concatenate(kernels, axis=1)), [kernel.shape[1] for kernel in kernels])
         products = [y if bias is None else y + bias for y, (_, _, bias) in zip(products, weights, strict=True)]
     else:
         products = [_affine(x, one, quantization) for one in weights]

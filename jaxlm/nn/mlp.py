@@ -13,7 +13,7 @@ from jaxlm.core.types import Array
 from jaxlm.nn.kernels import Kernels, uses_triton
 from jaxlm.nn.linear import Linear, apply_together
 from jaxlm.nn.quantized import Quantization
-from jaxlm.nn.triton_gates import elementwise, gelu_by_erf
+from jaxlm.nn.triton_gates import elementwise, gelu_by_erf, gelu_on_gpu
 
 MlpKind = Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu2"]
 GATED: tuple[MlpKind, ...] = ("swiglu", "geglu")
@@ -39,9 +39,10 @@ ACTIVATIONS |= {"gelu_exact": gelu_exact, "relu2": relu_squared}
 
 
 @functools.cache
-def _inner(kind: MlpKind) -> Callable[..., Array]:
-    """``act(gate) * up`` or ``act(up)``; one object for each kind."""
-    act = gelu_by_erf if kind == "gelu_exact" else ACTIVATIONS[kind]
+def _inner(kind: MlpKind, interpret: bool) -> Callable[..., Array]:
+    """``act(gate) * up`` or ``act(up)`` for a kernel; one object for each kind."""
+    exact = gelu_by_erf if interpret else gelu_on_gpu
+    act = exact if kind == "gelu_exact" else ACTIVATIONS[kind]
     return (lambda gate, up: act(gate) * up) if kind in GATED else act
 
 
@@ -70,7 +71,8 @@ class MLP(nn.Module):
             [linear(name, self.width, self.init_std) for name in names], x_btd, join=not ours
         )
         if ours:
-            inner_btf: Any = elementwise(_inner(self.kind), self.kernels == "triton_interpret", *gates, up_btf)
+            interpret = self.kernels == "triton_interpret"
+            inner_btf: Any = elementwise(_inner(self.kind, interpret), interpret, *gates, up_btf)
         else:
             inner_btf = act(gates[0]) * up_btf if gates else act(up_btf)
         return linear("down", x_btd.shape[-1], self.down_init_std)(inner_btf)

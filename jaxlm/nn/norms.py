@@ -46,9 +46,9 @@ class Norm(nn.Module):
         return self.beside(x)[0]
 
     @nn.compact
-    def beside(self, x: Array) -> tuple[Array, Array]:
-        """(the norm of x, x): of a stream that goes on as it is, too. With kernels of ours the gradients of both ways
-        are then added in the norm's backward pass; else x is x."""
+    def beside(self, x: Array, delta: Array | None = None) -> tuple[Array, Array]:
+        """(the norm of x + delta, x + delta; None = 0): of a stream that goes on as it is, too. With kernels of ours
+        the norm's forward pass makes the sum, and its backward pass adds the gradients of both ways."""
         start = nn.initializers.zeros_init() if self.offset else nn.initializers.ones_init()
         scale, bias = None, None
         if self.use_scale:
@@ -58,7 +58,8 @@ class Norm(nn.Module):
         if uses_triton(self.kernels):
             interpret = self.kernels == "triton_interpret"
             kernel = NormKernel(self.kind == "layernorm", self.eps, self.offset, self.dtype, interpret)
-            return norm_beside(kernel, x, scale, bias)
+            return norm_beside(kernel, x, scale, bias, delta)
+        x = x if delta is None else x + delta
         y = _NORMALIZE[self.kind](x, self.eps)
         if scale is not None:
             scale = scale.astype(jnp.float32)

@@ -65,9 +65,9 @@ class SelfAttention(nn.Module):
             )(x)
 
         heads = {"q": self.num_heads, "k": self.num_kv_heads, "v": self.num_kv_heads}
-        projected = apply_together(
-            [linear(name, count) for name, count in heads.items()], x_btd, write_gradient=uses_triton(self.kernels)
-        )
+        # Attention's kernel reads whole arrays: parts of a joined product would be copied.
+        join = "backward" if uses_triton(self.kernels) and t > 1 else True
+        projected = apply_together([linear(name, count) for name, count in heads.items()], x_btd, join=join)
         q_btnh, k_btkh, v_btkh = (y.reshape(b, t, -1, self.head_dim) for y in projected)
         if self.qk_norm:
             q_btnh, k_btkh = norm("q_norm", q_btnh), norm("k_norm", k_btkh)
