@@ -23,6 +23,7 @@ SECTIONS = {
     "trace": "trace",
     "loop": "loop",
     "decode": "decode",
+    "decode_kernel": "decode_kernel",
     "rollout": "rollout",
     "likelihood": "likelihood",
     "data": "data",
