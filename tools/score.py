@@ -16,12 +16,14 @@ stdout is one JSON object.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.flags import flagged_items
 from jaxlm.evals.grading import Graded, compare, grade, pair_up, report, task_of_outputs
+from jaxlm.evals.length_controlled import length_controlled
 from jaxlm.evals.summary import Metric, summarise
 from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Task
@@ -29,7 +31,7 @@ from jaxlm.evals.win_rates import win_rate
 from jaxlm.io.config_json import near_names
 from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.eval_files.blimp_table import MODELS, read_table
-from jaxlm.io.eval_files.judgements import read_preferences
+from jaxlm.io.eval_files.judgements import Annotation, as_share, read_annotations
 from jaxlm.io.eval_files.outputs import read_outputs
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.run_dir import json_ready
@@ -56,15 +58,33 @@ def main(argv: list[str]) -> int:
 
 def judged(path: Path) -> dict[str, Any]:
     """The win rate of annotations, and how many judgements there are."""
-    preferences = read_preferences(path)
+    annotations = read_annotations(path)
+    preferences = [one.preference for one in annotations]
     found = win_rate(preferences)
     return {
         "task": JUDGED,
         "win_rate": found.record(),
+        "length_controlled": _at_equal_length(annotations),
         "num_items": found.num_items,
         "num_unjudged": preferences.count(None),
         "chance": 0.5,
     }
+
+
+def _at_equal_length(annotations: Sequence[Annotation]) -> dict[str, Any] | None:
+    """None where answers are not in the file, or pairs are too few."""
+    told = [one for one in annotations if one.length is not None and one.reference_length is not None]
+    if len(told) < len(annotations):
+        return None
+    try:
+        found = length_controlled(
+            [as_share(one.preference) for one in told],
+            [one.length or 0 for one in told],
+            [one.reference_length or 0 for one in told],
+        )
+    except ValueError:
+        return None
+    return {**found.rate.record(), "length_effect": found.length_effect, "penalty": found.penalty}
 
 
 def tabled(path: Path) -> dict[str, Any]:

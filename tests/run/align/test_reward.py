@@ -10,9 +10,11 @@ import pytest
 
 import jaxlm
 from jaxlm.core.errors import UserError
+from jaxlm.evals.pairwise import Pair
 from jaxlm.models.families import make_model
 from jaxlm.models.heads import HeadConfig, make_task_model
 from jaxlm.run.align.reward_lm import RewardLM
+from jaxlm.run.judge_pairs import judge_pairs
 from jaxlm.text.chat.messages import Conversation, as_messages
 from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
@@ -87,6 +89,8 @@ def test_rankings_are_learnt_and_answers_judged(base, tmp_path, capsys):
     turns = [[("user", "al"), ("assistant", answer)] for answer in ("alal", "no")]
     good, bad = judge.reward(turns)
     assert good > bad
+    pairs = [Pair("p", "al", "alal", "no"), Pair("q", "al", "no", "alal")]
+    assert [one.preference for one in judge_pairs(whole, pairs)] == [1.0, 0.0]
     np.testing.assert_allclose(judge.reward(turns[1:], batch_size=2), [bad], rtol=1e-5)
     for asked, words in (
         ([turns[0][:1]], "ends with the user"),
