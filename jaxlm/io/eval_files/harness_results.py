@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.eval_files.records import read_json
+from jaxlm.io.eval_files.records import json_lines, read_json
 
 
 class Figure(NamedTuple):
@@ -33,7 +33,11 @@ class HarnessResults(NamedTuple):
 
 def read_results(path: Path) -> HarnessResults:
     """A result file. Raises UserError for what is none."""
-    record = read_json(path)
+    return results_of(read_json(path), str(path))
+
+
+def results_of(record: Any, path: str) -> HarnessResults:
+    """The same of a record that was read; ``path``: for messages."""
     if not isinstance(record, dict) or not isinstance(record.get("results"), dict):
         raise UserError(f"{path} has no 'results': it is no result file of lm-evaluation-harness")
     tasks = {}
@@ -50,6 +54,64 @@ def read_results(path: Path) -> HarnessResults:
     }
     model = str(record.get("model_name") or config.get("model_args") or config.get("model") or "")
     return HarnessResults(tasks, num_items, model, config)
+
+
+class Sample(NamedTuple):
+    """One item of a task, as the harness kept it."""
+
+    doc_id: int
+    target: str
+    contexts: tuple[str, ...]
+    """Of each request."""
+    continuations: tuple[str, ...]
+    """What was scored behind them; of completions ""."""
+    logprobs: tuple[float, ...]
+    """Of each request that was scored by likelihood."""
+    is_greedy: tuple[bool, ...]
+    texts: tuple[str, ...]
+    """Of each request that was completed."""
+    metrics: dict[str, float]
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The items of a ``samples_TASK*.jsonl``. Raises UserError for a line that is no item of the harness."""
+    found = []
+    for where, record in json_lines(path):
+        arguments, replies = record.get("arguments"), record.get("resps")
+        if not isinstance(replies, list) or not isinstance(arguments, dict | list) or "doc_id" not in record:
+            raise UserError(f"{where} has no 'doc_id', 'arguments' and 'resps': it is no item of lm-evaluation-harness")
+        # Written as lists by the harness, and by its tracker as {"gen_args_0": {"arg_0": ...}}.
+        asked = [list(one.values()) if isinstance(one, dict) else list(one) for one in
+                 (arguments.values() if isinstance(arguments, dict) else arguments)]  # fmt: skip
+        said = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in replies]
+        scored = [one for one in said if isinstance(one, list) and len(one) == 2]
+        numbers = [one for one in said if isinstance(one, int | float | str) and _is_number(one)]
+        written = not scored and not (len(asked[0]) == 1 and numbers)
+        found.append(
+            Sample(
+                doc_id=int(record["doc_id"]),
+                target=str(record.get("target", "")),
+                contexts=tuple(str(one[0]) for one in asked),
+                continuations=tuple(str(one[1]) if len(one) > 1 and isinstance(one[1], str) else "" for one in asked),
+                logprobs=() if written else tuple(float(one[0]) for one in scored) or tuple(map(float, numbers)),
+                is_greedy=tuple(str(one[1]) == "True" for one in scored),
+                texts=tuple(str(one) for one in said) if written else (),
+                metrics={
+                    key: float(record[key])
+                    for key in record.get("metrics", [])
+                    if isinstance(record.get(key), int | float)
+                },
+            )
+        )
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _figures(record: Mapping[str, Any]) -> dict[str, Figure]:
