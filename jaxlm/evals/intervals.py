@@ -45,7 +45,8 @@ def wilson(share: float, n: float, *, confidence: float = 0.95) -> tuple[float, 
     z = float(stats.norm.ppf(0.5 + confidence / 2))
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not leave a share of 0 or 1 outside of its interval.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def cluster_numbers(names: Sequence[str]) -> np.ndarray:

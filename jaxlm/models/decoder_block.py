@@ -48,7 +48,8 @@ def _std(config: DecoderConfig, fan_in: int, *, output: bool = False) -> float:
 class DecoderBlock(nn.Module):
     """``x + attn(norm(x))`` then ``x + mlp(norm(x))``, or in parallel ``x + attn(norm(x)) + mlp(norm(x))``.
 
-    With ``output_norms`` what attention and MLP give is normalised before it is added.
+    With ``output_norms`` what attention and MLP give is normalised before it is added. Without an MLP (``mlp="none"``)
+    a layer ends with its attention.
     """
 
     config: DecoderConfig
@@ -78,6 +79,8 @@ class DecoderBlock(nn.Module):
         if c.output_norms:
             out_btd = block_norm(c, "attn_out_norm")(out_btd)
         out_btd = dropout(out_btd, c.dropout, keys[0])
+        if c.mlp == "none":
+            return x_btd + out_btd, stored, {}
         if c.parallel_block:
             attended_btd = x_btd + out_btd
         else:

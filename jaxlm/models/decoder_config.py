@@ -137,11 +137,15 @@ class DecoderConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"model.{name}={value} must be above 0")
+        if self.mlp == "none" and (self.mlp_dim is not None or self.moe is not None or self.parallel_block):
+            raise ValueError(
+                f"model.mlp='none' has no MLP for mlp_dim={self.mlp_dim}, moe={self.moe} or parallel_block="
+                f"{self.parallel_block}: leave them as they are by default, or choose another kind"
+            )
         if self.tie_embeddings and self.zero_init_head:
             raise ValueError(
                 "model.zero_init_head=True would zero the embeddings with tie_embeddings=True: turn one of them off"
             )
-
         if self.base_head_dim is not None and (self.base_dim is None or self.mla is not None):
             raise ValueError(
                 f"model.base_head_dim={self.base_head_dim} is for muP with heads of one width: set base_dim and no "

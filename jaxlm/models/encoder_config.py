@@ -64,6 +64,10 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         shapes.check_choices(self)
+        if self.mlp == "none":
+            raise ValueError(
+                "model.mlp='none' is for decoders, whose layers may be attention alone: choose another kind"
+            )
         sizes = ("vocab_size", "vocab_multiple", "max_seq_len", "num_layers", "model_dim", "num_heads", "mlp_dim")
         shapes.check_positive(self, sizes)
         if self.num_token_types < 0:

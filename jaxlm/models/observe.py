@@ -43,7 +43,7 @@ class Recording(NamedTuple):
     attention: list[Array]
     """What attention adds to the stream, [b, t, d]."""
     mlp: list[Array]
-    """What the MLP or the experts add to it, [b, t, d]."""
+    """What the MLP or the experts add to it, [b, t, d]; empty for layers of attention alone."""
     stream: list[Array]
     """The stream after the layer, [b, t, d]."""
     units: list[Array]
@@ -127,10 +127,11 @@ def observe(config: ModelConfig, params: Params, batch: Batch) -> dict[str, Arra
         "stream_rms": _stack(found.stream, lambda x: _rms(x, counted_bt)),
         "stream_max": _stack(found.stream, lambda x: _max_abs(x, counted_bt)),
         "attn_rms": _stack(found.attention, lambda x: _rms(x, counted_bt)),
-        "mlp_rms": _stack(found.mlp, lambda x: _rms(x, counted_bt)),
         "nonfinite": _stack(found.stream, lambda x: jnp.mean(~jnp.isfinite(x), dtype=jnp.float32)),
         "attn_logit_max": _attention_logits(config, found, batch),
     }
+    if found.mlp:
+        figures["mlp_rms"] = _stack(found.mlp, lambda x: _rms(x, counted_bt))
     if found.units:
         figures["dead_units"] = _stack(found.units, lambda x: _dead_share(x, counted_bt))
     figures["embed_rms"] = _rms(found.embedding[0], counted_bt)

@@ -46,7 +46,9 @@ def padded_vocab_size(vocab_size: int | None, multiple: int) -> int:
 
 
 def mlp_width(mlp_dim: int | None, kind: MlpKind, model_dim: int) -> int:
-    """Inner width of an MLP: as given, or 4 d, or 8/3 d rounded up to a multiple of 8 for the gated kinds."""
+    """Inner width of an MLP: as given, or 4 d, or 8/3 d rounded up to a multiple of 8 for gated kinds; 0 for none."""
+    if kind == "none":
+        return 0
     if mlp_dim is not None:
         return mlp_dim
     return 8 * math.ceil(model_dim / 3) if kind in GATED else 4 * model_dim

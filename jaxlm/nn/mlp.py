@@ -15,7 +15,8 @@ from jaxlm.nn.linear import Linear, apply_together
 from jaxlm.nn.quantized import Quantization
 from jaxlm.nn.triton_gates import elementwise, gelu_by_erf, gelu_on_gpu
 
-MlpKind = Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu2"]
+MlpKind = Literal["swiglu", "geglu", "gelu", "gelu_exact", "relu2", "none"]
+"""``none``: layers of attention alone, without an MLP."""
 GATED: tuple[MlpKind, ...] = ("swiglu", "geglu")
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.nn.mlp import GATED
-from jaxlm.plan.params import attention_params, feed_forward_params
+from jaxlm.plan.params import attention_params, feed_forward_params, layer_norms
 
 LANES = 128
 """A TPU keeps arrays in tiles of 8 x 128 elements (narrow types more rows): the last dimension is padded to it."""
@@ -159,10 +159,9 @@ def kept_per_token(config: DecoderConfig, *, model_ways: int = 1, expert_ways: i
         return item * d
     if config.remat_policy == "dots":
         inner = w.inner if config.moe is None else (config.moe.shared_dim or 0) / model_ways
-        stream = d if config.parallel_block else 2 * d
+        stream = (1 if config.parallel_block or config.mlp == "none" else 2) * d
         return item * (stream + w.queries + w.keys + w.values + ups * inner)
-    norms = (1 if config.parallel_block else 2) + (2 if config.output_norms else 0)
-    kept = norms * (3 * 4 + item) * d + item * d
+    kept = layer_norms(config) * (3 * 4 + item) * d + item * d
     if config.qk_norm:
         kept += 3 * 4 * (w.queries + w.keys)
     kept += item * (_padding(config) * (w.queries + w.keys + w.values + w.out) + w.out)

@@ -31,7 +31,7 @@ def count_decoder_params(config: DecoderConfig) -> ParamCounts:
     table = config.padded_vocab_size * config.model_dim
     positions = config.max_seq_len * config.model_dim if config.position == "learned" else 0
     head = 0 if config.tie_embeddings else table
-    layer = attention_params(config) + _layer_norms(config) * _norm(config)
+    layer = attention_params(config) + layer_norms(config) * _norm(config)
     whole, met = feed_forward_params(config)
     rest = config.num_layers * layer + _norm(config) + head
     total, active = (table + positions + rest + config.num_layers * width for width in (whole, met))
@@ -46,9 +46,10 @@ def _norm(config: DecoderConfig) -> int:
     return config.model_dim * (2 if config.norm == "layernorm" and config.bias else 1)
 
 
-def _layer_norms(config: DecoderConfig) -> int:
+def layer_norms(config: DecoderConfig) -> int:
     """Norms over the stream in a layer."""
-    return (1 if config.parallel_block else 2) + (2 if config.output_norms else 0)
+    branches = 1 if config.mlp == "none" else 2
+    return (1 if config.parallel_block else branches) + (branches if config.output_norms else 0)
 
 
 def attention_params(config: DecoderConfig) -> int:
@@ -81,6 +82,8 @@ def feed_forward_params(config: DecoderConfig) -> tuple[int, int]:
         biases = ups * width + config.model_dim if config.bias else 0
         return (ups + 1) * config.model_dim * width + biases
 
+    if config.mlp == "none":
+        return 0, 0
     if config.moe is None:
         return mlp(config.mlp_width), mlp(config.mlp_width)
     c = config.moe

@@ -56,6 +56,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "jaxlm.run.evaluate:main",
         "what a model can do: jaxlm evaluate RUN --tasks lambada,blimp --data DIR [--shots K]",
     ),
+    "emergence": (
+        "jaxlm.run.laboratory.laboratory:main",
+        "a laboratory: how abilities come in small models, with pictures: jaxlm emergence CONFIG",
+    ),
     "report": ("jaxlm.run.report:main", "write a run's report.html again: jaxlm report RUN"),
     "inspect": ("jaxlm.run.pretrain:inspect_main", "show decoded batches, masks and segments: jaxlm inspect CONFIG"),
     "doctor": ("jaxlm.run.doctor:main", "what this machine has, and what is wrong with it: jaxlm doctor"),

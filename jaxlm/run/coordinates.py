@@ -116,7 +116,7 @@ def _looker(run: Assembly) -> Callable[[Params, Params, Batch], dict[str, dict[s
         return {
             "embedding": found.embedding,
             "attention": found.attention,
-            "MLP": found.mlp,
+            **({"MLP": found.mlp} if found.mlp else {}),
             "stream": found.stream,
             "scores": [
                 scale * jnp.einsum("btnh,bsnh->bnts", q, jnp.repeat(k, q.shape[2] // k.shape[2], axis=2))

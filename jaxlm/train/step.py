@@ -137,3 +137,13 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def make_many_steps(train_step: TrainStep) -> TrainStep:
+    """``many_steps(state, frozen, batches, key)``: a step for each batch of a stack (leaves [steps, b, ...]) in one
+    program, metrics [steps]. For models so small that to start a program costs as much as a step."""
+
+    def many_steps(state: TrainState, frozen: PyTree, batches: Batch, key: Array) -> tuple[TrainState, Any]:
+        return jax.lax.scan(lambda state, batch: train_step(state, frozen, batch, key), state, batches)
+
+    return many_steps

@@ -92,3 +92,10 @@ def test_a_model_that_says_what_it_knows_is_calibrated(rng):
     probabilities = choice_probabilities([-1000.0, -1000.0 + math.log(3)])
     assert probabilities == pytest.approx([0.25, 0.75])
     assert brier(probabilities, 1) == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_nothing_or_all_lies_in_its_interval_whatever_the_rounding(share):
+    for count in range(1, 200):
+        low, high = intervals.wilson(share, count)
+        assert low <= share <= high

@@ -27,6 +27,7 @@ FORMS = {
     "windows and tail": {"window_pattern": (4, None)},
     "softcaps": {"attn_softcap": 5.0, "logit_softcap": 8.0, "embed_scale": True, "mlp": "geglu"},
     "unrolled": {"scan_layers": False, "mlp": "relu2", "window_pattern": (6,)},
+    "attention alone": {"mlp": "none", "mlp_dim": None, "output_norms": True},
     "padded vocabulary": {"vocab_multiple": 16},
     "gemma3": {
         "num_layers": 5,
@@ -181,6 +182,8 @@ def test_zero_outputs_make_each_layer_the_identity():
         ({"window_pattern": ()}, "window_pattern"),
         ({"head_dim": 7}, "head_dim=7"),
         ({"zero_init_head": True}, "tie_embeddings"),
+        ({"mlp": "none"}, "has no MLP for mlp_dim=48"),
+        ({"mlp": "none", "mlp_dim": None, "parallel_block": True}, "has no MLP"),
     ],
 )
 def test_impossible_shapes_are_refused_by_name(changes, words):

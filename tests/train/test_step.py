@@ -10,7 +10,7 @@ import pytest
 from jaxlm.core.types import Term
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.train.state import create_state
-from jaxlm.train.step import Objective, make_train_step, split_microbatches
+from jaxlm.train.step import Objective, make_many_steps, make_train_step, split_microbatches
 
 
 def regression(noise=0.0):
@@ -154,3 +154,15 @@ def test_each_microbatch_carries_on_with_its_own_rows(accum):
         ]
     np.testing.assert_array_equal(states[0].carry, states[1].carry)
     np.testing.assert_allclose(states[0].params["map"]["kernel"], states[1].params["map"]["kernel"], rtol=1e-5)
+
+
+def test_many_steps_in_one_program_are_the_steps():
+    step, state = make(regression(noise=0.3))
+    batches, key = [make_batch(seed=i) for i in range(3)], jax.random.key(1)
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
+    together, found = jax.jit(make_many_steps(step))(state, None, stacked, key)
+    for i, batch in enumerate(batches):
+        state, metrics = step(state, None, batch, key)
+        np.testing.assert_allclose(found["loss"][i], metrics["loss"], rtol=1e-6)
+    assert int(together.step) == 3
+    np.testing.assert_allclose(together.params["map"]["kernel"], state.params["map"]["kernel"], rtol=1e-6)
