@@ -54,6 +54,7 @@ FORMS = [
     {"moe": MoeConfig(shared_dim=12), "mlp": "relu2", "tie_embeddings": False},
     {"moe": MoeConfig(num_experts=3, top_k=1), "output_norms": True, "vocab_multiple": 8},
     {"bias": True, "norm": "layernorm", "position": "learned", "mlp": "swiglu", "parallel_block": True},
+    {"mlp": "none", "output_norms": True},
 ]
 
 

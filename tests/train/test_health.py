@@ -113,6 +113,15 @@ def test_dead_units_and_entries_that_are_not_finite_are_counted(looked):
     np.testing.assert_array_equal(look(params)["nonfinite"] > 0, [False, False, True])
 
 
+def test_layers_of_attention_alone_have_no_figures_of_an_mlp(looked):
+    _, batch, figures, _ = looked
+    config = dataclasses.replace(CONFIG, mlp="none")
+    found = jax.eval_shape(lambda key: observe(config, make_decoder(config).init(key), batch), jax.random.key(0))
+    assert {"mlp_rms", "dead_units"} <= figures.keys()
+    assert not {"mlp_rms", "dead_units"} & found.keys()
+    assert found["attn_rms"].shape == (3,)
+
+
 def test_figures_of_weights_know_stacks_of_any_family():
     ones = jnp.ones
     params = {
