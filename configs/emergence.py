@@ -31,10 +31,10 @@ def config() -> LaboratoryConfig:
         induction=InductionConfig(rows=rows, model=_decoder("none"), training=_training(800, looks=40)),
         copying=CopyingConfig(rows=rows, model=_decoder(), widths=(8, 16, 32, 64), training=_training(400)),
         regression=RegressionConfig(
-            rows=RegressionsConfig(dim=3, num_pairs=12, noise=0.1),
+            rows=RegressionsConfig(dim=3, num_pairs=12, noise=0.2),
             model=_decoder(),
             widths=(8, 16, 32, 64),
-            training=_training(1000),
+            training=_training(1500),
         ),
         arithmetic=ArithmeticPartConfig(
             kinds=(

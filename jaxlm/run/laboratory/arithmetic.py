@@ -10,6 +10,7 @@ import numpy as np
 from jaxlm.core.types import Params
 from jaxlm.data.puzzles.arithmetic import SYMBOLS, ArithmeticConfig, draw_questions, spell
 from jaxlm.data.puzzles.draws import supervised
+from jaxlm.evals.emergence import share_errors
 from jaxlm.evals.intervals import share
 from jaxlm.evals.paired import mcnemar, paired_difference
 from jaxlm.models.decoder import make_decoder
@@ -69,9 +70,11 @@ def _run(
         return (written == solved[:, -written.shape[1] :]).all(axis=1)
 
     def examine(params: Params) -> Record:
+        nats_b = np.asarray(judge(params, test).nats_b, np.float64)
         return {
             "right": float(np.mean(right(params))),
-            "nats": float(np.mean(np.asarray(judge(params, test).nats_b))),
+            "nats": float(nats_b.mean()),
+            "nats_error": float(nats_b.std(ddof=1) / np.sqrt(len(nats_b))),
         }
 
     pupil = Pupil(model.init, causal_objective(model), batch, examine, "right", row_len - 1)
@@ -101,7 +104,22 @@ def arithmetic_results(config: LaboratoryConfig, records: Sequence[Record]) -> d
     worth = [_worth(one, config.arithmetic.widths[-1], records) for one in config.arithmetic.kinds]
     checks = [check for one in worth for check in _checks(one)]
     scores = {f"{one['kind']}, {one['form']}, width {one['width']}, seed {one['seed']}": one["final"] for one in runs}
-    return {"runs": runs, "worth": worth, "scores": scores, "checks": checks}
+    return {"runs": runs, "worth": worth, "scores": scores, "ladder": _ladder(records), "checks": checks}
+
+
+def _ladder(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Both metrics of every examination but the first, over tokens read: a table that ``tools.emergence`` judges."""
+    rows = []
+    for one in records:
+        task = f"{one['kind']} {one['form']} width {one['width']} seed {one['seed']}"
+        for look in one["looks"][1:]:
+            error = float(share_errors([look["right"]], len(one["right"]))[0])
+            metrics = {"exact_match": (look["right"], error), "nats": (look["nats"], look["nats_error"])}
+            rows += [
+                {"task": task, "tokens": look["tokens"], "metric": name, "score": score, "error": error}
+                for name, (score, error) in metrics.items()
+            ]
+    return rows
 
 
 def _worth(one: QuestionsConfig, width: int, records: Sequence[Record]) -> dict[str, Any]:

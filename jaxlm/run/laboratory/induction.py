@@ -102,7 +102,7 @@ def _run(
 
 def induction_results(config: LaboratoryConfig, records: Sequence[Record]) -> dict[str, Any]:
     """What the report shows of the depths: ``runs`` with their ``change``, and ``checks``."""
-    runs = [record | {"change": _change(record)} for record in records]
+    runs: list[Record] = [record | {"change": _change(record)} for record in records]
     deep, flat = config.induction.depths[-1], config.induction.depths[0]
     scores = {
         f"layers {one['layers']}, seed {one['seed']}": scored(one["looks"][-1], "repeats")

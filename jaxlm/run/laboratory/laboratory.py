@@ -15,6 +15,7 @@ from jaxlm.io.agree import say
 from jaxlm.io.laboratory_report import checks_table, write_laboratory_report
 from jaxlm.io.progress import format_seconds
 from jaxlm.io.run_dir import RunDir, json_ready, write_json
+from jaxlm.io.run_table import write_runs
 from jaxlm.run.laboratory.arithmetic import arithmetic_results, arithmetic_trials
 from jaxlm.run.laboratory.config import LaboratoryConfig, Part
 from jaxlm.run.laboratory.induction import (
@@ -29,7 +30,7 @@ from jaxlm.run.laboratory.regression import regression_results, regression_trial
 from jaxlm.run.several_runs import sweep_command, train_several
 
 PROG = "python -m experiments.emergence"
-RESULTS, TRIALS = "emergence.json", "trials"
+RESULTS, TRIALS, LADDERS = "emergence.json", "trials", "ladders.csv"
 MAY_CHANGE = (
     "name",
     "parts",
@@ -88,6 +89,9 @@ def laboratory(config: LaboratoryConfig, run_dir: str | Path, *, processes: int 
         train_several(functools.partial(_do, config, path), waiting, processes)
         parts = {part: _results(config, part, path) for part in config.parts}
         checks = [check for one in parts.values() for check in one["checks"]]
+        for one in parts.values():
+            if "ladder" in one:
+                write_runs(directory.path / LADDERS, one.pop("ladder"))
         write_json(directory.path / RESULTS, json_ready(parts))
         write_laboratory_report(directory.report_path, config.name, json_ready(parts))
         if checks:

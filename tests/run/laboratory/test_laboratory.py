@@ -44,6 +44,7 @@ def test_an_experiment_from_end_to_end(part, tmp_path, capsys):
     assert page.count("<svg") == 0 < page.count("data:image/svg+xml")
     for words in SHOWN[part]:
         assert words in page
+    assert (tmp_path / "run" / "ladders.csv").exists() == (part == "arithmetic")
     check_again(part, tmp_path / "run", capsys, figures)
 
 

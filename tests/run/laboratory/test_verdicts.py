@@ -43,7 +43,9 @@ def test_induction_is_shown_by_a_phase_change_in_every_seed():
 def answers(kind: str, form: str, right: int, total: int = 200) -> dict[str, Any]:
     # Right ones at other places in the two forms, so that pairs are what is compared.
     marks = [1] * right + [0] * (total - right)
-    return {"kind": kind, "form": form, "width": 16, "seed": 0, "right": marks if form == "steps" else marks[::-1]}
+    looks = [{"step": step, "tokens": 9 * step, "right": 0.5, "nats": 1.0, "nats_error": 0.1} for step in (0, 10, 20)]
+    answered = marks if form == "steps" else marks[::-1]
+    return {"kind": kind, "form": form, "width": 16, "seed": 0, "right": answered, "looks": looks}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,10 @@ def test_what_steps_are_worth_is_tested_on_the_same_questions(direct, steps, ver
     assert worth["steps"]["lower"] < steps / 200 < worth["steps"]["upper"]
     assert [check["holds"] for check in results["checks"]] == holds
     assert "right" not in results["runs"][0]
+    assert {(row["tokens"], row["metric"]) for row in results["ladder"]} == {
+        (tokens, metric) for tokens in (90, 180) for metric in ("exact_match", "nats")
+    }
+    assert all(row["error"] > 0 for row in results["ladder"])
 
 
 def followed(count: int, seed: int, share: float) -> dict[str, Any]:
