@@ -176,7 +176,7 @@ class _Rows:
         """Of what each share of the rows gave, within a call."""
         return jax.lax.psum(x, self._axes) if self._axes else x
 
-    def split(self, call: Callable[..., Any], specs: tuple, out_specs: tuple) -> Callable[..., Any]:
+    def split(self, call: Callable[..., Any], specs: tuple, out_specs: Any) -> Callable[..., Any]:
         if not self._axes:
             return call
         # What is the same on all devices is not something shard_map can infer through a custom call.
