@@ -10,7 +10,7 @@ from jaxlm.models import shapes
 from jaxlm.models.shapes import Position
 from jaxlm.models.stack import RematPolicy
 from jaxlm.nn.attention import Implementation, choose_implementation
-from jaxlm.nn.kernels import Kernels, choose_kernels
+from jaxlm.nn.kernels import KernelMissing, Kernels, choose_kernels, no_kernel
 from jaxlm.nn.latent_attention import MlaConfig
 from jaxlm.nn.mlp import MlpKind
 from jaxlm.nn.moe import MoeConfig
@@ -247,7 +247,7 @@ class DecoderConfig:
         return None if window is not None and window >= self.max_seq_len else window
 
 
-def resolve_kernels(config: DecoderConfig, platform: str) -> DecoderConfig:
+def resolve_kernels(config: DecoderConfig, platform: str, kernel_missing: KernelMissing = no_kernel) -> DecoderConfig:
     """``attention='auto'`` and ``kernels='auto'`` -> what suits ``platform`` ("cpu", "gpu", "tpu"); called once, by
     ``run/``.
 
@@ -259,5 +259,6 @@ def resolve_kernels(config: DecoderConfig, platform: str) -> DecoderConfig:
         dtype=as_dtype(config.compute_dtype),
         head_dim=config.qk_width,
         softcap=config.attn_softcap,
+        kernel_missing=kernel_missing,
     )
     return dataclasses.replace(config, attention=implementation, kernels=choose_kernels(config.kernels, platform))

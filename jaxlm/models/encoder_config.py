@@ -8,6 +8,7 @@ from jaxlm.models import shapes
 from jaxlm.models.shapes import Position
 from jaxlm.models.stack import RematPolicy
 from jaxlm.nn.attention import Implementation, choose_implementation
+from jaxlm.nn.kernels import KernelMissing, no_kernel
 from jaxlm.nn.mlp import MlpKind
 from jaxlm.nn.norms import NormKind
 from jaxlm.nn.rope import RopeConfig
@@ -131,8 +132,17 @@ BERT_LARGE = dataclasses.replace(BERT_BASE, num_layers=24, model_dim=1024, num_h
 """335,141,888 parameters, counted the same way."""
 
 
-def resolve_encoder_attention(config: EncoderConfig, platform: str) -> EncoderConfig:
+def resolve_encoder_attention(
+    config: EncoderConfig, platform: str, kernel_missing: KernelMissing = no_kernel
+) -> EncoderConfig:
     """``attention='auto'`` -> what suits ``platform``. Raises UserError for what the platform cannot do."""
     dtype = as_dtype(config.compute_dtype)
-    chosen = choose_implementation(config.attention, platform, dtype=dtype, head_dim=config.head_width, softcap=None)
+    chosen = choose_implementation(
+        config.attention,
+        platform,
+        dtype=dtype,
+        head_dim=config.head_width,
+        softcap=None,
+        kernel_missing=kernel_missing,
+    )
     return dataclasses.replace(config, attention=chosen)

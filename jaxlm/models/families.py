@@ -9,6 +9,7 @@ from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_kernels
 from jaxlm.models.encoder import make_encoder
 from jaxlm.models.encoder_config import EncoderConfig, resolve_encoder_attention
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent, resolve_unroll
+from jaxlm.nn.kernels import KernelMissing, no_kernel
 from jaxlm.nn.quantized import check_quantization
 from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 from jaxlm.sharding.mesh import MeshConfig
@@ -79,34 +80,26 @@ def width_of(config: ModelConfig) -> float | None:
     return config.width if isinstance(config, DecoderConfig) else None
 
 
-def _no_kernel() -> str | None:
-    return "no kernel was asked for"
-
-
 def check_installed(config: ModelConfig) -> None:
     """Raises UserError where the model needs an extra's package that is not there."""
     if isinstance(config, DecoderConfig):
         check_quantization(config.quantization)
 
 
-def for_platform(
-    config: ModelConfig, platform: str, *, recurrent_kernel_missing: Callable[[], str | None] = _no_kernel
-) -> ModelConfig:
+def for_platform(config: ModelConfig, platform: str, *, kernel_missing: KernelMissing = no_kernel) -> ModelConfig:
     """The config with what depends on the platform ("cpu", "gpu", "tpu") chosen: attention's implementation, and that
-    of a recurrent layer's loop (``recurrent_kernel_missing``: see ``nn.recurrent.choose_unroll``).
+    of a recurrent layer's loop.
 
     Raises UserError where the config asks for what the platform cannot do.
     """
     if isinstance(config, EncoderConfig):
-        return resolve_encoder_attention(config, platform)
+        return resolve_encoder_attention(config, platform, kernel_missing)
     if isinstance(config, RecurrentConfig):
-        return resolve_unroll(config, platform, recurrent_kernel_missing)
-    return resolve_kernels(config, platform)
+        return resolve_unroll(config, platform, kernel_missing)
+    return resolve_kernels(config, platform, kernel_missing)
 
 
-def for_inference(
-    config: ModelConfig, platform: str, *, recurrent_kernel_missing: Callable[[], str | None] = _no_kernel
-) -> ModelConfig:
+def for_inference(config: ModelConfig, platform: str, *, kernel_missing: KernelMissing = no_kernel) -> ModelConfig:
     """The config as it runs best here on parameters as they were trained: a copy of each layer is cheaper to make in a
     scan than of all at once."""
     if isinstance(config, DecoderConfig):
@@ -115,4 +108,4 @@ def for_inference(
         config = dataclasses.replace(config, attention="auto")
     if isinstance(config, RecurrentConfig):
         config = dataclasses.replace(config, implementation="auto")
-    return for_platform(config, platform, recurrent_kernel_missing=recurrent_kernel_missing)
+    return for_platform(config, platform, kernel_missing=kernel_missing)

@@ -6,7 +6,6 @@ words of the embedding, and single weights of U.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,6 +18,7 @@ from jaxlm.models import shapes
 from jaxlm.models.api import HiddenOutput, Model, Rules
 from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.dropout import dropout
+from jaxlm.nn.kernels import KernelMissing
 from jaxlm.nn.linear import matmul, normal_init
 from jaxlm.nn.recurrent import (
     CELLS,
@@ -115,9 +115,9 @@ class RecurrentConfig:
         """A recurrent model reads texts of any length."""
 
 
-def resolve_unroll(config: RecurrentConfig, platform: str, kernel_missing: Callable[[], str | None]) -> RecurrentConfig:
+def resolve_unroll(config: RecurrentConfig, platform: str, kernel_missing: KernelMissing) -> RecurrentConfig:
     """``implementation='auto'`` -> what suits ``platform``; called once, by ``run/``. Raises UserError where the config
-    asks for what cannot be had there. ``kernel_missing``: see ``choose_unroll``."""
+    asks for what cannot be had there."""
     implementation = choose_unroll(
         config.implementation, platform, dtype=as_dtype(config.compute_dtype), kernel_missing=kernel_missing
     )

@@ -1,11 +1,11 @@
-"""Scaled dot-product attention behind one function: XLA anywhere, cuDNN on NVIDIA GPUs, splash on TPUs.
+"""Scaled dot-product attention behind one function: XLA anywhere, cuDNN on NVIDIA GPUs, splash on TPUs, ours on CPUs.
 
 ``attend`` is pure and looks at no device: which implementation fits a platform is said by
 ``choose_implementation``, which ``run/`` calls once. ``auto`` left unresolved means ``xla``.
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from jaxlm.core.errors import UserError
 from jaxlm.core.masks import attention_mask
 from jaxlm.core.types import Array
+from jaxlm.nn.cpu_attention import cpu_attention
+from jaxlm.nn.kernels import KernelMissing, no_kernel
 from jaxlm.nn.splash import splash_attention
 
-Implementation = Literal["auto", "xla", "cudnn", "splash", "splash_interpret"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("auto", "xla", "cudnn", "splash", "splash_interpret")
+Implementation = Literal["auto", "xla", "cudnn", "splash", "splash_interpret", "cpu"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 """``splash_interpret`` is the TPU kernel in Pallas's interpreter: slow, on any platform, to check it without a TPU."""
 
 MASKED = -1e30
@@ -24,7 +26,13 @@ MASKED = -1e30
 
 
 def choose_implementation(
-    implementation: Implementation, platform: str, *, dtype: jnp.dtype, head_dim: int, softcap: float | None
+    implementation: Implementation,
+    platform: str,
+    *,
+    dtype: jnp.dtype,
+    head_dim: int,
+    softcap: float | None,
+    kernel_missing: KernelMissing = no_kernel,
 ) -> Implementation:
     """``auto`` -> what is fastest on ``platform`` ("cpu", "gpu", "tpu") for this model; another value is checked.
 
@@ -34,12 +42,23 @@ def choose_implementation(
     if implementation == "auto":
         if platform == "tpu":
             return "splash"
+        if platform == "cpu":
+            fits = dtype == jnp.float32 and softcap is None
+            return "cpu" if fits and kernel_missing("attention") is None else "xla"
         cudnn_fits = half and softcap is None and head_dim % 8 == 0 and head_dim <= 128
         return "cudnn" if platform in ("gpu", "cuda") and cudnn_fits else "xla"
     if implementation == "cudnn":
         check_cudnn(dtype=dtype, head_dim=head_dim, softcap=softcap)
         if platform not in ("gpu", "cuda"):
             raise UserError(f"model.attention=cudnn needs an NVIDIA GPU, this is {platform}: use auto or xla")
+    if implementation == "cpu":
+        if platform != "cpu" or dtype != jnp.float32 or softcap is not None:
+            raise UserError(
+                f"model.attention=cpu is for CPUs, float32 and no attn_softcap; this is {platform}, {dtype} and "
+                f"{softcap}: use auto or xla"
+            )
+        if reason := kernel_missing("attention"):
+            raise UserError(f"model.attention=cpu cannot be had here, {reason}: use auto or xla")
     if implementation == "splash" and platform != "tpu":
         raise UserError(f"model.attention=splash needs a TPU, this is {platform}: use auto or xla")
     return implementation
@@ -87,12 +106,16 @@ def attend(
     (None = 0, 1, 2...) and segments (None = one, unpadded). ``mask_bts`` is that mask made before (once for all
     layers of a window): then the xla form reads nothing else.
 
-    cudnn and splash are for whole rows (s = t): they take order from the index, which equals order by position
+    cudnn, splash and cpu are for whole rows (s = t): they take order from the index, which equals order by position
     because a packed segment is contiguous. Against a cache, and wherever s is not t, xla serves.
     """
     scale = 1.0 / math.sqrt(q_btnh.shape[-1]) if scale is None else scale
     t, s = q_btnh.shape[1], k_bskh.shape[1]
-    if implementation in ("splash", "splash_interpret", "cudnn") and s == t and v_bskh.shape[-1] < q_btnh.shape[-1]:
+    if (
+        implementation in ("splash", "splash_interpret", "cudnn", "cpu")
+        and s == t
+        and v_bskh.shape[-1] < q_btnh.shape[-1]
+    ):
         # The kernels know one width: narrower values (latent attention) are padded, and the padding cut off again.
         padded = jnp.pad(v_bskh, ((0, 0), (0, 0), (0, 0), (0, q_btnh.shape[-1] - v_bskh.shape[-1])))
         out_btnh = attend(
@@ -123,6 +146,8 @@ def attend(
             scale=scale,
             interpret=implementation == "splash_interpret",
         )
+    if implementation == "cpu" and s == t:
+        return cpu_attention(q_btnh, k_bskh, v_bskh, q_segment_ids, causal=causal, window=window, scale=scale)
     if mask_bts is None:
         if q_positions is None and k_positions is None and q_segment_ids is None and s == t:
             mask_bts = static_mask(t, causal=causal, window=window)

@@ -17,8 +17,7 @@ from jaxlm.core.axes import ContextAttention, free_axes
 from jaxlm.core.types import BATCH_AXES, CONTEXT_AXIS, Array
 from jaxlm.nn.attention import Implementation, attend
 from jaxlm.nn.ring_attention import RingOptions, ring_attention
-
-HEAD_AXIS = "model"
+from jaxlm.nn.split_heads import HEAD_AXIS
 
 
 def repeated_heads(x_bskh: Array, ways: int) -> Array:

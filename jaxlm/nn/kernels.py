@@ -1,6 +1,7 @@
-"""Whose kernels a model's norms, activations and loss run on: XLA's, or ours in Triton on NVIDIA GPUs."""
+"""Whose kernels a model runs on: XLA's, or ours; in Triton on NVIDIA GPUs, in C++ on CPUs."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args
 
 from jaxlm.core.errors import UserError
 from jaxlm.nn.linear import is_unsharded
@@ -22,3 +23,17 @@ def choose_kernels(kernels: Kernels, platform: str) -> Kernels:
 def uses_triton(kernels: Kernels) -> bool:
     """Whether ours serve here: they work on one device's arrays, so on a mesh XLA's do."""
     return kernels in ("triton", "triton_interpret") and is_unsharded()
+
+
+CpuKernel = Literal["recurrent", "attention"]
+CPU_KERNELS: tuple[CpuKernel, ...] = get_args(CpuKernel)
+"""Our custom calls for CPUs: the loop over time of recurrent layers, attention of whole rows."""
+
+KernelMissing = Callable[[CpuKernel], str | None]
+"""None where it is ready, else why it is not. ``jaxlm.run.cpu_kernels.kernel_missing`` builds and registers them; it is
+asked only where the kernel would serve."""
+
+
+def no_kernel(name: CpuKernel) -> str:
+    """Nobody looked: what runs on XLA alone."""
+    return f"no kernel for {name} layers was asked for"

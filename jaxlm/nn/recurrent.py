@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array
+from jaxlm.nn.kernels import KernelMissing
 from jaxlm.nn.recurrent_kernel import kernel_unroll
 
 CellName = Literal["rnn", "lstm", "gru"]
@@ -129,24 +130,23 @@ def init_state(cell: CellName, batch_size: int, width: int) -> State:
 
 
 def choose_unroll(
-    implementation: Implementation, platform: str, *, dtype: jnp.dtype, kernel_missing: Callable[[], str | None]
+    implementation: Implementation, platform: str, *, dtype: jnp.dtype, kernel_missing: KernelMissing
 ) -> Implementation:
     """``auto`` -> what is fastest on ``platform`` ("cpu", "gpu", "tpu") for products in ``dtype``; another is checked.
 
-    ``kernel_missing()``: None where our kernel is ready, else why it is not; asked only where it would serve. Raises
-    UserError where the chosen one cannot run there.
+    Raises UserError where the chosen one cannot run there.
     """
     if implementation == "scan":
         return "scan"
     fits = platform == "cpu" and dtype == jnp.float32
     if implementation == "auto":
-        return "kernel" if fits and kernel_missing() is None else "scan"
+        return "kernel" if fits and kernel_missing("recurrent") is None else "scan"
     if not fits:
         raise UserError(
             f"model.implementation=kernel is for CPUs and model.compute_dtype=float32, this is {platform} and {dtype}: "
             "use auto or scan"
         )
-    if reason := kernel_missing():
+    if reason := kernel_missing("recurrent"):
         raise UserError(f"model.implementation=kernel cannot be had here, {reason}: use auto or scan")
     return "kernel"
 

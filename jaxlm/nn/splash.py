@@ -1,18 +1,15 @@
 """Splash attention: the block-sparse flash kernel for TPUs that ships with JAX, under ``shard_map`` where a mesh is
 set."""
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
-from jax.sharding import PartitionSpec
 
-from jaxlm.core.axes import free_axes
-from jaxlm.core.types import BATCH_AXES, Array
+from jaxlm.core.types import Array
+from jaxlm.nn.split_heads import on_each_device
 
-HEAD_AXIS = "model"
 LANES = 128
 """The kernel's tiles are multiples of this: shorter rows are padded to it."""
 
@@ -83,11 +80,9 @@ def splash_attention(
     """Attention of whole rows (s = t), [b, t, n, h]. Padding (segment 0) attends to padding: finite, and read by no
     one.
 
-    Under a mesh (``jax.set_mesh``) rows are split over data, fsdp and expert, heads over model, each where it divides;
-    the kernel runs on each device's share, as XLA cannot split a custom call. ``interpret`` runs it on a CPU, for
-    tests.
+    ``interpret`` runs it on a CPU, for tests.
     """
-    b, t, n, _ = q_btnh.shape
+    b, t = q_btnh.shape[:2]
     padding = -t % LANES
     if padding:
         if not causal and segment_ids_bt is None:
@@ -100,21 +95,4 @@ def splash_attention(
     def local(q: Array, k: Array, v: Array, segments: Array | None) -> Array:
         return _local(q, k, v, segments, causal=causal, window=window, softcap=softcap, interpret=interpret)
 
-    q_btnh = q_btnh * scale
-    sizes = free_axes()
-    if not sizes:
-        return local(q_btnh, k_bskh, v_bskh, segment_ids_bt)[:, :t]
-    batch_axes = tuple(axis for axis in BATCH_AXES if axis in sizes)
-    batch_axes = batch_axes if b % math.prod(sizes[axis] for axis in batch_axes) == 0 else ()
-    heads = HEAD_AXIS if k_bskh.shape[2] % sizes.get(HEAD_AXIS, 1) == 0 and HEAD_AXIS in sizes else None
-    if heads is None and HEAD_AXIS in sizes and n % sizes[HEAD_AXIS] == 0:
-        # Fewer key heads than devices on the axis: each query head takes its own copy, so that queries still divide.
-        k_bskh, v_bskh = (jnp.repeat(x, n // x.shape[2], axis=2) for x in (k_bskh, v_bskh))
-        heads = HEAD_AXIS
-    spec = PartitionSpec(batch_axes or None, None, heads, None)
-    row_spec = None if segment_ids_bt is None else PartitionSpec(batch_axes or None, None)
-    # The kernel's replication is not something shard_map can infer through a custom call.
-    sharded = jax.shard_map(
-        local, in_specs=(spec, spec, spec, row_spec), out_specs=spec, axis_names=set(sizes), check_vma=False
-    )
-    return sharded(q_btnh, k_bskh, v_bskh, segment_ids_bt)[:, :t]
+    return on_each_device(local, q_btnh * scale, k_bskh, v_bskh, segment_ids_bt)[:, :t]

@@ -26,7 +26,7 @@ from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.plan.memory import MemoryEstimate
 from jaxlm.run.config import PretrainConfig
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.devices import accelerator_memory_bytes
 from jaxlm.run.health import Health, Look
 from jaxlm.run.interval import Figures
@@ -83,9 +83,7 @@ class Assembly:
 
     def __init__(self, config: PretrainConfig, data: PreparedData, mesh: Mesh):
         self.config, self.data, self.mesh = config, data, mesh
-        model_config = for_platform(
-            config.model, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing
-        )
+        model_config = for_platform(config.model, mesh.devices.flat[0].platform, kernel_missing=kernel_missing)
         self.model: Model = make_model(model_config, config.mesh.activations)
         self.train_split, self.validation_split = data.dataset.splits["train"], data.dataset.splits["validation"]
         self.plan = plan_batches(config, self.train_split, data.tokenizer)

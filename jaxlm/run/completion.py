@@ -20,7 +20,7 @@ from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.decoder_inference import Weights, inference_config, inference_params
 from jaxlm.models.families import ModelConfig, for_inference, for_platform, make_model
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.text.tokenizer import Tokenizer
 
 _CHUNK = 16
@@ -54,7 +54,7 @@ def programs(config: ModelConfig, weights: Weights = "trained", *, spread: bool 
     anew for generation. Raises UserError for weights in a form that the model is not made for.
     """
     platform = jax.default_backend()
-    trained = make_model(for_inference(config, platform, recurrent_kernel_missing=recurrent_kernel_missing))
+    trained = make_model(for_inference(config, platform, kernel_missing=kernel_missing))
     if isinstance(config, DecoderConfig) and not spread:
         lay_out = jax.jit(functools.partial(inference_params, config, weights=weights))
         written = make_model(for_platform(inference_config(config), platform))

@@ -14,10 +14,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
 from jaxlm.io.agree import num_processes
+from jaxlm.nn.cpu_attention import BACKWARD, FORWARD
+from jaxlm.nn.kernels import CpuKernel
 from jaxlm.nn.recurrent import CELLS
 from jaxlm.nn.recurrent_kernel import OUTER, target
 from jaxlm.run.devices import cache_root
@@ -31,26 +34,46 @@ BUILD_SECONDS = 120
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-shared")
 
 
-def recurrent_kernel_missing() -> str | None:
-    """Builds, loads and registers the recurrent layers' kernel: None where it is ready, else why it is not.
+class _Built(NamedTuple):
+    """What a source file holds."""
+
+    calls: dict[str, str]
+    """XLA's names for its functions -> their symbols."""
+    without: str
+    """What is said where it cannot be had."""
+
+
+_KERNELS: dict[CpuKernel, _Built] = {
+    "recurrent": _Built(
+        {target(cell, way): f"{cell}_{way}" for cell in CELLS for way in ("forward", "backward")} | {OUTER: "outer"},
+        "recurrent layers run as XLA's loops, at about half the speed",
+    ),
+    "attention": _Built(
+        {FORWARD: "attention_forward", BACKWARD: "attention_backward"},
+        "attention runs as XLA's products and softmax, at a third of the speed or less",
+    ),
+}
+
+
+def kernel_missing(name: CpuKernel) -> str | None:
+    """Builds, loads and registers a kernel: None where it is ready, else why it is not (`nn.kernels.KernelMissing`).
 
     A failure is said once, on stderr. Several processes run one program, where each would decide for itself: none uses
     it.
     """
-    return "several processes run one program" if num_processes() > 1 else _recurrent_kernel_missing()
+    return "several processes run one program" if num_processes() > 1 else _kernel_missing(name)
 
 
 @functools.cache
-def _recurrent_kernel_missing() -> str | None:
+def _kernel_missing(name: CpuKernel) -> str | None:
     try:
-        library = _load(SOURCES / "recurrent.cc")
-        calls = {target(cell, way): f"{cell}_{way}" for cell in CELLS for way in ("forward", "backward")}
-        for name, symbol in (calls | {OUTER: "outer"}).items():
-            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
+        library = _load(SOURCES / f"{name}.cc")
+        for call, symbol in _KERNELS[name].calls.items():
+            jax.ffi.register_ffi_target(call, jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
     # RuntimeError: an XLA that speaks another FFI
     except (OSError, subprocess.SubprocessError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        print(f"recurrent layers run as XLA's loops, at about half the speed: {reason}", file=sys.stderr, flush=True)
+        print(f"{_KERNELS[name].without}: {reason}", file=sys.stderr, flush=True)
         return reason
     return None
 

@@ -198,7 +198,7 @@ def _devices(report: Report) -> None:
     if jax.default_backend() == "gpu":
         facts["cuDNN attention"] = _cudnn_attention(report)
     if jax.default_backend() == "cpu":
-        facts["recurrent kernel"] = _recurrent_kernel(report)
+        facts["CPU kernels"] = _cpu_kernels(report)
 
 
 def _cudnn_attention(report: Report) -> str:
@@ -217,16 +217,16 @@ def _cudnn_attention(report: Report) -> str:
     return "works"
 
 
-def _recurrent_kernel(report: Report) -> str:
-    from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+def _cpu_kernels(report: Report) -> str:
+    from jaxlm.nn.kernels import CPU_KERNELS
+    from jaxlm.run.cpu_kernels import kernel_missing
 
-    reason = recurrent_kernel_missing()
-    if reason is None:
-        return "built"
-    report.warnings.append(
-        (f"recurrent models run at about half the speed, {reason}", "install a C++17 compiler, or set CXX to one")
-    )
-    return "missing"
+    reasons = {name: kernel_missing(name) for name in CPU_KERNELS}
+    for name, reason in reasons.items():
+        if reason is not None:
+            problem = f"{name} layers run at half of their speed or less, {reason}"
+            report.warnings.append((problem, "install a C++17 compiler, or set CXX to one"))
+    return ", ".join(f"{name} {'built' if reason is None else 'missing'}" for name, reason in reasons.items())
 
 
 def _check_unused_accelerators(report: Report, backend: str) -> None:

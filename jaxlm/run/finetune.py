@@ -24,7 +24,7 @@ from jaxlm.models.families import for_platform, make_model, width_of
 from jaxlm.models.heads import make_task_model
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.families import train_flops_per_token
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.finetune_config import FinetuneConfig
 from jaxlm.run.finetune_data import Labelled, head_config, prepare_examples
 from jaxlm.run.interval import Figures
@@ -93,9 +93,7 @@ class Tuning:
         assert config.num_steps is not None
         self.data, self.mesh, self.num_steps = data, mesh, config.num_steps
         self.config: FinetuneConfig = config
-        model_config = for_platform(
-            config.model, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing
-        )
+        model_config = for_platform(config.model, mesh.devices.flat[0].platform, kernel_missing=kernel_missing)
         model = make_model(model_config, config.mesh.activations)
         self.task = make_task_model(model, head_config(config.model, config.task))
         self.width = width_of(config.model)

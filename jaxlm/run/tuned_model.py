@@ -12,7 +12,7 @@ from jaxlm.core.types import Array
 from jaxlm.io.config_json import decode_config
 from jaxlm.models.families import for_inference, make_model
 from jaxlm.models.heads import HeadConfig, TaskModel, make_task_model
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.finetune_config import TaskConfig
 from jaxlm.run.finetune_data import encode_examples, head_config
 from jaxlm.run.language_model import LanguageModel, check_counts
@@ -32,9 +32,7 @@ class Prediction(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def _outputs_fn(model_config: Any, head: HeadConfig) -> Any:
     task: TaskModel = make_task_model(
-        make_model(
-            for_inference(model_config, jax.default_backend(), recurrent_kernel_missing=recurrent_kernel_missing)
-        ),
+        make_model(for_inference(model_config, jax.default_backend(), kernel_missing=kernel_missing)),
         head,
     )
     return jax.jit(task.outputs)

@@ -13,14 +13,14 @@ from jaxlm.core.errors import UserError
 from jaxlm.models.recurrent import RecurrentConfig, make_recurrent
 from jaxlm.nn.recurrent import CELLS, choose_unroll, gate_width, init_state, unroll
 from jaxlm.nn.recurrent_kernel import input_product, weight_gradient
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 
 
 @pytest.fixture(scope="module", autouse=True)
 def kernel():
     """Builds it, once a session."""
-    if reason := recurrent_kernel_missing():
+    if reason := kernel_missing("recurrent"):
         pytest.skip(f"the kernel cannot be had: {reason}")
 
 
@@ -165,7 +165,7 @@ def test_what_auto_means():
     asked = []
 
     def missing(reason=None):
-        return lambda: asked.append(reason) or reason
+        return lambda name: asked.append(reason) or reason
 
     f32, bf16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
     assert choose_unroll("auto", "cpu", dtype=f32, kernel_missing=missing()) == "kernel"

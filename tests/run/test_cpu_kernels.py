@@ -15,8 +15,8 @@ from tests.run.commands import refused, start, write_config
 def fresh(monkeypatch, tmp_path):
     """Nothing built and nothing known. What the session knows comes back."""
     monkeypatch.setenv("JAXLM_CACHE_DIR", str(tmp_path))
-    unknown = functools.cache(cpu_kernels._recurrent_kernel_missing.__wrapped__)
-    monkeypatch.setattr(cpu_kernels, "_recurrent_kernel_missing", unknown)
+    unknown = functools.cache(cpu_kernels._kernel_missing.__wrapped__)
+    monkeypatch.setattr(cpu_kernels, "_kernel_missing", unknown)
     return tmp_path
 
 
@@ -28,7 +28,7 @@ def test_without_a_compiler_the_scan_serves(compiler, reason, fresh, monkeypatch
     monkeypatch.setenv("CXX", compiler)
     config = RecurrentConfig(vocab_size=31)
     for _ in range(2):
-        chosen = for_platform(config, "cpu", recurrent_kernel_missing=cpu_kernels.recurrent_kernel_missing)
+        chosen = for_platform(config, "cpu", kernel_missing=cpu_kernels.kernel_missing)
         assert isinstance(chosen, RecurrentConfig)
         assert chosen.implementation == "scan"
     (line,) = capsys.readouterr().err.splitlines()
@@ -61,7 +61,9 @@ def test_asking_for_what_cannot_be_had_ends_the_command(fresh, monkeypatch, tmp_
 
 
 def test_the_kernel_is_for_the_cpu_platform_alone(fresh):
-    chosen = for_platform(RecurrentConfig(vocab_size=31), "tpu", recurrent_kernel_missing=lambda: pytest.fail("asked"))
+    chosen = for_platform(
+        RecurrentConfig(vocab_size=31), "tpu", kernel_missing=lambda name: pytest.fail(f"asked for {name}")
+    )
     assert isinstance(chosen, RecurrentConfig)
     assert chosen.implementation == "scan"
     assert jax.default_backend() == "cpu"

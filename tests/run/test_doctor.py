@@ -22,7 +22,7 @@ def test_this_machine_is_usable(capsys):
         "devices",
         "cores",
         "matmul bfloat16",
-        "recurrent kernel",
+        "CPU kernels",
         "jaxlm can run here",
     ):
         assert part in text

@@ -12,6 +12,7 @@ import numpy as np
 from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.models.decoder import DecoderConfig, make_decoder, resolve_kernels
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.train.state import TrainState, create_state
 
 Row = dict[str, Any]
@@ -49,7 +50,10 @@ def random_tokens(vocab_size: int, count: int) -> np.ndarray:
 
 def fresh_state(config: DecoderConfig, optimizer: OptimizerConfig) -> tuple[Any, Any, TrainState]:
     """(model, tx, state) on the first device."""
-    model, tx = make_decoder(resolve_kernels(config, jax.default_backend())), make_optimizer(optimizer, 1000)
+    model, tx = (
+        make_decoder(resolve_kernels(config, jax.default_backend(), kernel_missing)),
+        make_optimizer(optimizer, 1000),
+    )
     return model, tx, jax.jit(lambda key: create_state(model.init(key), tx))(fold_key(0, Purpose.INIT))
 
 

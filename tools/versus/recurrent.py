@@ -58,7 +58,7 @@ def unroll_ours(cell: str, directory: str, asked: str) -> None:
 
     from jaxlm.nn.recurrent import choose_unroll, init_state, unroll
     from jaxlm.nn.recurrent_kernel import input_product
-    from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+    from jaxlm.run.cpu_kernels import kernel_missing
     from jaxlm.run.devices import keep_freed_memory
 
     keep_freed_memory()
@@ -66,7 +66,7 @@ def unroll_ours(cell: str, directory: str, asked: str) -> None:
         asked,  # pyright: ignore[reportArgumentType]
         jax.default_backend(),
         dtype=jnp.dtype("float32"),
-        kernel_missing=recurrent_kernel_missing,
+        kernel_missing=kernel_missing,
     )
     given = {name: jnp.asarray(value) for name, value in np.load(f"{directory}/given.npz").items()}
     bias = given["n"] if cell == "gru" else None

@@ -20,7 +20,7 @@ from jaxlm.models.int8_base import dequantize_base, int8_rules, quantize_base
 from jaxlm.models.lora import attach, init_adapters, lora_rules, merge, target_paths
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.run.align.config import TuningConfig
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.setup import StateLayout, lay_out_state, param_shardings, place_leaf, place_params
 from jaxlm.train.adapters import lora_objective
 from jaxlm.train.state import TrainState
@@ -29,7 +29,7 @@ from jaxlm.train.step import Objective
 
 def make_policy_model(config: Any, tuning: TuningConfig, mesh: Mesh, *, neftune_alpha: float = 0.0) -> Model:
     """The model of a config (a base's) as it runs on this mesh. Raises UserError for noise on what is no decoder."""
-    config = for_platform(config, mesh.devices.flat[0].platform, recurrent_kernel_missing=recurrent_kernel_missing)
+    config = for_platform(config, mesh.devices.flat[0].platform, kernel_missing=kernel_missing)
     if not neftune_alpha:
         return make_model(config, tuning.mesh.activations)
     if config.family != "decoder":

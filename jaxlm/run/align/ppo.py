@@ -36,6 +36,7 @@ from jaxlm.run.align.ppo_config import PpoConfig
 from jaxlm.run.align.ppo_data import Prepared, prepare, row_width
 from jaxlm.run.align.reward_functions import RewardFunction
 from jaxlm.run.align.rollouts import Actor, RolloutCollector, make_evaluator
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
 from jaxlm.run.setup import (
@@ -124,7 +125,7 @@ class PolicyRun:
         self.data, self.mesh = data, mesh
         self.config: PpoConfig = data.config
         config = self.config
-        model_config = for_platform(data.base.model, mesh.devices.flat[0].platform)
+        model_config = for_platform(data.base.model, mesh.devices.flat[0].platform, kernel_missing=kernel_missing)
         self.model = make_model(model_config, config.mesh.activations)
         self.critic: TaskModel | None = None
         if config.with_critic:

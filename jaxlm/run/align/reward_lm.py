@@ -14,7 +14,7 @@ from jaxlm.io.config_json import decode_config
 from jaxlm.models.families import for_inference, make_model
 from jaxlm.run.align.judge import make_judge, row_rewards
 from jaxlm.run.align.reward_config import JudgeConfig
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.language_model import LanguageModel, check_counts
 from jaxlm.run.opening import Opened
 from jaxlm.text.chat.encoding import ChatFormat
@@ -26,7 +26,7 @@ from jaxlm.text.tokenizer import Tokenizer
 @functools.lru_cache(maxsize=8)
 def _outputs_fn(model_config: Any, judge_config: JudgeConfig) -> Any:
     """``f(params, rows)``: rewards [b], or of a judge of steps its log-odds at each token, [b, t, 1]."""
-    config = for_inference(model_config, jax.default_backend(), recurrent_kernel_missing=recurrent_kernel_missing)
+    config = for_inference(model_config, jax.default_backend(), kernel_missing=kernel_missing)
     judge = make_judge(make_model(config), judge_config)
     return jax.jit(judge.task.outputs if judge_config.of == "steps" else row_rewards(judge))
 

@@ -12,7 +12,7 @@ from jaxlm.models.families import for_platform, make_model
 from jaxlm.run.align.base import check_vocabulary, saved_template
 from jaxlm.run.align.judge import Judge, make_judge
 from jaxlm.run.align.reward_config import JudgeConfig
-from jaxlm.run.cpu_kernels import recurrent_kernel_missing
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.opening import open_base
 from jaxlm.sharding.activations import ActivationLayout
 from jaxlm.text.chat.encoding import ChatFormat
@@ -56,5 +56,5 @@ def open_reward_model(run_dir: str, step: int | None, form: ChatFormat) -> Rewar
 def judge_on(opened: RewardModel, mesh: Mesh, activations: ActivationLayout) -> Judge:
     """An opened reward model as it runs on this mesh."""
     platform = mesh.devices.flat[0].platform
-    config = for_platform(opened.model, platform, recurrent_kernel_missing=recurrent_kernel_missing)
+    config = for_platform(opened.model, platform, kernel_missing=kernel_missing)
     return make_judge(make_model(config, activations), opened.config)

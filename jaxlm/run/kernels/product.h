@@ -20,7 +20,7 @@ constexpr Index kPanelVectors = 4;  // width of a panel, where its columns are n
 constexpr Index kDepth = 128;  // terms summed before the next panel's part: so much of a panel stays in L1
 
 // c[r][v] (+)= sum over k of a[r][k] b[k][v]: kRows rows of a, kVectors vectors of b. One order of summing for all
-// kRows. The next row of a is a_stride further; kBeside: the rows of one k lie side by side.
+// kRows. The next row of a is a_stride further; kBeside: the rows of one k lie side by side, and the next k is.
 template <int kRows, int kVectors, bool kBeside>
 void tile(const float* a, Index a_stride, const float* b, Index depth, float* c, bool fresh) {
   Vector sums[kRows][kVectors] = {};
@@ -35,7 +35,7 @@ void tile(const float* a, Index a_stride, const float* b, Index depth, float* c,
 #pragma GCC unroll 64
     for (int i = 0; i < kRows * kVectors; ++i)
       sums[i / kVectors][i % kVectors] +=
-          (kBeside ? a[k * kRows + i / kVectors] : a[i / kVectors * a_stride + k]) * row[i % kVectors];
+          (kBeside ? a[k * a_stride + i / kVectors] : a[i / kVectors * a_stride + k]) * row[i % kVectors];
   }
 #pragma GCC unroll 64
   for (int i = 0; i < kRows * kVectors; ++i) store(c + i * kLanes, sums[i / kVectors][i % kVectors]);
