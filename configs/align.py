@@ -14,7 +14,7 @@ from jaxlm.models.decoder import DecoderConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.optim.schedules import ScheduleName
 from jaxlm.run.align.config import AnswersConfig, RecordsConfig
-from jaxlm.run.align.dpo_config import DpoConfig
+from jaxlm.run.align.dpo_config import DpoConfig, PlainTextConfig
 from jaxlm.run.align.ppo_config import CriticConfig, PpoConfig, RewardConfig, RolloutConfig
 from jaxlm.run.align.reward_config import JudgeConfig, RewardModelConfig
 from jaxlm.run.align.road_config import REWARD_STAGE, RoadConfig
@@ -87,7 +87,7 @@ def config() -> RoadConfig:
             kl=KlConfig(coef=0.05),
             critic=CriticConfig(peak_lr=1e-3, reward="model"),
             optimizer=_adam(3e-4, "linear"),
-            num_rollouts=100,
+            num_rollouts=130,
             log_every=20,
             checkpoint=last,
         ),
@@ -111,6 +111,7 @@ def config() -> RoadConfig:
             base="sft",
             data=RecordsConfig(seq_len=80),
             pairs=PairConfig(loss="dpo", beta=0.1, nll_coef=1.0),
+            text=PlainTextConfig(coef=1.0),
             optimizer=_adam(5e-5, "linear"),
             num_epochs=1,
             global_batch_size=32,

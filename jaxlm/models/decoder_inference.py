@@ -29,9 +29,12 @@ EXACT = ("router",)
 
 def inference_config(config: DecoderConfig) -> DecoderConfig:
     """The same model with each layer written out, its parameters and its cache its own (``tail_i``): a window pattern
-    longer than the model has no whole repeat to stack. Products are exact, however it was trained."""
+    longer than the model has no whole repeat to stack. Products are exact, however it was trained; attention is chosen
+    anew."""
     pattern = [config.pattern_window(layer) for layer in range(config.num_layers)]
-    return dataclasses.replace(config, window_pattern=(*pattern, None), scan_layers=False, quantization="none")
+    return dataclasses.replace(
+        config, window_pattern=(*pattern, None), scan_layers=False, quantization="none", attention="auto"
+    )
 
 
 def inference_params(config: DecoderConfig, params: Params, *, weights: Weights = "trained") -> Params:

@@ -57,7 +57,7 @@ def programs(config: ModelConfig, weights: Weights = "trained", *, spread: bool 
     trained = make_model(for_inference(config, platform, kernel_missing=kernel_missing))
     if isinstance(config, DecoderConfig) and not spread:
         lay_out = jax.jit(functools.partial(inference_params, config, weights=weights))
-        written = make_model(for_platform(inference_config(config), platform))
+        written = make_model(for_platform(inference_config(config), platform, kernel_missing=kernel_missing))
     elif weights == "trained":
         lay_out, written = _as_it_is, trained
     else:

@@ -15,6 +15,7 @@ from jaxlm.losses.tokens import token_nll
 from jaxlm.models.api import Model
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import for_inference, make_model
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.language_model import LanguageModel, Score, check_counts, check_texts
 from jaxlm.run.opening import Opened
 from jaxlm.text.tokenizer import MASK, Tokenizer
@@ -42,7 +43,7 @@ class Programs(NamedTuple):
 @functools.lru_cache(maxsize=8)
 def encoder_programs(config: EncoderConfig) -> Programs:
     """The programs of a config, kept: opening another checkpoint of a run compiles nothing again."""
-    model = make_model(for_inference(config, jax.default_backend()))
+    model = make_model(for_inference(config, jax.default_backend(), kernel_missing=kernel_missing))
 
     def vectors(params: Params, tokens_bt: Array, segment_ids_bt: Array) -> Array:
         return model.hidden(params, tokens_bt, segment_ids=segment_ids_bt)[0].astype(jnp.float32)

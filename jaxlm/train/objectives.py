@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 
 from jaxlm.core.axes import free_axes
@@ -86,3 +87,32 @@ def task_objective(task: TaskModel) -> Objective:
         return {"squared_error" if task.head.kind == "regress" else "nll": jnp.sum(batch["loss_mask"])}
 
     return Objective(terms, counts)
+
+
+TEXT_TOKENS = "text_tokens"
+"""Rows of plain text in a batch of something else, int32 [b, t + 1]."""
+
+
+def with_text(objective: Objective, model: Model, coef: float, *, loss_chunk: int | None = None) -> Objective:
+    """Another objective and ``coef`` times the cross-entropy of the plain text that stands beside in the batch
+    (``TEXT_TOKENS``), term ``text``: what a model is tuned to must not cost it what it knows of text (PPO-ptx, Ouyang
+    et al. 2022)."""
+    of_text = causal_objective(model, loss_chunk=loss_chunk)
+
+    def rows(batch: Batch) -> Batch:
+        tokens = batch[TEXT_TOKENS]
+        return {
+            "tokens": tokens[:, :-1],
+            "targets": tokens[:, 1:],
+            "loss_mask": jnp.ones_like(tokens[:, 1:], jnp.float32),
+        }
+
+    def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
+        found, carry = objective.terms(params, frozen, carry, batch, key)
+        text, _ = of_text.terms(params, frozen, None, rows(batch), jax.random.fold_in(key, 1))
+        return found | {"text": text["nll"]._replace(weight=coef)}, carry
+
+    def counts(batch: Batch) -> dict[str, Array]:
+        return objective.counts(batch) | {"text": of_text.counts(rows(batch))["nll"]}
+
+    return Objective(terms, counts, objective.carry_rows)

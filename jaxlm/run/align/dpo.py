@@ -31,6 +31,7 @@ from jaxlm.run.setup import place_params
 from jaxlm.run.training import Sample
 from jaxlm.run.tuning import tune, tuning_command
 from jaxlm.train.kto_objective import kto_objective
+from jaxlm.train.objectives import TEXT_TOKENS, with_text
 from jaxlm.train.preference_objectives import WITH_REFERENCE, pair_objective
 from jaxlm.train.step import Objective
 
@@ -77,6 +78,7 @@ class Dpo(AlignRun):
         self.model = make_policy_model(config.model, config, mesh)
         policy = Policy(self.model, data.base.params, config, config.num_steps, mesh)
         width = arrays["tokens"].shape[1] * arrays["tokens"].shape[2]
+        width += arrays[TEXT_TOKENS].shape[1] - 1 if TEXT_TOKENS in arrays else 0
         super().__init__(config, data.base, policy, mesh, width)
         self.referred = config.pairs.loss in WITH_REFERENCE
         self.parts = {"train": dict(arrays), "validation": dict(data.validation.arrays)}
@@ -137,6 +139,12 @@ class Dpo(AlignRun):
         return {key: self.parts[name][key] for key in ("tokens", "targets", "segment_ids", "loss_mask")}
 
     def objective(self) -> Objective:
+        """The loss of pairs, or of judged answers, and that of the text beside."""
+        config, text = self.config, self.config.text
+        found = self.preferences()
+        return with_text(found, self.model, text.coef, loss_chunk=config.loss_chunk) if text.coef else found
+
+    def preferences(self) -> Objective:
         """The loss of pairs, or of judged answers."""
         make = kto_objective if self.config.pairs.loss == "kto" else pair_objective
         return make(self.model, self.config.pairs, loss_chunk=self.config.loss_chunk)
@@ -156,4 +164,4 @@ class Dpo(AlignRun):
 
     def evaluator(self) -> Callable[[Params], Figures]:
         """All terms of the loss over the held-out pairs; KTO's reference point is that of an evaluation batch."""
-        return make_terms_evaluator(self, self.objective(), self.eval_plan)
+        return make_terms_evaluator(self, self.preferences(), self.eval_plan)

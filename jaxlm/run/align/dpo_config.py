@@ -3,8 +3,26 @@
 import dataclasses
 from dataclasses import field
 
+from jaxlm.core.fields import ADDED
+from jaxlm.data.corpus import CorpusConfig
 from jaxlm.run.align.config import AnswersConfig, TuningConfig, check_short_rows
 from jaxlm.train.preference_objectives import WITH_REFERENCE, PairConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainTextConfig:
+    """Plain text beside what a model is tuned to, so that it goes on knowing text (PPO-ptx, Ouyang et al. 2022)."""
+
+    coef: float = 0.0
+    """Weight of its cross-entropy a token; 0 = none is read."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """Where it comes from; best a part of what the base was trained on."""
+    seq_len: int = 128
+    """Tokens that a row predicts. A batch has as many rows of text as prompts."""
+
+    def __post_init__(self) -> None:
+        if self.coef < 0 or self.seq_len < 1:
+            raise ValueError(f"text.coef={self.coef} must be 0 or more, text.seq_len={self.seq_len} at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +40,7 @@ class DpoConfig(TuningConfig):
     reference_step: int | None = None
     """Which checkpoint of the reference; None = the newest, written down when the run starts."""
     sample: AnswersConfig = field(default_factory=AnswersConfig)
+    text: PlainTextConfig = field(default_factory=PlainTextConfig, metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,18 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.data.batches import rows_at
 from jaxlm.data.preferences import RankedRows, judged_rows, ranked_rows
 from jaxlm.io.conversations import read_judged, read_rankings
+from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.json_records import json_records
+from jaxlm.io.token_dataset import build_token_dataset
 from jaxlm.run.align.answers import Prompt, choose_prompts
 from jaxlm.run.align.base import ChatBase, check_length, check_vocabulary
 from jaxlm.run.align.dpo_config import DpoConfig
 from jaxlm.run.align.policy import with_dropout
 from jaxlm.run.align.records import BadRecords, open_start, read_split, resolve_steps
+from jaxlm.run.devices import cache_root
 from jaxlm.run.opening import open_base
 from jaxlm.run.prepare import Say
 from jaxlm.text.chat.messages import Judged, Ranking, Stepped
 from jaxlm.text.tokenizer import Tokenizer
+from jaxlm.train.objectives import TEXT_TOKENS
 from jaxlm.train.preference_objectives import WITH_REFERENCE
 
 
@@ -54,6 +59,8 @@ def prepare_preferences(config: DpoConfig, say: Say, *, resumes: bool = False) -
     on_bad = None if bad.fails else bad
     train, validation = (encode(base.form, side, seq_len=config.data.seq_len, on_bad=on_bad) for side in split)
     bad.tell()
+    if config.text.coef:
+        train.arrays[TEXT_TOKENS] = text_rows(config, base, len(train.sources), say)
     what = "judged answers" if kto else "pairs"
     for name, rows in (("train", train), ("validation", validation)):
         say(describe_rows(name, rows, what, config.data.seq_len))
@@ -61,6 +68,26 @@ def prepare_preferences(config: DpoConfig, say: Say, *, resumes: bool = False) -
     held_out = (one.prompt for one in split.validation)
     prompts = choose_prompts(config.sample, base.form, held_out, seq_len=config.data.seq_len)
     return Preferences(config, base, train, validation, prompts, rows_fingerprint(base, train, validation))
+
+
+def text_rows(config: DpoConfig, base: ChatBase, count: int, say: Say) -> np.ndarray:
+    """``count`` stretches of the plain text, int32 [count, seq_len + 1], a function of the seed. Of a text that has
+    fewer some come again. Raises UserError for a text that is shorter than one, or that the base cannot read."""
+    text, tokenizer, width = config.text, base.tokenizer, config.text.seq_len + 1
+    check_length(base, text.seq_len)
+    split = build_token_dataset(
+        open_corpus(text.corpus, data_dir=cache_root()),
+        tokenizer,
+        cache_dir=cache_root() / "datasets",
+        add_bos=bool(config.data.add_bos) and tokenizer.bos_id is not None,
+        add_eos=tokenizer.eos_id is not None,
+    ).splits["train"]
+    num_places = split.num_tokens // width
+    if not num_places:
+        raise UserError(f"text.corpus holds {split.num_tokens:,} tokens, less than a row of {width}: add text")
+    places = rows_at(np.arange(count), num_places, seed=config.seed, shuffle=True, num_epochs=None) % num_places
+    say(f"plain text: {count:,} rows of {text.seq_len} tokens, of {split.num_tokens:,} tokens")
+    return np.stack(split.read(places * width, np.full(count, width)))
 
 
 def _with_reference(config: DpoConfig, base: ChatBase) -> DpoConfig:

@@ -138,7 +138,10 @@ def _tuned(run: Callable[..., dict[str, Any]], name: str, files: str, base: str)
         if base == "base":  # the later ones have it from SFT
             data = dataclasses.replace(data, template=str(path / WORLD_DIR / TEMPLATE_FILE))
         of_stage = dataclasses.replace(of_stage, seed=config.seed, base=str(path / base), data=data)
-        return run(of_stage, path / name, may_change=("base", "data.template"))
+        if name == "dpo" and of_stage.text.coef:
+            corpus = dataclasses.replace(of_stage.text.corpus, source="jsonl", paths=(_file(path, "text_train"),))
+            of_stage = dataclasses.replace(of_stage, text=dataclasses.replace(of_stage.text, corpus=corpus))
+        return run(of_stage, path / name, may_change=("base", "data.template", "text.corpus.paths"))
 
     return stage
 

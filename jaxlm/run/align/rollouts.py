@@ -29,6 +29,7 @@ from jaxlm.run.align.reward_functions import Answer, answer_text, call_function
 from jaxlm.run.align.reward_models import judge_on
 from jaxlm.run.collector import Collected
 from jaxlm.run.completion import fetch
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.interval import Figures
 from jaxlm.run.setup import batch_sharding, place_params
 from jaxlm.sharding.mesh import batch_ways
@@ -71,10 +72,10 @@ class Actor:
         platform, pad_id = mesh.devices.flat[0].platform, prepared.tokenizer.pad_id
         if mesh.devices.size == 1:
             self._lay_out = jax.jit(functools.partial(inference_params, shape))
-            written = make_model(for_platform(inference_config(shape), platform))
+            written = make_model(for_platform(inference_config(shape), platform, kernel_missing=kernel_missing))
         else:  # parameters are used as they lie
             self._lay_out = lambda params: params
-            written = make_model(for_inference(shape, platform))
+            written = make_model(for_inference(shape, platform, kernel_missing=kernel_missing))
 
         def sample(
             params: Params, prompts: Batch, rollout: Array, row_b: Array, purpose: Purpose, heat: float, group: int

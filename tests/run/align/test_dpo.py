@@ -46,6 +46,26 @@ def config(base, tmp_path):
     return path
 
 
+def test_plain_text_beside_the_pairs(config, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("the same few words again and again\n" * 40)
+    beside = ["--text.coef", "1.0", "--text.seq-len", "24", "--text.corpus.source", "text", "--text.corpus.paths", text]
+    told = []
+    for name, options in (("without", []), ("with", beside)):
+        code, figures, err = command(capsys, config, "--run-dir", tmp_path / name, *map(str, options))
+        assert code == 0, err
+        assert figures["eval/accuracy"] == 1
+        told.append(jaxlm.load(tmp_path / name).score(["the same few words again and again"])[0].logprob)
+    assert "plain text: " in err
+    assert told[1] > told[0] + 10  # nats
+
+    config.write_text(config.read_text().replace("num_steps=12", "num_steps=12, text=PlainTextConfig(coef=-1.0)"))
+    config.write_text(config.read_text().replace("import DpoConfig", "import DpoConfig, PlainTextConfig"))
+    code, _, err = command(capsys, config, "--run-dir", tmp_path / "bad")
+    assert code == 2
+    assert "text.coef=-1.0 must be 0 or more" in err
+
+
 def test_pairs_are_learnt_and_the_reference_is_computed_once(config, base, tmp_path, capsys):
     whole = tmp_path / "whole"
     code, figures, err = command(capsys, config, "--run-dir", whole)
