@@ -73,7 +73,11 @@ def with_added_fields(config: Any, record: dict[str, Any]) -> dict[str, Any]:
 
 def _filled(config_type: Any, record: dict[str, Any]) -> dict[str, Any]:
     lacking = [field for field in dataclasses.fields(config_type) if is_added(field) and field.name not in record]
-    return record | {field.name: config_to_dict(field.default) for field in lacking}
+    return record | {field.name: config_to_dict(_default(field)) for field in lacking}
+
+
+def _default(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
