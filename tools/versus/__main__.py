@@ -9,6 +9,7 @@ from jaxlm.run.cli import run_main
 PEERS = {
     "nanogpt": "our train step against nanoGPT's compiled one",
     "recurrent": "our recurrent layers against torch.nn's: equal outputs and gradients, and speed",
+    "attention": "our attention on a CPU against torch's and XLA's: equal outputs and gradients, and speed",
     "kenlm": "our n-gram commands against KenLM's, whole processes",
     "datatrove": "our cleaning rules against datatrove's filters: equal verdicts, and speed",
     "scipy_fit": "our fit of Chinchilla's law against a loop over SciPy's L-BFGS-B: seconds",

@@ -16,7 +16,7 @@ from jaxlm.evals.paired import mcnemar, paired_difference
 from jaxlm.models.decoder import make_decoder
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.run.laboratory.config import LaboratoryConfig, QuestionsConfig, TrainingConfig, of_width
-from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn, make_judge, make_writer
+from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn, make_judge, make_writer, on_this_machine
 from jaxlm.train.objectives import causal_objective
 
 FORMS = ("direct", "steps")
@@ -56,7 +56,7 @@ def _run(
     asked = draw_questions(questions, seed, 0, num_questions, for_test=True)
     prompts, solved = asked.prompt(with_steps=with_steps), asked.rows(with_steps=with_steps)
     num_given, row_len = prompts.shape[1], solved.shape[1]
-    model = make_decoder(dataclasses.replace(config, vocab_size=len(SYMBOLS), max_seq_len=row_len))
+    model = make_decoder(on_this_machine(dataclasses.replace(config, vocab_size=len(SYMBOLS), max_seq_len=row_len)))
     judge, write = make_judge(model), make_writer(model, row_len - num_given)
     test = supervised(solved, num_given)
 

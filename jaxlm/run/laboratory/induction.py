@@ -18,7 +18,7 @@ from jaxlm.losses.tokens import token_nll
 from jaxlm.models.decoder import make_decoder
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.run.laboratory.config import LaboratoryConfig, TrainingConfig, of_width
-from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn
+from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn, on_this_machine
 from jaxlm.run.laboratory.scores import over_sizes, scored, trend_of
 from jaxlm.train.objectives import causal_objective
 
@@ -59,7 +59,7 @@ def _trial(name: str, part: Any, model: DecoderConfig, seed: int) -> Trial:
 def _run(
     name: str, rows: RepeatsConfig, config: DecoderConfig, training: TrainingConfig, num_test_rows: int, seed: int
 ) -> Record:
-    config = dataclasses.replace(config, vocab_size=rows.num_symbols, max_seq_len=rows.seq_len)
+    config = on_this_machine(dataclasses.replace(config, vocab_size=rows.num_symbols, max_seq_len=rows.seq_len))
     model, num_rows = make_decoder(config), training.num_rows(rows.seq_len)
     test = repeat_rows(rows, seed, 0, num_test_rows, for_test=True)
 

@@ -14,7 +14,7 @@ from jaxlm.evals.intervals import Interval, share
 from jaxlm.models.decoder import make_decoder
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.run.laboratory.config import LaboratoryConfig, TrainingConfig
-from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn, make_judge
+from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn, make_judge, on_this_machine
 from jaxlm.run.laboratory.scores import over_sizes, scored, trend_of
 from jaxlm.train.objectives import causal_objective
 
@@ -44,7 +44,7 @@ def _run(
         which: instruction_rows(data, seed, 0, num_questions, unseen=which == "unseen", for_test=True) for which in SETS
     }
     row_len = asked["seen"][0].shape[1] - 1
-    model = make_decoder(dataclasses.replace(config, vocab_size=VOCAB_SIZE, max_seq_len=row_len))
+    model = make_decoder(on_this_machine(dataclasses.replace(config, vocab_size=VOCAB_SIZE, max_seq_len=row_len)))
     judge = make_judge(model)
 
     def batch(cursor: int) -> dict[str, np.ndarray]:

@@ -17,7 +17,9 @@ from jaxlm.io.agree import say
 from jaxlm.io.progress import format_seconds
 from jaxlm.losses.tokens import token_nll
 from jaxlm.models.api import Model
+from jaxlm.models.decoder_config import DecoderConfig, resolve_kernels
 from jaxlm.optim.optimizers import make_optimizer
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.laboratory.config import TrainingConfig
 from jaxlm.train.state import create_state
@@ -50,6 +52,11 @@ class Pupil(NamedTuple):
     score: str
     """The figure of an examination that is shown on the way, a share of 1."""
     row_len: int
+
+
+def on_this_machine(config: DecoderConfig) -> DecoderConfig:
+    """The config with attention's implementation chosen."""
+    return resolve_kernels(config, jax.default_backend(), kernel_missing)
 
 
 def learn(pupil: Pupil, training: TrainingConfig, *, seed: int, name: str) -> tuple[Params, Record]:

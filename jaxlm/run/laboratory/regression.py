@@ -15,7 +15,7 @@ from jaxlm.evals.intervals import ratio
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.models.numbers import NumberReader, make_number_reader
 from jaxlm.run.laboratory.config import LaboratoryConfig, TrainingConfig, of_width
-from jaxlm.run.laboratory.learning import Pupil, Record, Trial, learn
+from jaxlm.run.laboratory.learning import Pupil, Record, Trial, learn, on_this_machine
 from jaxlm.run.laboratory.scores import over_sizes, scored, trend_of
 from jaxlm.train.step import Objective
 
@@ -56,7 +56,7 @@ def _run(
     name: str, rows: RegressionsConfig, config: DecoderConfig, training: TrainingConfig, num_test_rows: int, seed: int
 ) -> Record:
     row_len = 2 * rows.num_pairs
-    reader = make_number_reader(dataclasses.replace(config, max_seq_len=row_len), rows.dim + 3)
+    reader = make_number_reader(on_this_machine(dataclasses.replace(config, max_seq_len=row_len)), rows.dim + 3)
     test = regression_rows(rows, seed, 0, num_test_rows, for_test=True)
     test_inputs = as_inputs(test["x"], test["y"])
     ridge_bn = np.square(ridge_guesses(test["x"], test["y"], rows.penalty) - test["y"])
