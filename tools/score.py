@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
-from jaxlm.evals.flags import flagged_items
+from jaxlm.evals.flags import flagged_items, has_known_words, with_known_words
 from jaxlm.evals.grading import Graded, compare, grade, pair_up, report, task_of_outputs
 from jaxlm.evals.length_controlled import length_controlled
 from jaxlm.evals.summary import Metric, summarise
 from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Task
+from jaxlm.evals.text import vocabulary
 from jaxlm.evals.win_rates import win_rate
 from jaxlm.io.config_json import near_names
 from jaxlm.io.corpora.documents import read_documents
@@ -99,6 +100,10 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of outputs by their task, and the difference from others' where they are given."""
     task = None if args.data is None else load_task(args.task, args.data)
     task, graded = graded_file(args.task, args.outputs, task, args.partial)
+    if args.words is not None:
+        known = vocabulary(read_documents(args.words))
+        task = with_known_words(task, known)
+        graded = [one for one in graded if has_known_words(one.item, known)]
     flagged = None if args.corpus is None else flagged_items(task, read_documents(args.corpus))
     found = report(task, graded, confidence=args.confidence, flagged=flagged)
     if args.against is not None:
@@ -147,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--items", type=Path, metavar="FILE", help="write every item's answer and scores here (JSONL)")
     parser.add_argument(
         "--corpus", nargs="+", metavar="FILE", help="training text: items that stand in it are scored apart as well"
+    )
+    parser.add_argument(
+        "--words", nargs="+", metavar="FILE", help="training text: only items all of whose words stand in it count"
     )
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; default %(default)s")
     return parser

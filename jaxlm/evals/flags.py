@@ -1,8 +1,12 @@
-"""Items that a training text holds: what a score says of them may be memory."""
+"""Items that a training text holds: what a score says of them may be memory. And those that it has all words for:
+of the others a score says what a model makes of unknown words."""
 
+import dataclasses
 from collections.abc import Sequence
 
+from jaxlm.core.errors import UserError
 from jaxlm.evals.tasks.task import Item, Task
+from jaxlm.evals.text import words
 from jaxlm.text.contamination import EvalItem, Overlap, build_index, find_items
 
 BATCH = 1024
@@ -22,6 +26,19 @@ def flagged_items(task: Task, texts: Sequence[str], *, overlap: Overlap | None =
 def item_text(item: Item) -> str:
     """What a text that holds the item would say: its question with the choices in it; of a pair the good text."""
     return item.question or item.answer
+
+
+def has_known_words(item: Item, known: frozenset[str]) -> bool:
+    """Whether all words of question, choices and answer are among ``known`` (`evals.text.vocabulary`)."""
+    return all(word in known for text in (item.question, item.answer, *item.choices) for word in words(text))
+
+
+def with_known_words(task: Task, known: frozenset[str]) -> Task:
+    """The task's items whose words are all known. Raises UserError where there is none."""
+    items = tuple(item for item in task.items if has_known_words(item, known))
+    if not items:
+        raise UserError(f"no item of task {task.name!r} has all its words in the given text: give more of it")
+    return dataclasses.replace(task, items=items)
 
 
 def split_by_flags(items: Sequence[Item], flagged: set[str]) -> tuple[list[int], list[int]]:

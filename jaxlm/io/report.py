@@ -113,6 +113,10 @@ def draw_run(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
                 _curve(lines, f"eval/{name}", "held out", markers=True),
             ]
             titled.append((title, both, {}))
+    asked = sorted({key for line in lines for key in line if key.startswith("eval/") and key.count("/") == 2})
+    for metric in dict.fromkeys(key.rsplit("/", 1)[1] for key in asked):
+        of_tasks = [_curve(lines, key, key.split("/")[1], markers=True) for key in asked if key.endswith(f"/{metric}")]
+        titled.append((f"tasks: {metric}", of_tasks, {}))
     drawn = []
     for title, curves, options in titled:
         there = [curve for curve in curves if np.isfinite(curve.values).any()]

@@ -42,6 +42,7 @@ from jaxlm.run.setup import (
     lay_out_state,
     total_peak_flops,
 )
+from jaxlm.run.task_scores import make_task_scores
 from jaxlm.sharding.mesh import batch_ways
 from jaxlm.text.tokenizer import Tokenizer
 from jaxlm.train.health import make_health_step
@@ -113,6 +114,7 @@ class Assembly:
         )
         self.memory: MemoryEstimate = estimate_run_memory(chosen, self.layout, mesh)
         self.model = make_model(chosen.model, config.mesh.activations)
+        self.task_scores = make_task_scores(config.tasks, self.model, data.tokenizer, config_to_dict(config))
         self.num_params = count_params(self.layout.abstract.params)
         self.flops_per_row = config.data.seq_len * train_flops_per_token(config.model, config.data.seq_len)
 
@@ -235,7 +237,8 @@ class Assembly:
         return make_sampler(self.model, self.data.tokenizer, self.config, config_to_dict(self.config))
 
     def evaluator(self) -> Callable[[Params], Figures]:
-        """Loss over the whole validation split, every target once, and bits per byte where the tokenizer allows it."""
+        """Loss over the whole validation split, every target once, and bits per byte where the tokenizer allows it; the
+        scores of the config's tasks."""
         config, sharding, tokenizer = self.config, batch_sharding(self.mesh), self.data.tokenizer
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all the sums
         eval_step = jax.jit(make_eval_step(self.model), out_shardings=everywhere)
@@ -266,6 +269,7 @@ class Assembly:
                 "eval/perplexity": math.exp(min(loss, 700.0)),
                 "eval/accuracy": sums["correct"] / sums["tokens"],
                 "eval/bits_per_byte": sums["nats"] / (math.log(2) * num_bytes) if has_likelihood else None,
+                **self.task_scores(params),
             }
 
         return evaluate

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import field
 
+from jaxlm.core.fields import ADDED
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.masking import MaskingConfig
@@ -24,6 +25,7 @@ MAY_CHANGE = (
     "checkpoint",
     "spikes",
     "sample",
+    "tasks",
     "mesh",
     "data.read_threads",
     "data.prefetch",
@@ -59,6 +61,27 @@ class SampleConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TasksConfig:
+    """Tasks (docs/evaluate.md) that a model is put to at each evaluation while it trains."""
+
+    names: tuple[str, ...] = ()
+    data: str | None = None
+    """The folder that holds their files."""
+    num_shots: int = 0
+    """Examples in front of each item."""
+    limit: int | None = 200
+    """Items of each task, evenly spread; None = all."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.names, str):
+            raise ValueError(f"tasks.names={self.names!r} is one string: write a tuple of names")
+        if self.names and self.data is None:
+            raise ValueError(f"tasks.names={', '.join(self.names)} without tasks.data: name the folder of their files")
+        if self.num_shots < 0 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"tasks.num_shots={self.num_shots} must be 0 or more, tasks.limit={self.limit} 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
 class PretrainConfig:
     """Pretraining on text: corpus, tokenizer, batches, model, optimiser, mesh and schedule of the run."""
 
@@ -78,6 +101,7 @@ class PretrainConfig:
     spikes: SpikeConfig = field(default_factory=SpikeConfig)
     """What counts as a spike of loss or gradient, and what is done then."""
     sample: SampleConfig = field(default_factory=SampleConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig, metadata=ADDED)
     num_steps: int = 1000
     global_batch_size: int = 16
     """Rows of data.seq_len tokens in one optimiser step, over all devices and microbatches."""

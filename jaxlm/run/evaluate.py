@@ -16,9 +16,10 @@ from typing import Any, get_args
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.evals.flags import flagged_items
+from jaxlm.evals.flags import flagged_items, with_known_words
 from jaxlm.evals.grading import report
 from jaxlm.evals.tasks.task import Order, Task
+from jaxlm.evals.text import vocabulary
 from jaxlm.io.agree import say
 from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.eval_files.results import ItemResults
@@ -45,7 +46,11 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         raise UserError(str(error)) from error
     names = [name for name in args.tasks.split(",") if name]
-    tasks = [limited(load_task(name, args.data), settings.limit) for name in names]
+    tasks = [load_task(name, args.data) for name in names]
+    if args.words is not None:
+        known = vocabulary(read_documents(args.words))
+        tasks = [with_known_words(task, known) for task in tasks]
+    tasks = [limited(task, settings.limit) for task in tasks]
     if not tasks:
         raise UserError("--tasks names no task: give one or more, with commas between")
     scorers = [make_scorer(task, settings) for task in tasks]
@@ -158,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--corpus", nargs="+", metavar="FILE", help="training text: items that stand in it are scored apart as well"
+    )
+    parser.add_argument(
+        "--words", nargs="+", metavar="FILE", help="training text: only items all of whose words stand in it are asked"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="N items of each task, evenly spread; default all")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """``jaxlm evaluate`` on a tiny model: likelihoods by hand, resuming item by item, and what is refused."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,11 +9,19 @@ import numpy as np
 import pytest
 
 from jaxlm.core.errors import UserError
+from jaxlm.data.batches import DataConfig
+from jaxlm.data.corpus import CorpusConfig
+from jaxlm.io.eval_files.results import ItemResults
+from jaxlm.io.eval_files.tasks import load_task
+from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.run import evaluate
 from jaxlm.run.causal_lm import CausalLM
+from jaxlm.run.config import PretrainConfig, SampleConfig, TasksConfig
+from jaxlm.run.evaluate_items import Settings, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.ngram_runs import fit_text
+from jaxlm.run.pretrain import pretrain
 from jaxlm.run.text_scores import fit_ngram_run
 from jaxlm.text.tokenizer import TokenizerConfig
 from tools import score
@@ -47,6 +56,48 @@ def _run(*argv):
 
 def _figures(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_tasks_while_a_run_trains(data, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be now\n" * 60)
+    config = PretrainConfig(
+        corpus=CorpusConfig(source="text", paths=(str(text),), document="line", split="tail"),
+        tokenizer=TokenizerConfig(kind="byte"),
+        data=DataConfig(seq_len=32),
+        model=DecoderConfig(num_layers=1, model_dim=16, num_heads=2, max_seq_len=64),
+        tasks=TasksConfig(names=("blimp", "lambada"), data=str(data), limit=6),
+        num_steps=4,
+        global_batch_size=8,
+        eval_batch_size=8,
+        eval_every=2,
+        sample=SampleConfig(prompts=()),
+    )
+    figures = pretrain(config, tmp_path / "watched")
+    assert "<svg" in (tmp_path / "watched" / "report.html").read_text().partition("tasks: accuracy")[2]
+    for name in ("blimp", "lambada"):  # the last evaluation is that of the finished run
+        task = evaluate.limited(load_task(name, data), 6)
+        results = ItemResults(tmp_path / "items", name, {})
+        found = evaluate.evaluate(load(tmp_path / "watched"), task, make_scorer(task, Settings(limit=6)), results)
+        assert found["accuracy"]["value"] == pytest.approx(figures[f"eval/{name}/accuracy"])
+    tasks = TasksConfig(names=("blimb",), data=str(data))
+    with pytest.raises(UserError, match="unknown task 'blimb'"):
+        pretrain(dataclasses.replace(config, tasks=tasks), tmp_path / "bad")
+    with pytest.raises(ValueError, match=r"without tasks.data"):
+        TasksConfig(names=("blimp",))
+
+
+def test_only_items_of_known_words(run, data, tmp_path, capsys):
+    known = tmp_path / "known.txt"
+    known.write_text("To be or not, to be now; when where")
+    out = ("--data", data, "--words", known)
+    _run(run, "--tasks", "lambada", *out, "--out", tmp_path / "out")
+    found = _figures(capsys)["tasks"]["lambada"]
+    assert found["num_items"] == 4  # not, now, when, where
+    assert score.main(["lambada", "--outputs", str(next((tmp_path / "out").glob("*.jsonl"))), *map(str, out)]) == 0
+    assert _figures(capsys)["accuracy"] == found["accuracy"]
+    with pytest.raises(UserError, match=r"no item of task 'blimp' has all its words"):
+        _run(run, "--tasks", "blimp", *out, "--out", tmp_path / "none")
 
 
 def test_likelihoods_are_those_of_full_forwards(run):

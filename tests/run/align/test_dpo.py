@@ -55,9 +55,9 @@ def test_plain_text_beside_the_pairs(config, tmp_path, capsys):
         code, figures, err = command(capsys, config, "--run-dir", tmp_path / name, *map(str, options))
         assert code == 0, err
         assert figures["eval/accuracy"] == 1
-        told.append(jaxlm.load(tmp_path / name).score(["the same few words again and again"])[0].logprob)
+        told.append(jaxlm.load(tmp_path / name).score(["the same few words again and again"])[0].nats)
     assert "plain text: " in err
-    assert told[1] > told[0] + 10  # nats
+    assert told[1] < told[0] - 10
 
     config.write_text(config.read_text().replace("num_steps=12", "num_steps=12, text=PlainTextConfig(coef=-1.0)"))
     config.write_text(config.read_text().replace("import DpoConfig", "import DpoConfig, PlainTextConfig"))
