@@ -152,7 +152,7 @@ void gather(const float* weights, const float* lines, Index parts, Index padded_
 template <int kWide>
 void scatter(const float* weights, const float* lines, Index parts, Index padded_keys, Seen seen, float* sums) {
   constexpr int kMost = std::min<Index>(kAccumulators, 16) / kWide, kFloats = kWide * kLanes;
-  constexpr int kRows = kMost >= 16 ? 16 : kMost >= 8 ? 8 : kMost >= 4 ? 4 : 2;
+  constexpr int kRows = std::min<Index>(kKeys, kMost >= 16 ? 16 : kMost >= 8 ? 8 : kMost >= 4 ? 4 : 2);
   static_assert(kKeys % kRows == 0);
   for (Index part = 0; part < parts; ++part)
     for (Index panel = seen.first; panel < seen.end; ++panel)
