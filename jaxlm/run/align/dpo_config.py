@@ -15,8 +15,8 @@ class PlainTextConfig:
 
     coef: float = 0.0
     """Weight of its cross-entropy a token; 0 = none is read."""
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    """Where it comes from; best a part of what the base was trained on."""
+    corpus: CorpusConfig = field(default_factory=lambda: CorpusConfig(validation_fraction=0.0))
+    """Where it comes from; best a part of what the base was trained on. Nothing of it is held out."""
     seq_len: int = 128
     """Tokens that a row predicts. A batch has as many rows of text as prompts."""
 
