@@ -99,15 +99,12 @@ def tabled(path: Path) -> dict[str, Any]:
 def scored(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of outputs by their task, and the difference from others' where they are given."""
     task = None if args.data is None else load_task(args.task, args.data)
-    task, graded = graded_file(args.task, args.outputs, task, args.partial)
-    if args.words is not None:
-        known = vocabulary(read_documents(args.words))
-        task = with_known_words(task, known)
-        graded = [one for one in graded if has_known_words(one.item, known)]
+    known = None if args.words is None else vocabulary(read_documents(args.words))
+    task, graded = graded_file(args.task, args.outputs, task, args.partial, known)
     flagged = None if args.corpus is None else flagged_items(task, read_documents(args.corpus))
     found = report(task, graded, confidence=args.confidence, flagged=flagged)
     if args.against is not None:
-        _, others = graded_file(args.task, args.against, task, args.partial)
+        _, others = graded_file(args.task, args.against, task, args.partial, known)
         first = next(name for name in graded[0].scores if name in found)
         found["against"] = compare(first, graded, others, confidence=args.confidence)
     if args.items is not None:
@@ -115,14 +112,19 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def graded_file(name: str, path: Path, task: Task | None, partial: bool) -> tuple[Task, list[Graded]]:
-    """(the task, or one made of the outputs' own right answers; every item with its output and scores)."""
+def graded_file(
+    name: str, path: Path, task: Task | None, partial: bool, known: frozenset[str] | None
+) -> tuple[Task, list[Graded]]:
+    """(the task, or one made of the outputs' own right answers; every item with its output and scores); only items of
+    the ``known`` words, where they are given."""
     outputs = read_outputs(path)
     if task is None:
         task = task_of_outputs(name, FORMS[name], outputs)
         pairs = list(zip(task.items, outputs, strict=True))
     else:
         pairs = pair_up(task, outputs)
+    if known is not None:
+        task, pairs = with_known_words(task, known), [pair for pair in pairs if has_known_words(pair[0], known)]
     if len(pairs) < len(task.items) and not partial:
         missing = len(task.items) - len(pairs)
         raise UserError(

@@ -74,7 +74,7 @@ def test_tasks_while_a_run_trains(data, tmp_path):
         sample=SampleConfig(prompts=()),
     )
     figures = pretrain(config, tmp_path / "watched")
-    assert "<svg" in (tmp_path / "watched" / "report.html").read_text().partition("tasks: accuracy")[2]
+    assert "tasks: accuracy" in (tmp_path / "watched" / "report.html").read_text()
     for name in ("blimp", "lambada"):  # the last evaluation is that of the finished run
         task = evaluate.limited(load_task(name, data), 6)
         results = ItemResults(tmp_path / "items", name, {})
