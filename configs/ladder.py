@@ -5,8 +5,8 @@
 
 The text is the source of the packages that `make` installs (.venv, some 210 MB, versions pinned), so that no run reads
 a byte twice: the longest of the ladder takes 56 MB, the one beyond it 50 to 75. ``--run.corpus.paths`` names another
-text. Hours are estimated from steps timed on one core each (17,600 core-seconds): 2.5 on two idle cores, and as much
-again for the run beyond.
+text. Hours are estimates: 2.5 on two idle cores by steps timed before attention on CPUs was a call of ours, some 2
+since, and about as much again for the run beyond.
 """
 
 from jaxlm.data.batches import DataConfig

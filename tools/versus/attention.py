@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.versus.turns import alternate, ratio, serve, spread
+from tools.versus.turns import PEER_TURNS, alternate, ratio, serve, spread
 
 PEER = """
 import sys, time, statistics
@@ -36,13 +36,6 @@ start = time.perf_counter()
 y = work()
 np.savez(directory + "/torch.npz", y=y.detach().numpy(), q=q.grad.numpy(), k=k.grad.numpy(), v=v.grad.numpy())
 print(time.perf_counter() - start, flush=True)
-for line in sys.stdin:
-    times = []
-    for _ in range(int(line)):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    print(statistics.median(times), flush=True)
 """
 
 
@@ -98,7 +91,7 @@ def main(argv: list[str]) -> int:
         q, k, v, out = (rng.normal(size=shape).astype(np.float32) for _ in range(4))
         np.savez(Path(directory) / "given.npz", q=q, k=k, v=v, out=out)
         call = "from tools.versus.attention import attend_ours; attend_ours({!r}, {!r})"
-        commands = {"torch": [args.peer_python, "-c", PEER, directory, str(args.threads)]}
+        commands = {"torch": [args.peer_python, "-c", PEER + PEER_TURNS, directory, str(args.threads)]}
         commands |= {name: [sys.executable, "-c", call.format(directory, name)] for name in ("cpu", "xla")}
         sides = alternate(commands, turns=args.turns, count=args.repeats)
         speed = functools.partial(ratio, sides["cpu"]["turns"])

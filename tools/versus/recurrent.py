@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.nn.recurrent import IMPLEMENTATIONS
-from tools.versus.turns import alternate, ratio, serve, spread
+from tools.versus.turns import PEER_TURNS, alternate, ratio, serve, spread
 
 BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
 
@@ -41,13 +41,6 @@ y = work()
 np.savez(directory + "/torch.npz", y=y.detach().numpy(), x=x.grad.numpy(), w=layer.weight_ih_l0.grad.T.numpy(),
          u=layer.weight_hh_l0.grad.T.numpy(), b=layer.bias_ih_l0.grad.numpy())
 print(time.perf_counter() - start, flush=True)
-for line in sys.stdin:
-    times = []
-    for _ in range(int(line)):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    print(statistics.median(times), flush=True)
 """
 
 
@@ -142,7 +135,7 @@ def main(argv: list[str]) -> int:
             call = f"unroll_ours({cell!r}, {directory!r}, {args.implementation!r})"
             ours = f"from tools.versus.recurrent import unroll_ours; {call}"
             commands = {
-                "torch": [args.peer_python, "-c", PEER, cell, directory, str(args.threads)],
+                "torch": [args.peer_python, "-c", PEER + PEER_TURNS, cell, directory, str(args.threads)],
                 "jaxlm": [sys.executable, "-c", ours],
             }
             sides = alternate(commands, turns=args.turns, count=args.repeats)

@@ -33,6 +33,19 @@ class Server:
         return float(line)
 
 
+PEER_TURNS = """
+for line in sys.stdin:
+    times = []
+    for _ in range(int(line)):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    print(statistics.median(times), flush=True)
+"""
+"""`serve` for a peer's interpreter, which has no jaxlm: the end of a program that imported sys, time and statistics and
+has a function ``work``."""
+
+
 def serve(turns: Iterable[str], work: Callable[[], object], *, pieces: int = 1) -> None:
     """The other end of `Server`, for work in this process, of so many pieces: a turn for each line of ``turns``
     (standard input)."""

@@ -109,6 +109,21 @@ void pack_lines(const float* from, Index stride, Index count, Index padded, Inde
       }
 }
 
+// Where a unit's row and heads lie, and how large what is packed of it is.
+template <int kWide>
+struct Unit {
+  Index row, key_head, width, padded, parts, wide, stride, key_stride, keys_from;
+  Unit(const AttentionShape& shape, Index number)
+      : row(number / shape.key_heads), key_head(number % shape.key_heads), width(shape.width),
+        padded(shape.panels() * kKeys), parts(Wide<kWide>::parts(width)), wide(Wide<kWide>::padded(width)),
+        stride(shape.heads * width), key_stride(shape.key_heads * width),
+        keys_from((row * shape.keys * shape.key_heads + key_head) * width) {}
+  // Of a line in what `parts` parts of so many lines were packed to.
+  static Index place(Index component, Index line, Index lines) {
+    return (component / Wide<kWide>::kFloats * lines + line) * Wide<kWide>::kFloats + component % Wide<kWide>::kFloats;
+  }
+};
+
 // Keys that some query of a block sees, as panels.
 struct Seen {
   Index first = 0, end = 0;
@@ -222,15 +237,12 @@ Index forward_floats(const AttentionShape& shape) {
 
 template <int kWide>
 void attend_forward(const AttentionShape& shape, const AttentionForward& in, Index unit, float* scratch) {
-  const Index row = unit / shape.key_heads, key_head = unit % shape.key_heads, width = shape.width;
-  const Index padded = shape.panels() * kKeys, parts = Wide<kWide>::parts(width), wide = Wide<kWide>::padded(width);
-  const Index stride = shape.heads * width, key_stride = shape.key_heads * width;
+  const auto [row, key_head, width, padded, parts, wide, stride, key_stride, from] = Unit<kWide>(shape, unit);
   float* const keys = scratch;
   float* const values = keys + padded * width;
   float* const scores = values + padded * wide;
   float* const lines = scores + padded * kBlock;
   float* const sums = lines + kBlock * wide;
-  const Index from = (row * shape.keys * shape.key_heads + key_head) * width;
   pack_across(in.k + from, key_stride, shape.keys, width, keys);
   pack_lines<kWide>(in.v + from, key_stride, shape.keys, padded, width, 1.0f, values);
   for (Index head = key_head * shape.group(); head < (key_head + 1) * shape.group(); ++head)
@@ -246,8 +258,7 @@ void attend_forward(const AttentionShape& shape, const AttentionForward& in, Ind
       gather<kWide>(scores, values, parts, padded, seen, sums);
       for (Index i = 0; i < count; ++i)
         for (Index component = 0; component < width; component += kLanes) {
-          const float* const sum = sums + (component / Wide<kWide>::kFloats * kBlock + i) * Wide<kWide>::kFloats +
-                                   component % Wide<kWide>::kFloats;
+          const float* const sum = sums + Unit<kWide>::place(component, i, kBlock);
           store(in.out + (at + i) * stride + head * width + component,
                 one_over[i] == 0.0f ? Vector{} : load(sum) * one_over[i], width - component);
         }
@@ -274,10 +285,7 @@ inline void weigh_back(float* scores, float* grads, Seen seen, Index first, Inde
 
 template <int kWide>
 void attend_backward(const AttentionShape& shape, const AttentionBackward& in, Index unit, float* scratch) {
-  constexpr Index kFloats = Wide<kWide>::kFloats;
-  const Index row = unit / shape.key_heads, key_head = unit % shape.key_heads, width = shape.width;
-  const Index padded = shape.panels() * kKeys, parts = Wide<kWide>::parts(width), wide = Wide<kWide>::padded(width);
-  const Index stride = shape.heads * width, key_stride = shape.key_heads * width;
+  const auto [row, key_head, width, padded, parts, wide, stride, key_stride, from] = Unit<kWide>(shape, unit);
   float* const keys = scratch;
   float* const values = keys + padded * width;
   float* const key_lines = values + padded * width;
@@ -288,7 +296,6 @@ void attend_backward(const AttentionShape& shape, const AttentionBackward& in, I
   float* const lines = grads + padded * kBlock;
   float* const dout_lines = lines + kBlock * wide;
   float* const sums = dout_lines + kBlock * wide;
-  const Index from = (row * shape.keys * shape.key_heads + key_head) * width;
   pack_across(in.k + from, key_stride, shape.keys, width, keys);
   pack_across(in.v + from, key_stride, shape.keys, width, values);
   pack_lines<kWide>(in.k + from, key_stride, shape.keys, padded, width, shape.scale, key_lines);
@@ -316,14 +323,14 @@ void attend_backward(const AttentionShape& shape, const AttentionBackward& in, I
       gather<kWide>(grads, key_lines, parts, padded, seen, sums);
       for (Index i = 0; i < count; ++i)
         for (Index component = 0; component < width; component += kLanes) {
-          const float* const sum = sums + (component / kFloats * kBlock + i) * kFloats + component % kFloats;
+          const float* const sum = sums + Unit<kWide>::place(component, i, kBlock);
           store(in.dq + line + i * stride + component, seen.first == seen.end ? Vector{} : load(sum),
                 width - component);
         }
     }
   for (Index key = 0; key < shape.keys; ++key)
     for (Index component = 0; component < width; component += kLanes) {
-      const Index at = (component / kFloats * padded + key) * kFloats + component % kFloats;
+      const Index at = Unit<kWide>::place(component, key, padded);
       store(in.dk + from + key * key_stride + component, load(dk + at), width - component);
       store(in.dv + from + key * key_stride + component, load(dv + at), width - component);
     }
