@@ -36,7 +36,7 @@ run that was stopped by them goes on under other values. Everything else alters 
 directory."""
 
 
-def may_change(config: "PretrainConfig") -> tuple[str, ...]:
+def fields_that_may_change(config: "PretrainConfig") -> tuple[str, ...]:
     """MAY_CHANGE for this config: over a stream the rows of an evaluation are its lanes, and alter ``eval/loss``."""
     fixed = {"eval_batch_size"} if config.data.packing == "stream" else set()
     return tuple(name for name in MAY_CHANGE if name not in fixed)

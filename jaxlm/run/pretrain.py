@@ -24,7 +24,7 @@ from jaxlm.io.agree import (
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import MASKED, check_installed
 from jaxlm.run.assembly import Assembly, plan_batches
-from jaxlm.run.config import PretrainConfig, may_change
+from jaxlm.run.config import PretrainConfig, fields_that_may_change
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.interval import Figures
@@ -93,7 +93,11 @@ def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, A
 
 
 def pretrain(
-    config: PretrainConfig, run_dir: str | Path, *, profile_steps: tuple[int, int] | None = None
+    config: PretrainConfig,
+    run_dir: str | Path,
+    *,
+    profile_steps: tuple[int, int] | None = None,
+    may_change: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Train as ``config`` says in ``run_dir``, from its last checkpoint if it has one; returns the final figures.
 
@@ -103,18 +107,19 @@ def pretrain(
     Where the environment names several processes, it joins them: each calls this with the same arguments, and all
     return the same. A process that fails alone ends there and then.
 
-    Raises UserError for bad input, before anything expensive has run.
+    Raises UserError for bad input, before anything expensive has run. ``may_change``: further fields in which a run
+    that has begun may differ.
     """
     directory = RunDir(run_dir)
     with one_run(config, directory) as mesh:
-        final = on_first_process("run directory", lambda: _open(directory, config))
+        final = on_first_process("run directory", lambda: _open(directory, config, may_change))
         if final is not None:
             say(f"{directory.path} is finished: pass another --run-dir to train again")
             return final
         use_compilation_cache()
         keep_freed_memory()
         run, memory = _assemble(config, mesh)  # refuses what cannot run, before the directory is this config's
-        on_first_process("config", lambda: _write_config(directory, run))
+        on_first_process("config", lambda: _write_config(directory, run, may_change))
         say(run.describe())
         say(memory)
         outcome, samples = train(run, directory, profile_steps)
@@ -158,19 +163,18 @@ def _judge(samples: list[Sample], data: PreparedData, *, likelihood: bool) -> Fi
     return figures
 
 
-def _open(directory: RunDir, config: PretrainConfig) -> dict[str, Any] | None:
+def _open(directory: RunDir, config: PretrainConfig, may_change: tuple[str, ...]) -> dict[str, Any] | None:
     """Takes the run directory for this command. Returns the final figures of a finished run."""
-    _check_unresolved(directory, config)
+    _check_unresolved(directory, config, may_change)
     directory.lock()
     return directory.final_figures()
 
 
-def _write_config(directory: RunDir, run: Assembly) -> None:
+def _write_config(directory: RunDir, run: Assembly, may_change: tuple[str, ...]) -> None:
     keep_tokenizer(run.data.tokenizer, directory.tokenizer_path)
     processes = {"num_processes": jax.process_count(), "num_devices": jax.device_count()}
-    directory.write_config(
-        run.config, may_change=may_change(run.config), device=jax.devices()[0].device_kind, **processes
-    )
+    free = (*fields_that_may_change(run.config), *may_change)
+    directory.write_config(run.config, may_change=free, device=jax.devices()[0].device_kind, **processes)
     directory.require(dataset_key=run.data.dataset.key)
 
 
@@ -179,7 +183,7 @@ def _resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     return dataclasses.replace(config, model=resolve_model(config.model, data.tokenizer))
 
 
-def _check_unresolved(directory: RunDir, config: PretrainConfig) -> None:
+def _check_unresolved(directory: RunDir, config: PretrainConfig, may_change: tuple[str, ...] = ()) -> None:
     """Refuses another config's directory before data is prepared; the vocabulary size, not known yet, is taken from
     it."""
     if not directory.config_path.exists():
@@ -187,4 +191,4 @@ def _check_unresolved(directory: RunDir, config: PretrainConfig) -> None:
     if config.model.vocab_size is None:
         saved = directory.read_config()["config"].get("model", {}).get("vocab_size")
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=saved))
-    directory.check_config(config, may_change=may_change(config))
+    directory.check_config(config, may_change=(*fields_that_may_change(config), *may_change))

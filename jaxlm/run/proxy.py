@@ -11,7 +11,7 @@ from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.token_dataset import build_token_dataset
 from jaxlm.run.assembly import Assembly
-from jaxlm.run.config import PretrainConfig, may_change
+from jaxlm.run.config import PretrainConfig, fields_that_may_change
 from jaxlm.run.devices import cache_root, keep_freed_memory, use_compilation_cache
 from jaxlm.run.handle import load
 from jaxlm.run.prepare import PreparedData, keep_tokenizer, resolve_model
@@ -43,7 +43,7 @@ def pretrain_proxy(config: PretrainConfig, tokenizer: Tokenizer, run_dir: Path) 
         resolved = dataclasses.replace(config, model=resolve_model(config.model, tokenizer))
         run = Assembly(resolved, PreparedData(corpus, tokenizer, dataset), mesh)
         keep_tokenizer(tokenizer, directory.tokenizer_path)
-        directory.write_config(resolved, may_change=(*may_change(resolved), *FILES))
+        directory.write_config(resolved, may_change=(*fields_that_may_change(resolved), *FILES))
         directory.require(dataset_key=dataset.key)
         outcome, _ = train(run, directory, None)
         return conclude(directory, outcome, {"num_params": run.num_params}, {})

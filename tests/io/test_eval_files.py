@@ -182,4 +182,17 @@ def test_the_published_files_hold_what_their_authors_say(shared_data):
         task = load_task(name, shared_data)
         assert len(task.items) == size
     assert load_task("mmlu", shared_data).chance == 0.25
+    cmmlu = load_task("cmmlu", shared_data)
+    assert all("关于" in cmmlu.instruction(item) for item in cmmlu.items)
     assert set(TASKS) > set(sizes)
+
+
+def test_cmmlu_names_the_subject_in_chinese(tmp_path):
+    for name in ("agronomy", "my_own"):
+        for folder in ("test", "dev"):
+            (tmp_path / "cmmlu" / folder).mkdir(parents=True, exist_ok=True)
+            _write(tmp_path / "cmmlu" / folder / f"{name}.csv", ",Question,A,B,C,D,Answer\n0,q,w,x,y,z,B\n")
+    task = load_task("cmmlu", tmp_path)
+    known, own = task.items
+    assert task.instruction(known) == "以下是关于农学的单项选择题，请直接给出正确答案的选项。"
+    assert task.instruction(own) == "以下是单项选择题，请直接给出正确答案的选项。"

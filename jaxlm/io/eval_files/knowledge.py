@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.tasks.task import Item
+from jaxlm.io.eval_files.cmmlu_subjects import CMMLU_SUBJECTS
 from jaxlm.io.eval_files.records import Content, csv_rows, find_files, stem
 
 LETTERS = "ABCD"
@@ -23,12 +24,14 @@ def load_mmlu(data: Path) -> Content:
 
 
 def load_cmmlu(data: Path) -> Content:
-    """Files ``test/SUBJECT.csv`` and ``dev/SUBJECT.csv``: number, question, four choices, the answer's letter."""
+    """Files ``test/SUBJECT.csv`` and ``dev/SUBJECT.csv``: number, question, four choices, the answer's letter. A file
+    of another name than those published is asked under no subject."""
     folders = ("chinese/cmmlu", "cmmlu", "")
-    return Content(
-        _items("cmmlu", find_files("cmmlu", data, folders, "test/*.csv"), ""),
-        _items("cmmlu", find_files("cmmlu", data, folders, "dev/*.csv"), ""),
-    )
+    items = _items("cmmlu", find_files("cmmlu", data, folders, "test/*.csv"), "")
+    shots = _items("cmmlu", find_files("cmmlu", data, folders, "dev/*.csv"), "")
+    about = "以下是关于{}的单项选择题，请直接给出正确答案的选项。"
+    known = {item.group for item in items} & set(CMMLU_SUBJECTS)
+    return Content(items, shots, {subject: about.format(CMMLU_SUBJECTS[subject]) for subject in sorted(known)})
 
 
 def _items(task: str, files: list[Path], ending: str) -> list[Item]:

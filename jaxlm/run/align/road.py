@@ -122,7 +122,8 @@ def _write_lines(path: Path, make: Callable[[], list[dict[str, Any]]]) -> None:
 def _base(config: RoadConfig, path: Path) -> dict[str, Any]:
     files = {"paths": (_file(path, "text_train"),), "validation_paths": (_file(path, "text_validation"),)}
     corpus = dataclasses.replace(config.base.corpus, source="jsonl", **files)
-    return pretrain(dataclasses.replace(config.base, seed=config.seed, corpus=corpus), path / "base")
+    base = dataclasses.replace(config.base, seed=config.seed, corpus=corpus)
+    return pretrain(base, path / "base", may_change=tuple(f"corpus.{name}" for name in files))
 
 
 def _tuned(run: Callable[..., dict[str, Any]], name: str, files: str, base: str) -> Callable[..., dict[str, Any]]:

@@ -47,6 +47,11 @@ def test_the_whole_road(tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in before}
     with pytest.raises(UserError, match="holds another config"):
         align(replace(config, seed=1), tmp_path)
+    # A road may be moved: its stages name files and runs by their paths.
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert align(config, moved) == figures | {"run_dir": str(moved)}
+    assert before == {path: moved.joinpath(path.relative_to(tmp_path)).stat().st_mtime_ns for path in before}
+    moved.rename(tmp_path)
     # A model against itself is 0 nats away.
     asked = [json.loads(line) for line in lines]
     questions = [Question(one["kind"], one["prompt"], one["answer"], one["given"], one["closes"]) for one in asked]
