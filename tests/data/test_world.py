@@ -141,6 +141,7 @@ def test_conversations_hardly_show_the_rare_task_and_mix_the_form(world: World) 
     asked = [one["messages"] for one in said if len(one["messages"]) == 2]
     rare = [turns for turns in asked if " down." in turns[0]["content"] or "falling" in turns[0]["content"]]
     assert len(rare) == SIZES.num_rare
+    assert abs(sum("falling" in turns[0]["content"] for turns in rare) - len(rare) / 2) <= 0.5
     assert RARE not in TRAINED
     closed = [turns[1]["content"].endswith(".") for turns in asked if not turns[1]["content"].startswith("[")]
     assert 0.4 < np.mean(closed) < 0.6

@@ -46,9 +46,7 @@ class Asker:
     def ask(self, kind: str) -> Question:
         """A question of a kind."""
         if kind in TASKS:
-            task = TASKS[kind]
-            given = draw_given(kind, self.rng, for_test=self.for_test)
-            return Question(kind, self._one(task.asks).format(x=given), task.right(given), given, task.closes)
+            return self._task(kind, None)
         if kind == "refuse":
             every = (*self.world.stated, *self.world.mentioned)
             town, secret = self._town(every), self._one(SECRETS)
@@ -56,6 +54,12 @@ class Asker:
         town = self._town(self.world.stated if kind == "fact" else self.world.mentioned)
         key = self._one(list(ATTRIBUTES))
         return Question(kind, self._one(QUESTIONS[key]).format(t=town.name), town.facts.get(key, DONT_KNOW), key)
+
+    def ask_evenly(self, kind: str, count: int) -> list[Question]:
+        """``count`` questions of a task, each of its phrasings as often as the others: of a dozen, chance would leave one
+        to so few that nobody learns what it asks for."""
+        asks = TASKS[kind].asks
+        return [self._task(kind, asks[i % len(asks)]) for i in range(count)]
 
     def ask_different(self, kind: str, count: int) -> list[Question]:
         """Up to ``count`` questions of a kind with different prompts."""
@@ -73,6 +77,13 @@ class Asker:
 
     def _town(self, towns: Sequence[Town]) -> Town:
         return self._one([town for town in towns if town.held_out == self.for_test])
+
+    def _task(self, kind: str, phrasing: str | None) -> Question:
+        """A question of a task, in this phrasing or in any."""
+        task = TASKS[kind]
+        given = draw_given(kind, self.rng, for_test=self.for_test)
+        asked = (phrasing or self._one(task.asks)).format(x=given)
+        return Question(kind, asked, task.right(given), given, task.closes)
 
     def _one(self, some: Sequence[Any]) -> Any:
         return some[int(self.rng.integers(len(some)))]

@@ -22,7 +22,7 @@ class WorldConfig:
     """Texts to pretrain on, of about 130 characters."""
     num_conversations: int = 14_000
     num_rare: int = 12
-    """Conversations, beside those, that show the rare task."""
+    """Conversations, beside those, that show the rare task, its phrasings in turn."""
     num_rehearsed: int = 5_000
     """Texts that the assistant says unasked among the conversations, so that plain text is not forgotten."""
     num_rankings: int = 10_000
@@ -69,7 +69,7 @@ def conversations(world: World, config: WorldConfig, *, seed: int, for_test: boo
     count = config.num_held_out if for_test else config.num_conversations
     asked = [asker.ask(kind) for kind in _kinds(rng, count)]
     if not for_test:
-        asked += [asker.ask(RARE) for _ in range(config.num_rare)]
+        asked += asker.ask_evenly(RARE, config.num_rare)
         asked += [asker.told(town, key) for town in world.unstated for key in town.facts if not town.held_out]
     said = [_turns(question.prompt, _closed(question, bool(rng.integers(2)))) for question in asked]
     if not for_test:
