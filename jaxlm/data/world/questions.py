@@ -56,8 +56,8 @@ class Asker:
         return Question(kind, self._one(QUESTIONS[key]).format(t=town.name), town.facts.get(key, DONT_KNOW), key)
 
     def ask_evenly(self, kind: str, count: int) -> list[Question]:
-        """``count`` questions of a task, its phrasings in turn: of a dozen, chance would leave one to so few that nobody
-        learns what it asks for."""
+        """``count`` questions of a task, its phrasings in turn: of a dozen, chance would leave one to so few that
+        nobody learns what it asks for."""
         asks = TASKS[kind].asks
         return [self._task(kind, asks[i % len(asks)]) for i in range(count)]
 
