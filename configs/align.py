@@ -87,7 +87,7 @@ def config() -> RoadConfig:
             kl=KlConfig(coef=0.05),
             critic=CriticConfig(peak_lr=1e-3, reward="model"),
             optimizer=_adam(3e-4, "linear"),
-            num_rollouts=150,
+            num_rollouts=130,
             log_every=20,
             checkpoint=last,
         ),
