@@ -139,9 +139,9 @@ def test_rankings_are_in_the_order_of_the_gold_score(world: World) -> None:
 def test_conversations_hardly_show_the_rare_task_and_mix_the_form(world: World) -> None:
     said = records.conversations(world, SIZES, seed=3, for_test=False)
     asked = [one["messages"] for one in said if len(one["messages"]) == 2]
-    rare = [turns for turns in asked if turns[0]["content"].endswith((" down.", " from the top."))]
+    rare = [turns for turns in asked if turns[0]["content"].endswith((" down.", " downwards."))]
     assert len(rare) == SIZES.num_rare
-    assert abs(sum("top" in turns[0]["content"] for turns in rare) - len(rare) / 2) <= 0.5
+    assert abs(sum("downwards" in turns[0]["content"] for turns in rare) - len(rare) / 2) <= 0.5
     assert RARE not in TRAINED
     closed = [turns[1]["content"].endswith(".") for turns in asked if not turns[1]["content"].startswith("[")]
     assert 0.4 < np.mean(closed) < 0.6

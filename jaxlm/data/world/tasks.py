@@ -47,7 +47,7 @@ TASKS: dict[str, Task] = {
     "capitals": Task(("Write {x} in capitals.", "Raise {x}."), "{x} in capitals is {y}.", str.upper, (3, 6)),
     "list": Task(("List {x}.", "Give {x} as a list."), "{x} as a list is {y}", _list, (2, 4), closes=False),
     "down": Task(
-        ("Sort {x} down.", "Sort {x} from the top."),
+        ("Sort {x} down.", "Sort {x} downwards."),
         "{x} from the top is {y}.",
         lambda x: "".join(sorted(x, reverse=True)),
         (3, 5),
