@@ -5,6 +5,7 @@ Rows are those of `generate.rollout.training_rows`, the answers to one prompt si
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -39,6 +40,9 @@ class AdvantageConfig:
     """ppo: advantages of a rollout to mean 0 and variance 1."""
     whiten_rewards: bool = False
     """ppo: rewards by token to variance 1, their mean kept."""
+    std_eps: float = 1e-4
+    """grpo: is added to the std of a group's rewards. Near 0, answers that are all wrong are driven apart by whatever
+    else is rewarded, as hard as right and wrong ones; at a fifth of what a right answer earns, hardly."""
     reward_clip: float | None = None
     """Scores are held within +- this; None = as they are."""
     truncated: Truncated = "keep"
@@ -50,6 +54,8 @@ class AdvantageConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"advantages.{name}={getattr(self, name)} is outside 0 .. 1")
+        if not self.std_eps > 0:
+            raise ValueError(f"advantages.std_eps={self.std_eps} must be above 0")
         if self.truncated not in get_args(Truncated):
             raise ValueError(f"advantages.truncated={self.truncated!r} is none of {', '.join(get_args(Truncated))}")
         if self.reward_clip is not None and not self.reward_clip > 0:
@@ -167,7 +173,7 @@ def learn_from(
         out |= {"returns": returns_bt, "old_values": rows["old_values"]}
     else:
         of_group = {
-            "grpo": estimators.grpo_advantages,
+            "grpo": functools.partial(estimators.grpo_advantages, eps=config.std_eps),
             "dr_grpo": estimators.dr_grpo_advantages,
             "rloo": estimators.rloo_advantages,
         }[algorithm]
