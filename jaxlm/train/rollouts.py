@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxlm.core.types import Array, Batch, Params
+from jaxlm.core.fields import ADDED
 from jaxlm.losses import advantages as estimators
 from jaxlm.losses.policy import adaptive_kl_coef, kl_estimate, token_entropy
 from jaxlm.losses.tokens import token_nll
@@ -40,7 +41,7 @@ class AdvantageConfig:
     """ppo: advantages of a rollout to mean 0 and variance 1."""
     whiten_rewards: bool = False
     """ppo: rewards by token to variance 1, their mean kept."""
-    std_eps: float = 1e-4
+    std_eps: float = dataclasses.field(default=1e-4, metadata=ADDED)
     """grpo: is added to the std of a group's rewards. Near 0, answers that are all wrong are driven apart by whatever
     else is rewarded, as hard as right and wrong ones; at a fifth of what a right answer earns, hardly."""
     reward_clip: float | None = None
