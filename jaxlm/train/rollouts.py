@@ -12,8 +12,8 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxlm.core.types import Array, Batch, Params
 from jaxlm.core.fields import ADDED
+from jaxlm.core.types import Array, Batch, Params
 from jaxlm.losses import advantages as estimators
 from jaxlm.losses.policy import adaptive_kl_coef, kl_estimate, token_entropy
 from jaxlm.losses.tokens import token_nll
