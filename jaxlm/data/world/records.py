@@ -21,7 +21,7 @@ class WorldConfig:
     num_documents: int = 50_000
     """Texts to pretrain on, of about 130 characters."""
     num_conversations: int = 14_000
-    num_rare: int = 8
+    num_rare: int = 6
     """Conversations, beside those, that show the rare task, its phrasings in turn."""
     num_rehearsed: int = 5_000
     """Texts that the assistant says unasked among the conversations, so that plain text is not forgotten."""
