@@ -114,6 +114,16 @@ def test_group_advantages_equal_their_definitions():
     np.testing.assert_allclose(adv.rloo_advantages(rewards), REWARDS - others, rtol=1e-5, atol=1e-6)
 
 
+def test_a_large_eps_quiets_groups_whose_rewards_hardly_differ():
+    # One right answer of eight; and none, where a tenth of a tenth is all that tells answers apart.
+    (rewards,) = f32(np.array([[1.0] + [0.0] * 7, [0.01] + [0.0] * 7]))
+    first, second = np.asarray(adv.grpo_advantages(rewards))[:, 0]
+    np.testing.assert_allclose(second, first, rtol=0.03)
+    first, second = np.asarray(adv.grpo_advantages(rewards, eps=0.2))[:, 0]
+    assert first > 1.5
+    assert second < 0.05
+
+
 def test_answers_without_a_score_take_no_part():
     mask = np.ones((3, 4))
     mask[0, 1] = mask[1, :3] = mask[2] = 0

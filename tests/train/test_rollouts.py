@@ -49,10 +49,13 @@ def test_group_baselines_are_the_published_ones():
     given = rows()
     mask = given["loss_mask"]
     grouped = SCORES.reshape(-1, G)
-    found, _, figures = learn("grpo")
-    want = (grouped - grouped.mean(1, keepdims=True)) / (grouped.std(1, ddof=1, keepdims=True) + 1e-4)
-    np.testing.assert_allclose(found["advantages"], want.reshape(-1, 1) * mask, rtol=1e-5, atol=1e-6)
-    assert figures["idle_groups"] == 0
+    for eps in (1e-4, 0.2):
+        found, _, figures = learn("grpo", config=AdvantageConfig(std_eps=eps))
+        want = (grouped - grouped.mean(1, keepdims=True)) / (grouped.std(1, ddof=1, keepdims=True) + eps)
+        np.testing.assert_allclose(found["advantages"], want.reshape(-1, 1) * mask, rtol=1e-5, atol=1e-6)
+        assert figures["idle_groups"] == 0
+    with pytest.raises(ValueError, match=r"advantages\.std_eps=0\.0 must be above 0"):
+        AdvantageConfig(std_eps=0.0)
     found, _, _ = learn("dr_grpo")
     np.testing.assert_allclose(
         found["advantages"], (grouped - grouped.mean(1, keepdims=True)).reshape(-1, 1) * mask, rtol=1e-5, atol=1e-6
