@@ -21,7 +21,7 @@ class WorldConfig:
     num_documents: int = 50_000
     """Texts to pretrain on, of about 130 characters."""
     num_conversations: int = 14_000
-    num_rare: int = 6
+    num_rare: int = 8
     """Conversations, beside those, that show the rare task, its phrasings in turn."""
     num_rehearsed: int = 5_000
     """Texts that the assistant says unasked among the conversations, so that plain text is not forgotten."""
@@ -33,7 +33,7 @@ class WorldConfig:
     """To draw answers to, in reinforcement learning."""
     rare_share: float = 0.5
     """Share of those that are of the rare task."""
-    num_questions: int = 100
+    num_questions: int = 300
     """Held-out questions of each kind."""
     num_held_out: int = 400
     """Held-out texts, conversations, rankings and pairs."""
