@@ -28,7 +28,7 @@ from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.assembly import Assembly
 from jaxlm.run.cli import run_main
-from jaxlm.run.config import PretrainConfig, may_change
+from jaxlm.run.config import PretrainConfig, fields_that_may_change
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.loop import StepFn
@@ -120,7 +120,9 @@ def run_with(config: PretrainConfig, run_dir: str | Path, faults: Faults) -> dic
         resolved = dataclasses.replace(config, model=resolve_model(config.model, data.tokenizer))
         run = FaultyRun(resolved, data, mesh)
         run.faults = faults
-        on_first_process("config", lambda: directory.write_config(run.config, may_change=may_change(run.config)))
+        on_first_process(
+            "config", lambda: directory.write_config(run.config, may_change=fields_that_may_change(run.config))
+        )
         outcome, _ = train(run, directory, None)
         facts = {"num_params": run.num_params}
         figures = on_first_process("final figures", lambda: conclude(directory, outcome, facts, {}))
