@@ -7,6 +7,8 @@ The world is made up from the seed: towns with facts, tasks over letters, filler
 nothing is downloaded.
 """
 
+import dataclasses
+
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.world.records import WorldConfig
 from jaxlm.io.checkpoints import CheckpointConfig
@@ -78,7 +80,8 @@ def config() -> RoadConfig:
             name="PPO",
             algorithm="ppo",
             rewards=(
-                RewardConfig("model", run=REWARD_STAGE, weight=0.05),
+                # Over kl.coef this is how many nats of odds a point of the reward model is worth to the policy.
+                RewardConfig("model", run=REWARD_STAGE, weight=0.1),
                 RewardConfig("right", function="right", weight=1.0),
                 *watched,
             ),
@@ -86,7 +89,7 @@ def config() -> RoadConfig:
             advantages=AdvantageConfig(gae_lambda=1.0, reward_clip=3.0),
             kl=KlConfig(coef=0.05),
             critic=CriticConfig(peak_lr=1e-3, reward="model"),
-            optimizer=_adam(3e-4, "linear"),
+            optimizer=dataclasses.replace(_adam(3e-4, "wsd"), decay_fraction=0.5),
             num_rollouts=130,
             log_every=20,
             checkpoint=last,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.eval_files.judgements import as_share
 from jaxlm.io.json_records import json_records
 from jaxlm.text.chat.messages import (
     Conversation,
@@ -53,15 +54,20 @@ def read_rankings(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[
 
     Forms: ``chosen`` and ``rejected``, each an answer or a list of messages, with ``prompt`` (a text or messages), or
     without it where both lists begin with the same turns; ``prompt`` and ``answers``, best first, or with ``ranks`` (0
-    = best, equal = tie). ``margin`` of a pair, ``margins`` of answers (`Ranking.margins`), ``source`` where there are.
+    = best, equal = tie); ``instruction`` or ``input``, ``output_1``, ``output_2`` and which is better: ``label``
+    (LLMBar) or ``preference`` (AlpacaEval), 1 or 2, a number between being whichever is nearer. There a draw is bad:
+    it orders nothing.
+
+    ``margin`` of a pair, ``margins`` of answers (`Ranking.margins`), ``source`` where there are. Without a source it is
+    AlpacaEval's ``generator_2``, else the file's name.
     """
-    return _each(path, _ranking, "rankings", on_bad)
+    return _by_file(path, _each(path, _ranking, "rankings", on_bad))
 
 
 def read_judged(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Judged]:
     """Single answers that were judged: ``prompt``, ``completion`` and ``label`` (true = good), ``source`` where there
-    is."""
-    return _each(path, _judged, "judged answers", on_bad)
+    is, else the file's name."""
+    return _by_file(path, _each(path, _judged, "judged answers", on_bad))
 
 
 def read_prompts(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Prompt]:
@@ -72,8 +78,14 @@ def read_prompts(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[P
 
 def read_steps(path: str | Path, *, on_bad: OnBad | None = None) -> Iterator[Stepped]:
     """Answers in labelled steps: ``prompt``, ``steps`` (texts) and ``labels`` (true = right, one for each), ``source``
-    where there is."""
-    return _each(path, _stepped, "answers in steps", on_bad)
+    where there is, else the file's name."""
+    return _by_file(path, _each(path, _stepped, "answers in steps", on_bad))
+
+
+def _by_file(path: str | Path, items: Iterator[Any]) -> Iterator[Any]:
+    """What names no source comes from its file."""
+    name = Path(path).name.partition(".")[0]
+    return (item if item.source else item._replace(source=name) for item in items)
 
 
 def _each(
@@ -103,7 +115,7 @@ def _conversation(record: dict[str, Any], where: str) -> Conversation:
 
 
 def _ranking(record: dict[str, Any], where: str) -> Ranking:
-    source = _text(record, "source", where) if record.get("source") is not None else ""
+    source = _source(record, "source", where)
     if "chosen" in record and "rejected" in record:
         prompt, answers = _pair(record, where)
         ranks: tuple[int, ...] = (0, 1)
@@ -113,8 +125,13 @@ def _ranking(record: dict[str, Any], where: str) -> Ranking:
         prompt, answers = _prompt(record, where), _texts(record, "answers", where)
         ranks = _ranks(record, len(answers), where)
         margins = _margins(record.get("margins"), "margins", where)
+    elif "output_1" in record and "output_2" in record:
+        prompt, answers = _compared(record, where)
+        ranks, margins = (0, 1), ()
+        source = source or _source(record, "generator_2", where)
     else:
-        raise UserError(f"{where} is no ranking (it has {_names(record)}): give chosen + rejected, or prompt + answers")
+        forms = "chosen + rejected, prompt + answers, or output_1 + output_2 + label"
+        raise UserError(f"{where} is no ranking (it has {_names(record)}): give {forms}")
     return check_ranking(Ranking(prompt, answers, ranks, margins, source, where))
 
 
@@ -123,8 +140,8 @@ def _judged(record: dict[str, Any], where: str) -> Judged:
         raise UserError(f"{where} is no judged answer (it has {_names(record)}): give prompt + completion + label")
     if not isinstance(record["label"], bool):
         raise UserError(f"{where}: 'label' is {record['label']!r}, neither true nor false")
-    source = _text(record, "source", where) if record.get("source") is not None else ""
     answer = _answer(record, "completion", where)
+    source = _source(record, "source", where)
     return check_judged(Judged(_prompt(record, where), answer, record["label"], source, where))
 
 
@@ -146,8 +163,8 @@ def _stepped(record: dict[str, Any], where: str) -> Stepped:
     labels = record["labels"]
     if not isinstance(labels, list) or not all(isinstance(label, bool) for label in labels):
         raise UserError(f"{where}: 'labels' is {labels!r:.80}, not a list of true and false")
-    source = _text(record, "source", where) if record.get("source") is not None else ""
     steps = _texts(record, "steps", where)
+    source = _source(record, "source", where)
     return check_stepped(Stepped(_prompt(record, where), steps, tuple(labels), source, where))
 
 
@@ -250,6 +267,24 @@ def _pair(record: dict[str, Any], where: str) -> tuple[tuple[Message, ...], tupl
     return chosen[:-1], (chosen[-1].content, rejected[-1].content)
 
 
+def _compared(record: dict[str, Any], where: str) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """The prompt and the two answers of a comparison, the better one first."""
+    answers = tuple(_text(record, name, where) for name in ("output_1", "output_2"))
+    value = record.get("label", record.get("preference"))
+    try:
+        nearer_2 = as_share(float(value)) if value is not None and type(value) is not bool else None
+    except (TypeError, ValueError):
+        nearer_2 = None
+    if nearer_2 is None:
+        raise UserError(f"{where} has no 'label' or 'preference' ({value!r:.80}): write 1 or 2, the better answer")
+    if nearer_2 == 0.5:
+        raise UserError(f"{where} is a draw ({value!r}): it orders nothing, leave it out")
+    asked = record.get("instruction", record.get("input"))
+    if not isinstance(asked, str):
+        raise UserError(f"{where} has no 'instruction' or 'input' (it has {_names(record)}): give what was asked")
+    return (Message("user", asked),), answers if nearer_2 < 0.5 else answers[::-1]
+
+
 def _ranks(record: dict[str, Any], count: int, where: str) -> tuple[int, ...]:
     ranks = record.get("ranks")
     if ranks is None:
@@ -281,6 +316,10 @@ def _text(record: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}: {name!r} is of type {type(value).__name__}, not text")
     return value
+
+
+def _source(record: dict[str, Any], name: str, where: str) -> str:
+    return _text(record, name, where) if record.get(name) is not None else ""
 
 
 def _names(record: dict[str, Any]) -> str:

@@ -23,8 +23,7 @@ def read_examples(path: str | Path, text_columns: tuple[str, ...], label_column:
     """
     path = Path(path)
     examples = []
-    for number, record in _records(path):
-        where = f"{path} line {number}"
+    for where, record in _records(path):
         for name in (*text_columns, label_column):
             if record.get(name) is None:
                 raise UserError(f"{where} has no {name!r}{near_names(name, record)} (it has {', '.join(record)})")
@@ -41,8 +40,8 @@ def read_examples(path: str | Path, text_columns: tuple[str, ...], label_column:
     return examples
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and columns of each line that is not blank."""
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where each line that is not blank stands ("FILE line 3"), and its columns."""
     if path.suffix not in (".jsonl", ".tsv"):
         raise UserError(f"{path} is no labelled data: name a .jsonl or .tsv file")
     if path.suffix == ".jsonl":
@@ -54,19 +53,20 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     names: list[str] | None = None
     for number, raw in enumerate(lines, start=1):
+        where = f"{path} line {number}"
         try:
             line = raw.decode("utf-8").removesuffix("\r")
             if not line.strip():
                 continue
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} line {number}: {error}") from error
+            raise UserError(f"{where}: {error}") from error
         cells = line.split("\t")
         if names is None:
             names = cells
             continue
         if len(cells) != len(names):
-            raise UserError(f"{path} line {number} has {len(cells)} columns, the first line names {len(names)}")
-        yield number, dict(zip(names, cells, strict=True))
+            raise UserError(f"{where} has {len(cells)} columns, the first line names {len(names)}")
+        yield where, dict(zip(names, cells, strict=True))
 
 
 def _text(value: Any, name: str, where: str) -> str:

@@ -1,5 +1,6 @@
 """Files of conversations and preferences: every form, and one clear line for what is none."""
 
+import gzip
 import json
 
 import pytest
@@ -84,8 +85,8 @@ def test_forms_may_mix_and_blank_lines_and_arrays_do(write):
         ({"instruction": "x", "output": 3}, "line 2: 'output' is of type int"),
         ({"text": "x"}, r"line 2 is no conversation \(it has text\)"),
         ({}, r"line 2 is no conversation \(it has no fields\)"),
-        ("[1]", "line 2: no object"),
-        ("{", "line 2: Expecting"),
+        ("[1]", "line 2 holds no object"),
+        ("{", "line 2 is no JSON, or only half a line: Expecting"),
     ],
 )
 def test_bad_conversations_end_in_one_line_with_their_place(write, record, message):
@@ -104,7 +105,7 @@ def test_files_that_are_none(write, tmp_path):
     with pytest.raises(UserError, match="holds no array"):
         list(read_conversations(write('{"a": 1}', name="one.json")))
     (tmp_path / "bytes.jsonl").write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(UserError, match=r"bytes\.jsonl line 1: 'utf-8'"):
+    with pytest.raises(UserError, match=r"bytes\.jsonl line 1 is no UTF-8 text"):
         list(read_conversations(tmp_path / "bytes.jsonl"))
 
 
@@ -130,7 +131,34 @@ def test_rankings_in_every_form(write):
     assert [r.ranks for r in found] == [(0, 1)] * 3 + [(0, 1, 2), (2, 0, 0)]
     assert [r.prompt for r in found] == [(USER,), (USER,), (Message("system", "S"), USER), (USER,), (USER,)]
     assert [r.margins for r in found] == [(1.0, 0.0), (), (), (), (0.0, 2.5, 2.0)]
-    assert (found[0].source, found[1].source) == ("me", "")
+    assert (found[0].source, found[1].source) == ("me", path.stem)
+
+
+def test_comparisons_are_rankings(write):
+    asked = {"output_1": "Two.", "output_2": "No."}
+    path = write(
+        {"input": "One?", **asked, "label": 1},
+        {"instruction": "One?", **asked, "preference": "2", "generator_2": "model", "generator_1": "reference"},
+        {"instruction": "One?", **asked, "preference": 1.4},
+        {"instruction": "One?", **asked, "preference": 0},
+        {"instruction": "One?", **asked, "preference": None},
+    )
+    bad: list[UserError] = []
+    found = list(read_rankings(path, on_bad=bad.append))
+    assert [r.answers for r in found] == [("Two.", "No."), ("No.", "Two."), ("Two.", "No.")]
+    assert {(r.prompt, r.ranks, r.margins) for r in found} == {((USER,), (0, 1), ())}
+    assert [r.source for r in found] == [path.stem, "model", path.stem]
+    assert ["line 4 is a draw" in str(bad[0]), "line 5 has no 'label'" in str(bad[1])] == [True, True]
+
+
+def test_packed_files_read_as_they_are(write, tmp_path):
+    path = write({"prompt": "One?", "chosen": "Two.", "rejected": "No."})
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert [r.answers for r in read_rankings(packed)] == [r.answers for r in read_rankings(path)]
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(UserError, match="is not a whole gzip file"):
+        list(read_rankings(packed))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +168,9 @@ def test_rankings_in_every_form(write):
         ({"prompt": "a", "chosen": "x", "rejected": " "}, "line 1: answer 2 is empty"),
         ({"prompt": " ", "chosen": "x", "rejected": "y"}, r"line 1: message 1 \(user\) is empty"),
         ({"prompt": "a", "answers": ["x"]}, "line 1 has 1 answers"),
+        ({"input": "a", "output_1": "x", "output_2": "y", "label": 3}, r"line 1 has no 'label' or 'preference' \(3\)"),
+        ({"input": "a", "output_1": "x", "output_2": "y", "label": True}, r"'preference' \(True\): write 1 or 2"),
+        ({"output_1": "x", "output_2": "y", "label": 1}, "line 1 has no 'instruction' or 'input'"),
         ({"prompt": "a", "answers": ["x", "y"], "ranks": [0]}, "2 answers and 1 ranks"),
         ({"prompt": "a", "answers": ["x", "y"], "ranks": [1, 1]}, "the same rank"),
         ({"prompt": "a", "answers": ["x", "y"], "ranks": [1, "b"]}, "'ranks' is"),

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.eval_files.records import field, json_lines
+from jaxlm.io.eval_files.records import field
+from jaxlm.io.json_records import json_lines
 
 MODELS = {"ngram": "n-gram", "lstm": "LSTM", "txl": "Transformer-XL", "gpt2": "GPT-2"}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.eval_files.records import json_lines, read_json
+from jaxlm.io.eval_files.records import read_json
+from jaxlm.io.json_records import json_lines
 
 
 class Figure(NamedTuple):

@@ -13,7 +13,8 @@ from jaxlm.core.errors import UserError
 from jaxlm.evals.instructions.grading import Constraint
 from jaxlm.evals.instructions.ifeval import constraint_of
 from jaxlm.evals.tasks.task import Item
-from jaxlm.io.eval_files.records import Content, field, find_files, json_lines
+from jaxlm.io.eval_files.records import Content, field, find_files
+from jaxlm.io.json_records import json_lines
 from jaxlm.io.run_dir import write_text
 
 

@@ -13,7 +13,7 @@ from jaxlm.evals.edit_distance import token_edit_distance
 from jaxlm.evals.emergence import Scores, share_errors
 from jaxlm.evals.ladder_metrics import CONTINUOUS, DISCONTINUOUS, as_scores
 from jaxlm.io.eval_files.harness_results import Figure, HarnessResults, read_results
-from jaxlm.io.eval_files.records import json_lines
+from jaxlm.io.json_records import json_lines
 from jaxlm.io.run_table import numbers, read_table
 
 ROLES = {

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.tasks.task import Item
-from jaxlm.io.eval_files.records import Content, field, find_files, json_lines, stem
+from jaxlm.io.eval_files.records import Content, field, find_files, stem
+from jaxlm.io.json_records import json_lines
 
 
 def load_lambada(data: Path) -> Content:

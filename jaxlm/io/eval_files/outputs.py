@@ -20,8 +20,9 @@ from jaxlm.core.errors import UserError
 from jaxlm.evals.grading import Output
 from jaxlm.evals.tasks.answers import Written
 from jaxlm.evals.tasks.task import Likelihood
-from jaxlm.io.eval_files.records import json_lines, json_objects, number_text, read_json, stem
+from jaxlm.io.eval_files.records import json_objects, number_text, read_json, stem
 from jaxlm.io.eval_files.transcripts import read_transcripts
+from jaxlm.io.json_records import json_lines
 
 
 def read_outputs(path: str | Path) -> list[Output]:

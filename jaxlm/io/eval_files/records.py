@@ -1,16 +1,15 @@
 """Reading evaluation files, packed (.gz) or not: whole texts, JSON, JSON lines, CSV; a field that must be there."""
 
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.tasks.task import Item
+from jaxlm.io.json_records import json_lines, read_bytes
 
 
 class Content(NamedTuple):
@@ -25,12 +24,7 @@ class Content(NamedTuple):
 def read_text(path: Path) -> str:
     """The text of a file. Raises UserError where it cannot be read, unpacked or decoded."""
     try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except OSError as error:  # BadGzipFile is one
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (EOFError, zlib.error) as error:
-        raise UserError(f"{path} is not a whole gzip file ({error}): copy it again") from error
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text: {error}") from error
 
@@ -41,21 +35,6 @@ def read_json(path: Path) -> Any:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON, or only half of it: {error}") from error
-
-
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each object stands ("FILE line 3") and the object, of lines that are not blank."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is no JSON, or only half a line: {error}") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{where} holds no object {{...}}")
-        yield where, record
 
 
 def json_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from jaxlm.core.errors import UserError
 from jaxlm.evals.extraction import Extraction
 from jaxlm.evals.tasks.task import Item
-from jaxlm.io.eval_files.records import Content, field, find_files, json_lines, json_objects
+from jaxlm.io.eval_files.records import Content, field, find_files, json_objects
+from jaxlm.io.json_records import json_lines
 
 LETTERS = "ABCDE"
 _NUMBER = Extraction("number")

@@ -119,7 +119,7 @@ def best_and_worst(ranking: Ranking) -> Ranking:
 def _read_judged(path: str, *, on_bad: Any = None) -> list[Judged]:
     """Judged answers; or the best and worst of rankings, as good and bad, where the first record is no judgement."""
     first = next((record for _, record in json_records(path)), {})
-    if "label" in first or not first:
+    if not first or ("label" in first and "output_1" not in first):  # comparisons have labels too
         return list(read_judged(path, on_bad=on_bad))
     out = []
     for ranking in map(best_and_worst, read_rankings(path, on_bad=on_bad)):
