@@ -93,7 +93,7 @@ def test_jsonl_and_tsv_say_the_same(tmp_path):
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"', r"a\.jsonl line 2"),
         ("a.jsonl", '{"text": 3, "label": 1}', r"line 1: 'text' is of type int, not text"),
         ("a.jsonl", '{"text": "a", "label": ["x"]}', r"line 1: 'label' is \['x'\]"),
-        ("a.jsonl", "[1]", r"line 1: no object"),
+        ("a.jsonl", "[1]", r"line 1 holds no object"),
         ("a.jsonl", "\n \n", r"a\.jsonl holds no examples"),
         ("a.tsv", "text\tlabel\n", r"a\.tsv holds no examples"),
         ("a.tsv", "text\tlabel\na\tb\nc\n", r"a\.tsv line 3 has 1 columns"),
