@@ -19,7 +19,7 @@ def config() -> RoadConfig:
             num_towns=48,
             num_documents=12_000,
             num_conversations=8_000,
-            num_rare=16,
+            num_rare=8,
             num_rehearsed=3_000,
             num_rankings=2_000,
             num_pairs=1_500,
