@@ -18,14 +18,14 @@ def config() -> RoadConfig:
         world=WorldConfig(
             num_towns=48,
             num_documents=12_000,
-            num_conversations=8_000,
+            num_conversations=12_000,
             num_rare=8,
             num_rehearsed=3_000,
             num_rankings=2_000,
             num_pairs=1_500,
             num_questions=50,
         ),
-        base=dataclasses.replace(road.base, num_steps=250),
-        ppo=dataclasses.replace(road.ppo, num_rollouts=25),
-        grpo=dataclasses.replace(road.grpo, num_rollouts=30),
+        base=dataclasses.replace(road.base, num_steps=800),
+        ppo=dataclasses.replace(road.ppo, num_rollouts=40),
+        grpo=dataclasses.replace(road.grpo, num_rollouts=40),
     )

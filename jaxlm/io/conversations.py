@@ -188,11 +188,14 @@ def _sharegpt(record: dict[str, Any], where: str) -> tuple[Message, ...]:
 
 
 def _alpaca(record: dict[str, Any], where: str) -> tuple[Message, ...]:
+    system = [Message("system", _text(record, "system", where))] if record.get("system") else []
+    return (*system, _instruction(record, where), Message("assistant", _text(record, "output", where)))
+
+
+def _instruction(record: dict[str, Any], where: str) -> Message:
     instruction = _text(record, "instruction", where)
     given = _text(record, "input", where) if record.get("input") else ""
-    system = [Message("system", _text(record, "system", where))] if record.get("system") else []
-    user = Message("user", f"{instruction}\n\n{given}" if given.strip() else instruction)
-    return (*system, user, Message("assistant", _text(record, "output", where)))
+    return Message("user", f"{instruction}\n\n{given}" if given.strip() else instruction)
 
 
 def _seed_task(record: dict[str, Any], where: str) -> tuple[Message, ...]:
@@ -279,10 +282,10 @@ def _compared(record: dict[str, Any], where: str) -> tuple[tuple[Message, ...], 
         raise UserError(f"{where} has no 'label' or 'preference' ({value!r:.80}): write 1 or 2, the better answer")
     if nearer_2 == 0.5:
         raise UserError(f"{where} is a draw ({value!r}): it orders nothing, leave it out")
-    asked = record.get("instruction", record.get("input"))
-    if not isinstance(asked, str):
+    if "instruction" not in record and "input" not in record:
         raise UserError(f"{where} has no 'instruction' or 'input' (it has {_names(record)}): give what was asked")
-    return (Message("user", asked),), answers if nearer_2 < 0.5 else answers[::-1]
+    asked = _instruction(record, where) if "instruction" in record else Message("user", _text(record, "input", where))
+    return (asked,), answers if nearer_2 < 0.5 else answers[::-1]
 
 
 def _ranks(record: dict[str, Any], count: int, where: str) -> tuple[int, ...]:

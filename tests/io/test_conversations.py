@@ -139,7 +139,7 @@ def test_comparisons_are_rankings(write):
     path = write(
         {"input": "One?", **asked, "label": 1},
         {"instruction": "One?", **asked, "preference": "2", "generator_2": "model", "generator_1": "reference"},
-        {"instruction": "One?", **asked, "preference": 1.4},
+        {"instruction": "One?", "input": "", **asked, "preference": 1.4},
         {"instruction": "One?", **asked, "preference": 0},
         {"instruction": "One?", **asked, "preference": None},
     )
