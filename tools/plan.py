@@ -1,6 +1,7 @@
 """``python -m tools.plan model NAME [--seq-len T]``: what a named shape costs, before anything is built.
 ``python -m tools.plan run CONFIG --topology NAME``: what a run needs on a machine, and the mesh to run it on.
 ``python -m tools.plan scaling --flops C``: what to spend compute on, by each scaling law, or what a wanted loss costs.
+``python -m tools.plan align NAME``: what each stage from text to an aligned model costs, pretraining to PPO.
 ``python -m tools.plan calibrate [--compile]``: the memory model against the compiler, and its constants fitted again.
 
 A table goes to stderr, one JSON object to stdout. Exit codes: 0, 1 nothing fits, 2 bad input. See docs/plan.md
@@ -14,7 +15,7 @@ import sys
 from jaxlm.core.errors import UserError
 from jaxlm.models.presets import PRESETS, preset
 from jaxlm.plan.model import plan_model, plan_table
-from jaxlm.run import plan_grid, plan_run, plan_scaling
+from jaxlm.run import plan_align, plan_grid, plan_run, plan_scaling
 from jaxlm.run.cli import run_main
 
 
@@ -36,7 +37,13 @@ def model_main(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"model": model_main, "run": plan_run.main, "scaling": plan_scaling.main, "calibrate": plan_grid.main}
+COMMANDS = {
+    "model": model_main,
+    "run": plan_run.main,
+    "scaling": plan_scaling.main,
+    "align": plan_align.main,
+    "calibrate": plan_grid.main,
+}
 
 
 def dispatch(argv: list[str]) -> int:

@@ -1,11 +1,12 @@
 """What each stage from text to an aligned model costs, in FLOPs and accelerator seconds: counted, nothing is run."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.families import make_model
-from jaxlm.plan.decoding import decode_step_bytes
-from jaxlm.plan.flops import forward_flops_per_token, train_flops_per_token
+from jaxlm.plan.decoding import decode_step_bytes, memory_bandwidth
+from jaxlm.plan.flops import forward_flops_per_token, peak_flops, train_flops_per_token
 from jaxlm.plan.params import param_shapes
 
 
@@ -75,3 +76,22 @@ def plan_alignment(
     seconds = {name: count / rate for name, count in flops.items()}
     seconds["PPO"] = (flops["PPO"] - reading) / rate + steps * drawn_bytes / bandwidth
     return [{"stage": name, "flops": count, "seconds": seconds[name]} for name, count in flops.items()]
+
+
+def plan_on_chip(model: DecoderConfig, sizes: AlignmentSizes, *, chip: str, utilisation: float) -> list[dict[str, Any]]:
+    """`plan_alignment` on a kind of accelerator, weights in bf16. Raises ValueError for a kind that is not known."""
+    peak, bandwidth = peak_flops(chip), memory_bandwidth(chip)
+    if peak is None or bandwidth is None:
+        raise ValueError(f"the peak and bandwidth of {chip!r} are not known")
+    model = dataclasses.replace(model, param_dtype="bfloat16")
+    return plan_alignment(model, sizes, peak_flops=peak, bandwidth=bandwidth, utilisation=utilisation)
+
+
+def describe_plan(name: str, sizes: AlignmentSizes, *, chip: str, utilisation: float) -> str:
+    """What the figures of `plan_on_chip` stand on, in a line."""
+    return (
+        f"{name} on {chip} at {utilisation:.0%} of the bf16 peak, answers drawn {sizes.decoded_together} at a time at "
+        f"the memory's bandwidth; {sizes.pretrain_tokens:.3g} tokens of pretraining, {sizes.sft_tokens:.3g} of SFT, "
+        f"{sizes.reward_pairs:.3g} comparisons, {sizes.rollouts} rollouts of {sizes.answers} answers of "
+        f"{sizes.prompt_tokens} + {sizes.answer_tokens} tokens"
+    )

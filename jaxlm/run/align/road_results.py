@@ -10,9 +10,7 @@ from jaxlm.data.world.questions import TRAINED
 from jaxlm.data.world.tasks import RARE
 from jaxlm.evals.preferences import share_with_interval
 from jaxlm.models.presets import preset
-from jaxlm.plan.alignment import LLAMA_70B, plan_alignment
-from jaxlm.plan.decoding import memory_bandwidth
-from jaxlm.plan.flops import peak_flops
+from jaxlm.plan.alignment import LLAMA_70B, describe_plan, plan_on_chip
 from jaxlm.run.align.measures import GROUPS, Share
 from jaxlm.run.align.road_config import REWARD_STAGE, RoadConfig
 
@@ -39,7 +37,7 @@ def gather(
         "targets": targets(config, models, finals),
         "models": models,
         "knowledge": {"groups": GROUPS, "models": dict(knowledge)},
-        "costs": {"runs": list(costs), "large": _large(), "large_about": _large_about()},
+        "costs": {"runs": list(costs), **_large()},
         "over_kl": {name: [_point(line) for line in lines if "rollout/kl" in line] for name, lines in rollouts.items()},
         "world": dataclasses.asdict(config.world),
     }
@@ -122,23 +120,10 @@ def targets(config: RoadConfig, models: Mapping[str, Any], finals: Mapping[str, 
     return rows
 
 
-def _large() -> list[dict[str, Any]]:
-    peak, bandwidth = peak_flops(CHIP), memory_bandwidth(CHIP)
-    model = preset(LARGE)
-    assert peak is not None
-    assert bandwidth is not None
-    model = dataclasses.replace(model, param_dtype="bfloat16")
-    return plan_alignment(model, LLAMA_70B, peak_flops=peak, bandwidth=bandwidth, utilisation=UTILISATION)
-
-
-def _large_about() -> str:
-    sizes = LLAMA_70B
-    return (
-        f"{LARGE} on {CHIP} at {UTILISATION:.0%} of the bf16 peak, answers drawn {sizes.decoded_together} at a time "
-        f"at the memory's bandwidth; {sizes.pretrain_tokens:.3g} tokens of pretraining (Llama 3), "
-        f"{sizes.sft_tokens:.3g} of SFT, {sizes.reward_pairs:.3g} comparisons, {sizes.rollouts} rollouts of "
-        f"{sizes.answers} answers of {sizes.prompt_tokens} + {sizes.answer_tokens} tokens (Llama 2 70B)"
-    )
+def _large() -> dict[str, Any]:
+    on: dict[str, Any] = {"chip": CHIP, "utilisation": UTILISATION}
+    about = describe_plan(LARGE, LLAMA_70B, **on) + " (pretraining as Llama 3, tuning as Llama 2 70B)"
+    return {"large": plan_on_chip(preset(LARGE), LLAMA_70B, **on), "large_about": about}
 
 
 def _point(line: Mapping[str, Any]) -> dict[str, float]:
