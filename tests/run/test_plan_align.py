@@ -6,6 +6,7 @@ import pytest
 
 from jaxlm.models.presets import preset
 from jaxlm.plan.alignment import LLAMA_70B, plan_on_chip
+from jaxlm.run.plan_align import KINDS
 from tools import plan
 
 
@@ -22,12 +23,18 @@ def test_the_cost_of_the_large_road(capsys):
     assert ratios == pytest.approx([1, 1, 1, 2])
 
 
+@pytest.mark.parametrize("chip", KINDS)
+def test_every_chip_that_is_offered_is_known(chip, capsys):
+    assert plan.main(["align", "gpt2", "--chip", chip, "--pretrain-seq-len", "1024", "--seq-len", "1024"]) == 0
+    assert f"gpt2 on {KINDS[chip]} at 40%" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["llama3-70"], "did you mean llama3-70b"),
         (["llama3-70b", "--chip", "abacus"], "--chip 'abacus' is not known: there are"),
-        (["llama3-70b", "--utilisation", "2"], "--utilisation 2 is a share of the peak"),
+        (["llama3-70b", "--mfu", "2"], "--mfu 2 is a share of the peak"),
         (["llama3-70b", "--rollouts", "0"], "--rollouts 0 must be above 0"),
         (["llama3-70b", "--reward-pairs", "nan"], "--reward-pairs nan must be above 0"),
         (["gpt2"], "the context of gpt2 is 1024"),

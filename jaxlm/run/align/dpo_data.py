@@ -49,7 +49,7 @@ def prepare_preferences(config: DpoConfig, say: Say, *, resumes: bool = False) -
     """Reads and encodes everything. Raises UserError for whatever is wrong in it, with file and record."""
     bad = BadRecords(config.data, say)
     kto = config.pairs.loss == "kto"
-    split = read_split(config.data, _read_judged if kto else read_rankings, lambda one: one.prompt, bad)
+    split = read_split(config.data, good_and_bad if kto else read_rankings, lambda one: one.prompt, bad)
     if not kto:
         split = split._make([best_and_worst(one) for one in side] for side in split)
     config, base = open_start(config, texts_of(split.train), resumes=resumes)
@@ -116,7 +116,7 @@ def best_and_worst(ranking: Ranking) -> Ranking:
     return ranking._replace(answers=(ranking.answers[first], ranking.answers[last]), ranks=(0, 1))
 
 
-def _read_judged(path: str, *, on_bad: Any = None) -> list[Judged]:
+def good_and_bad(path: str, *, on_bad: Any = None) -> list[Judged]:
     """Judged answers; or the best and worst of rankings, as good and bad, where the first record is no judgement."""
     first = next((record for _, record in json_records(path)), {})
     if not first or ("label" in first and "output_1" not in first):  # comparisons have labels too

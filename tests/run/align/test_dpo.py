@@ -7,6 +7,7 @@ import pytest
 
 import jaxlm
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.run.align.dpo_data import good_and_bad
 from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
 
@@ -142,3 +143,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys
         for word in words:
             assert word in line, line
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_labels_of_comparisons_are_not_taken_for_judgements(tmp_path):
+    compared = {"input": "2+2?", "output_1": "5", "output_2": "4", "label": 2}
+    judged = {"prompt": "2+2?", "completion": "4", "label": True}
+    found = good_and_bad(str(write(tmp_path / "compared.jsonl", [compared])))
+    assert [(one.answer, one.desirable) for one in found] == [("4", True), ("5", False)]
+    assert [one.answer for one in good_and_bad(str(write(tmp_path / "judged.jsonl", [judged])))] == ["4"]
