@@ -6,6 +6,7 @@ Everything wrong here is one line (`UserError`), said before any device starts.
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import importlib.util
 import inspect
 import io
@@ -29,6 +30,8 @@ O = TypeVar("O", bound="CommandOptions")  # noqa: E741
 _HELP = ("-h", "--help")
 MODULE_PREFIX = "jaxlm_config_"
 """A config file is the module of this and its name."""
+_neighbours: set[str] = set()
+"""Modules that the last config imported from its own directory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,7 @@ def run_config_file(path: Path, config_type: type[T]) -> T:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with _importable(path.parent.absolute(), Path.cwd()):
+    with _importable(path.parent.absolute()):
         # Dataclasses defined in the file look their module up by name.
         sys.modules[spec.name] = module
         try:
@@ -166,14 +169,28 @@ def _config_dirs() -> list[Path]:
 
 
 @contextlib.contextmanager
-def _importable(*directories: Path) -> Iterator[None]:
-    """Lets a config import its neighbours, whether run as a module, a script or the installed command."""
-    before = list(sys.path)
-    sys.path[:0] = [str(directory) for directory in directories]
+def _importable(directory: Path) -> Iterator[None]:
+    """Lets a config import its neighbours, whether run as a module, a script or the installed command.
+
+    They are read anew for each config: a session that loads several must take neither the file of the same name beside
+    another config nor what a file was before an edit. Until then they stay, for their dataclasses look them up by name.
+    """
+    for name in _neighbours:
+        sys.modules.pop(name, None)
+        package, _, attribute = name.rpartition(".")
+        # ``from configs import name`` asks the package before it asks for the module.
+        if package in sys.modules and hasattr(sys.modules[package], attribute):
+            delattr(sys.modules[package], attribute)
+    _neighbours.clear()
+    importlib.invalidate_caches()
+    paths, modules = list(sys.path), set(sys.modules)
+    sys.path[:0] = [str(directory), str(Path.cwd())]
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.path[:] = paths
+        new = {name: getattr(sys.modules[name], "__file__", None) for name in sys.modules.keys() - modules}
+        _neighbours.update(name for name, file in new.items() if file and Path(file).absolute().parent == directory)
 
 
 def _option_kinds(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -79,6 +79,21 @@ def test_name_path_and_neighbour_give_the_same_config(here):
     assert load(str(here / "configs/small.py")) == (want, RunOptions(run_dir=Path("runs/small")))
 
 
+@pytest.mark.parametrize("statement", ["from tiny import config", "from configs.tiny import config"])
+def test_neighbours_are_those_of_each_config_and_as_they_are_now(here, monkeypatch, statement):
+    for name in [name for name in sys.modules if name.split(".")[0] == "configs"]:
+        monkeypatch.delitem(sys.modules, name)
+    write("configs/__init__.py", "")
+    write("configs/small.py", statement)
+    assert load("small")[0].seed == 5
+    write("configs/tiny.py", GOOD.replace("seed=5", "seed=14"))
+    assert load("small")[0].seed == 14
+    monkeypatch.chdir(write("elsewhere/configs/small.py", statement).parent.parent)
+    write("configs/__init__.py", "")
+    write("configs/tiny.py", GOOD.replace("seed=5", "seed=100"))
+    assert load("small")[0].seed == 100
+
+
 @pytest.mark.parametrize(
     ("argv", "want"),
     [
