@@ -66,7 +66,7 @@ align: $(CORE)  ## the road from text to aligned models on a made-up world: SFT,
 	@$(BIN)/python -m experiments.align align --run-dir $(ALIGN_DIR) $(ALIGN_ARGS)
 
 test: $(DEV)  ## every test of under 20 seconds
-	@$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow' --durations=10 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' --durations=10 $(PYTEST_ARGS)
 
 test-slow: $(DEV)  ## the rest of the tests
 	@$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_ARGS)

@@ -19,6 +19,7 @@ from jaxlm.text.chat.templates import TEMPLATES
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
+from tests.drawn import drawn_params
 
 SEQ_LEN = 64
 
@@ -99,7 +100,7 @@ def loss_and_gradient(source, packing, rows, accum=1):
     (batch,) = eval_batches(source, config, batch_size=rows, pad_id=0)
     tx = optax.sgd(1.0)
     step = make_train_step(causal_objective(model), tx, schedule=lambda step: 1.0, grad_accum_steps=accum)
-    state = create_state(model.init(jax.random.key(0)), tx)
+    state = create_state(drawn_params(model), tx)
     after, metrics = jax.jit(step)(state, None, jax.tree.map(jnp.asarray, batch), jax.random.key(1))
     return metrics["loss"], jax.tree.map(jnp.subtract, state.params, after.params)
 
@@ -127,7 +128,7 @@ def test_accumulation_over_8_parts_of_unequal_counts_equals_1(source, packed):
 def test_a_conversation_cannot_see_its_neighbours(source):
     """Other words in every conversation but one leave that one's loss as it was, to the last bit."""
     model = decoder()
-    params = model.init(jax.random.key(0))
+    params = drawn_params(model)
     (batch,) = eval_batches(source, DataConfig(seq_len=SEQ_LEN), batch_size=24, pad_id=0)
     row = int(np.argmax(batch["segment_ids"].max(1)))
     assert batch["segment_ids"][row].max() >= 2

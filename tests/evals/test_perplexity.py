@@ -8,6 +8,7 @@ import pytest
 from jaxlm.evals.perplexity import make_eval_step
 from jaxlm.evals.scoring import plan_windows, score_sequences
 from jaxlm.models.decoder import DecoderConfig, make_decoder
+from tests.drawn import drawn_params
 
 VOCAB = 23
 
@@ -15,7 +16,7 @@ VOCAB = 23
 @pytest.fixture(scope="module")
 def tiny():
     model = make_decoder(DecoderConfig(vocab_size=VOCAB, max_seq_len=16, num_layers=1, model_dim=16, init_std=0.4))
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, drawn_params(model)
 
 
 def test_eval_step_sums_counted_targets(tiny, rng):

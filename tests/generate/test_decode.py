@@ -11,6 +11,7 @@ from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.generate.decode import bucket_length, decode, generate_tokens, left_pad, prefill
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.decoder import DecoderConfig, make_decoder
+from tests.drawn import drawn_params
 
 VOCAB = 61
 GREEDY = SamplingConfig(temperature=0)
@@ -37,7 +38,7 @@ def tiny(form="mha"):
         **FORMS[form],
     )
     model = make_decoder(config)
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, drawn_params(model)
 
 
 STATIC = ("max_new_tokens", "sampling", "stop_ids", "pad_id")

@@ -13,6 +13,7 @@ from jaxlm.generate.rollout import rollout_keys, sample_answers, training_rows
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, make_decoder
 from jaxlm.models.decoder_inference import inference_config, inference_params
 from jaxlm.train.rollouts import make_score_rows
+from tests.drawn import drawn_params
 
 PROMPTS = [[5, 9, 13, 2, 7, 30, 31, 8, 1], [40, 3], [17], [50, 51, 52, 53, 54]]
 STOP = 11
@@ -28,7 +29,7 @@ def answered(form="gqa_rope", temperature=0.7):
         vocab_size=61, max_seq_len=40, num_layers=2, model_dim=32, num_heads=4, init_std=0.3, **FORMS[form]
     )
     model, written = make_decoder(config), make_decoder(inference_config(config))
-    params = model.init(jax.random.key(0))
+    params = drawn_params(model)
     names = ("tokens", "segment_ids", "positions")
     given = dict(zip(names, left_pad(PROMPTS * 4, 0, length=12), strict=True))
     sample = functools.partial(
@@ -79,7 +80,7 @@ def test_several_answers_to_a_prompt_read_once_are_those_to_it_repeated(prompts,
     )
     for shape in (config, inference_config(config)):  # stacked layers, and each on its own
         model = make_decoder(shape)
-        params = make_decoder(config).init(jax.random.key(0))
+        params = drawn_params(make_decoder(config))
         params = params if shape is config else inference_params(config, params)
         names, options = ("tokens", "segment_ids", "positions"), {"max_new_tokens": 6, "temperature": 1.0}
         sample = functools.partial(sample_answers, model, params, stop_ids=(STOP,), pad_id=0, **options)

@@ -1,6 +1,7 @@
 """Laws of the decoder: cached decoding, scanned and written-out layers, packing, remat, causality, counts."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig, RopeConfig, make_decoder
+from tests.drawn import drawn_params
 
 BASE = DecoderConfig(
-    vocab_size=37, max_seq_len=64, num_layers=3, model_dim=32, num_heads=4, head_dim=8, mlp_dim=48, init_std=None
+    vocab_size=37, max_seq_len=64, num_layers=2, model_dim=32, num_heads=4, head_dim=8, mlp_dim=48, init_std=None
 )
 MLA = MlaConfig(kv_lora_rank=16, q_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6)
 FORMS = {
@@ -24,13 +26,13 @@ FORMS = {
     "none": {"position": "none"},
     "gqa": {"num_kv_heads": 2},
     "mqa parallel": {"num_kv_heads": 1, "parallel_block": True, "tie_embeddings": False},
-    "windows and tail": {"window_pattern": (4, None)},
+    "windows and tail": {"num_layers": 3, "window_pattern": (4, None)},
     "softcaps": {"attn_softcap": 5.0, "logit_softcap": 8.0, "embed_scale": True, "mlp": "geglu"},
     "unrolled": {"scan_layers": False, "mlp": "relu2", "window_pattern": (6,)},
     "attention alone": {"mlp": "none", "mlp_dim": None, "output_norms": True},
     "padded vocabulary": {"vocab_multiple": 16},
     "gemma3": {
-        "num_layers": 5,
+        "num_layers": 4,
         "num_kv_heads": 1,
         "mlp": "geglu",
         "norm_offset": True,
@@ -56,7 +58,19 @@ FORMS = {
 def model_of(**changes):
     config = dataclasses.replace(BASE, **changes)
     model = make_decoder(config)
-    return config, model, jax.jit(model.init)(jax.random.key(0))
+    return config, model, drawn_params(model)
+
+
+@functools.cache
+def whole_rows(form):
+    """Model, parameters and the compiled forward pass of a form over whole rows."""
+    _, model, params = model_of(**FORMS[form])
+    return model, params, jax.jit(model.apply_fn)
+
+
+def assert_same_logits(found, wanted):
+    """To 1e-5 of the largest."""
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.max(np.abs(wanted)))
 
 
 def tokens_of(rows, length, seed=0):
@@ -65,10 +79,10 @@ def tokens_of(rows, length, seed=0):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_cached_decoding_of_ragged_prompts_equals_the_full_forward(form):
-    _, model, params = model_of(**FORMS[form])
+    model, params, apply_fn = whole_rows(form)
     lengths, total = (7, 3, 5), 12
     tokens = tokens_of(3, total)
-    full = jax.jit(model.apply_fn)(params, tokens)
+    full = apply_fn(params, tokens)
     width = max(lengths)
     prompts, segments, positions = (np.zeros((3, width), np.int32) for _ in range(3))
     for row, n in enumerate(lengths):
@@ -86,11 +100,19 @@ def test_cached_decoding_of_ragged_prompts_equals_the_full_forward(form):
         steps.append(model.logits(params, hidden[:, 0]))
     for i, logits in enumerate(steps):
         expected = np.stack([full[row, n - 1 + i] for row, n in enumerate(lengths)])
-        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        assert_same_logits(logits, expected)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_written_out_layers_are_the_scanned_ones(form):
+    model, params, apply_fn = whole_rows(form)
+    other = make_decoder(dataclasses.replace(model.config, scan_layers=not model.config.scan_layers))
+    tokens = tokens_of(3, 12)
+    assert_same_logits(jax.jit(other.apply_fn)(params, tokens), apply_fn(params, tokens))
+
+
+@pytest.mark.parametrize("form", ["gemma3", "learned", "latent, free queries, experts"])
+def test_gradients_of_written_out_layers_are_those_of_scanned_ones(form):
     config, model, params = model_of(**FORMS[form])
     other = make_decoder(dataclasses.replace(config, scan_layers=not config.scan_layers))
     tokens = tokens_of(2, 10)
@@ -109,10 +131,10 @@ def test_written_out_layers_are_the_scanned_ones(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_token_never_sees_what_comes_after(form):
-    _, model, params = model_of(**FORMS[form])
-    tokens = tokens_of(1, 10)
-    changed = tokens.at[0, 6].set((tokens[0, 6] + 1) % 37)
-    apply_fn = jax.jit(model.apply_fn)
+    _, params, apply_fn = whole_rows(form)
+    tokens = np.asarray(tokens_of(3, 12))
+    changed = tokens.copy()
+    changed[:, 6] = (tokens[:, 6] + 1) % 37
     a, b = (np.asarray(apply_fn(params, x)) for x in (tokens, changed))
     np.testing.assert_array_equal(a[:, :6], b[:, :6])
     assert not np.allclose(a[:, 6], b[:, 6])
@@ -134,14 +156,14 @@ def test_recomputing_changes_only_memory(policy, scan):
 
 @pytest.mark.parametrize("form", ["windows and tail", "gemma3", "mixtral", "shared expert", "latent"])
 def test_packed_segments_do_not_see_each_other(form):
-    _, model, params = model_of(**FORMS[form])
+    _, params, apply_fn = whole_rows(form)
     first, second = tokens_of(1, 5, 1), tokens_of(1, 7, 2)
     packed = jnp.concatenate([first, second], axis=1)
     segments = jnp.asarray([[1] * 5 + [2] * 7], jnp.int32)
     positions = jnp.asarray([[*range(5), *range(7)]], jnp.int32)
-    together = model.apply_fn(params, packed, segment_ids=segments, positions=positions)
-    np.testing.assert_allclose(together[:, :5], model.apply_fn(params, first), atol=1e-5)
-    np.testing.assert_allclose(together[:, 5:], model.apply_fn(params, second), atol=1e-5)
+    together = apply_fn(params, packed, segment_ids=segments, positions=positions)
+    assert_same_logits(together[:, :5], apply_fn(params, first))
+    assert_same_logits(together[:, 5:], apply_fn(params, second))
 
 
 def test_bfloat16_compute_keeps_float32_parameters_and_logits():
@@ -165,8 +187,8 @@ def test_dropout_is_a_function_of_its_key_and_silent_without_one():
 
 
 def test_zero_outputs_make_each_layer_the_identity():
-    _, model, params = model_of(zero_init_outputs=True, num_layers=2)
-    _, shallow, _ = model_of(num_layers=1, zero_init_outputs=True)
+    model, shallow = (make_decoder(dataclasses.replace(BASE, zero_init_outputs=True, num_layers=n)) for n in (2, 1))
+    params = jax.jit(model.init)(jax.random.key(0))
     tokens = tokens_of(1, 5)
     first = dict(params, layers=jax.tree.map(lambda x: x[:1], params["layers"]))
     np.testing.assert_allclose(model.apply_fn(params, tokens), shallow.apply_fn(first, tokens), atol=1e-6)

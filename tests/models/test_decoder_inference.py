@@ -12,6 +12,7 @@ from jaxlm.core.tree import count_bytes, flatten_with_paths
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig, make_decoder
 from jaxlm.models.decoder_inference import inference_config, inference_params
 from jaxlm.nn.linear import KERNEL_SCALE, dequantize, quantize_kernel
+from tests.drawn import drawn_params
 
 SMALL = {"vocab_size": 61, "max_seq_len": 32, "num_layers": 3, "model_dim": 32, "num_heads": 4, "init_std": 0.3}
 FORMS = {
@@ -28,12 +29,7 @@ FORMS = {
 def made(form):
     config = DecoderConfig(**SMALL, **FORMS[form])
     model = make_decoder(config)
-    params = jax.jit(model.init)(jax.random.key(0))
-    # Biases start at zero, where a mistake in their order would not show.
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [x + 0.05 * jax.random.normal(key, x.shape, x.dtype) for x, key in zip(leaves, keys, strict=True)]
-    return config, model, jax.tree.unflatten(treedef, moved)
+    return config, model, drawn_params(model)
 
 
 def tokens():

@@ -15,6 +15,7 @@ from jaxlm.models.decoder_kernel import decode_kernel, layer_weights, stack_cach
 from jaxlm.nn.norms import rms_normalize
 from jaxlm.nn.rope import rope_tables
 from jaxlm.nn.triton_decode import decode_layers
+from tests.drawn import drawn_params
 
 LLAMA = DecoderConfig(
     vocab_size=61,
@@ -35,7 +36,7 @@ LLAMA = DecoderConfig(
 def test_one_kernel_gives_what_the_cached_step_gives(dtype, tolerance):
     config = dataclasses.replace(LLAMA, compute_dtype=dtype)
     model = make_decoder(inference_config(config))
-    params = inference_params(config, make_decoder(config).init(jax.random.key(0)))
+    params = inference_params(config, drawn_params(make_decoder(config)))
     prompt: Any = left_pad([list(range(3, 14))], 0, length=16)  # five slots of padding
     greedy = SamplingConfig(temperature=0.0)
     state = prefill(model, params, *prompt, max_new_tokens=8, sampling=greedy, key=jax.random.key(1))
@@ -86,6 +87,6 @@ def decode_layers_of(config):
 
 
 def test_weights_in_another_form_are_refused():
-    params = inference_params(LLAMA, make_decoder(LLAMA).init(jax.random.key(0)), weights="int8")
+    params = inference_params(LLAMA, drawn_params(make_decoder(LLAMA)), weights="int8")
     with pytest.raises(ValueError, match="attn/q"):
         layer_weights(LLAMA, params)

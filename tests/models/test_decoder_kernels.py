@@ -8,6 +8,7 @@ import pytest
 
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.train.objectives import causal_objective
+from tests.drawn import drawn_params
 
 BASE = DecoderConfig(vocab_size=97, vocab_multiple=8, num_layers=2, model_dim=48, num_heads=4, max_seq_len=16)
 FORMS = {
@@ -33,8 +34,7 @@ def loss_and_gradients(config, params, batch):
 @pytest.mark.parametrize("form", FORMS)
 def test_loss_and_gradients_are_those_of_xla(form):
     config = dataclasses.replace(BASE, **FORMS[form])
-    params = make_decoder(config).init(jax.random.key(0))
-    params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    params = drawn_params(make_decoder(config))
     tokens = jax.random.randint(jax.random.key(1), (3, 16), 0, 97)
     batch = {"tokens": tokens, "targets": jnp.roll(tokens, -1, 1), "loss_mask": (tokens > 20).astype(jnp.float32)}
     loss, grads = loss_and_gradients(dataclasses.replace(config, kernels="triton_interpret"), params, batch)
@@ -50,7 +50,7 @@ def test_one_token_after_another():
     """Decoding, where a layer sees one token, against the whole text."""
     config = dataclasses.replace(BASE, kernels="triton_interpret")
     model = make_decoder(config)
-    params, tokens = model.init(jax.random.key(0)), jax.random.randint(jax.random.key(1), (1, 6), 0, 97)
+    params, tokens = drawn_params(model), jax.random.randint(jax.random.key(1), (1, 6), 0, 97)
     whole = model.apply_fn(params, tokens)
     cache, outputs = model.init_cache(1, 8), []
     for i in range(6):
@@ -63,7 +63,7 @@ def test_one_token_after_another():
 def test_logits_are_rounded_where_the_config_says_so():
     tokens = jax.random.randint(jax.random.key(1), (2, 8), 0, 97)
     config = dataclasses.replace(BASE, logits_dtype="bfloat16")
-    params = make_decoder(config).init(jax.random.key(0))
+    params = drawn_params(make_decoder(config))
     logits = make_decoder(config).apply_fn(params, tokens)
     exact = make_decoder(BASE).apply_fn(params, tokens)
     assert logits.dtype == jnp.float32

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.models.encoder import RULES, make_encoder, pool
 from jaxlm.models.encoder_config import BERT_BASE, BERT_LARGE, EncoderConfig
 from jaxlm.plan.families import count_encoder_params, train_flops_per_token
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.rules import check_divides, match_rules, named_shardings
+from tests.drawn import drawn_params
 
 MODERN = EncoderConfig(vocab_size=31, max_seq_len=32, num_layers=2, model_dim=16, num_heads=2, init_std=0.3)
 BERT = dataclasses.replace(
@@ -27,7 +27,7 @@ FORMS = [pytest.param(MODERN, id="modern"), pytest.param(BERT, id="bert")]
 
 def made(config):
     model = make_encoder(config)
-    return model, jax.jit(model.init)(fold_key(0, Purpose.INIT))
+    return model, drawn_params(model)
 
 
 @pytest.mark.parametrize(("config", "count"), [(BERT_BASE, 109_482_240), (BERT_LARGE, 335_141_888)])

@@ -16,13 +16,14 @@ from jaxlm.models.recurrent import RULES, RecurrentConfig, make_recurrent
 from jaxlm.nn.recurrent import CELLS
 from jaxlm.plan.families import count_recurrent_params
 from jaxlm.sharding.rules import match_rules
+from tests.drawn import drawn_params
 
 CONFIG = RecurrentConfig(vocab_size=31, num_layers=2, model_dim=12, hidden_dim=20, init_std=0.5)
 
 
 def made(**changes):
     model = make_recurrent(dataclasses.replace(CONFIG, **changes))
-    return model, jax.jit(model.init)(fold_key(0, Purpose.INIT))
+    return model, drawn_params(model)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -16,6 +16,7 @@ from jaxlm.nn.attention import attend, choose_implementation
 from jaxlm.nn.cpu_attention import stretches
 from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from tests.drawn import drawn_params
 from tests.nn.test_attention import loop_attention, make_qkv, packed
 
 
@@ -153,7 +154,7 @@ def test_in_a_decoder(rng) -> None:
     base = DecoderConfig(vocab_size=31, num_layers=2, model_dim=32, num_heads=2, max_seq_len=50)
     tokens = jnp.asarray(rng.integers(0, 31, (3, 50)), jnp.int32)
     models = [make_decoder(dataclasses.replace(base, attention=name)) for name in ("cpu", "xla")]
-    params = models[0].init(jax.random.key(0))
+    params = drawn_params(models[0])
 
     def work(model):
         def loss(params):

@@ -13,6 +13,7 @@ from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.text.tokenizer import TokenizerConfig
+from tests.drawn import drawn_params
 
 TEXT = "to be, or not to be: that is the question\n"
 
@@ -21,7 +22,7 @@ TEXT = "to be, or not to be: that is the question\n"
 def _model(vocab_size, max_seq_len):
     sizes = {"max_seq_len": max_seq_len, "num_layers": 2, "model_dim": 16, "num_heads": 2}
     model = make_decoder(DecoderConfig(vocab_size=vocab_size, init_std=0.4, **sizes))
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, drawn_params(model)
 
 
 def _make_run(path, *, kind: Literal["byte", "char"] = "byte", ema=False, data=None, seq_len=32, max_seq_len=48):

@@ -15,6 +15,7 @@ from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import make_model
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.pipeline import PipelineConfig
+from tests.drawn import drawn_params
 from tests.sharding.comparing import assert_same_on, loss_and_grads
 
 VOCAB, ROWS, SEQ_LEN = 37, 8, 16
@@ -125,7 +126,7 @@ def on_one_device(name):
     """Parameters, loss and gradients of a case."""
     case = CASES[name]
     model = make_model(case.model)
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = drawn_params(model)
     return params, *loss_and_grads(model, params, batch(case.packed))
 
 

@@ -22,6 +22,7 @@ from jaxlm.run.setup import check_rows, lay_out_state
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.pipeline import PipelineConfig, Schedule, choose_schedule, run_pipeline
 from jaxlm.sharding.rules import param_specs
+from tests.drawn import drawn_params
 from tests.sharding.comparing import assert_same_on, loss_and_grads, placed
 
 VOCAB, ROWS, SEQ_LEN = 37, 8, 8
@@ -95,7 +96,7 @@ def batch(packed):
 def on_one_device(name, packed):
     """Parameters, loss and gradients."""
     model = make_model(MODELS[name])
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = drawn_params(model)
     return params, *loss_and_grads(model, params, batch(packed))
 
 
@@ -159,7 +160,7 @@ def test_a_routers_balance_is_a_statistic_of_each_microbatch():
     model_config = dataclasses.replace(MODELS["experts"], moe=dataclasses.replace(NO_BALANCE, balance_coef=0.01))
     config, mesh = mesh_of(stage=2, data=2)
     model, plain = make_model(model_config, config.activations), make_model(model_config)
-    params, rows = jax.jit(plain.init)(jax.random.key(0)), batch(packed=True)
+    params, rows = drawn_params(plain), batch(packed=True)
     inputs = {name: rows[name] for name in ("segment_ids", "positions")}
     with jax.set_mesh(mesh):
         terms = jax.jit(lambda p, t, i: model.hidden(p, t, **i).terms)(
@@ -181,7 +182,7 @@ def test_dropout_is_a_function_of_layer_microbatch_and_device():
     """The same rows, everywhere: each comes out otherwise, and all of them as before when asked again."""
     config, mesh = mesh_of(stage=2, data=2)
     model = make_model(dataclasses.replace(MODELS["experts"], moe=None, dropout=0.5), config.activations)
-    params, tokens = jax.jit(model.init)(jax.random.key(0)), np.zeros((ROWS, SEQ_LEN), np.int32)
+    params, tokens = drawn_params(model), np.zeros((ROWS, SEQ_LEN), np.int32)
     with jax.set_mesh(mesh):
         hidden = jax.jit(lambda p, t: model.hidden(p, t, dropout_key=jax.random.key(1)).hidden_btd)
         first, again = (np.asarray(hidden(placed(model, params, mesh), tokens)) for _ in range(2))

@@ -17,6 +17,7 @@ from jaxlm.text.chat.messages import Judged, Message
 from jaxlm.text.chat.templates import TEMPLATES
 from jaxlm.train.kto_objective import kto_objective
 from jaxlm.train.preference_objectives import PairConfig, answer_logprobs, pair_objective
+from tests.drawn import drawn_params
 
 FORM = ChatFormat(TEMPLATES["chatml"], ByteTokenizer())
 
@@ -32,7 +33,7 @@ RECORDS = [judged("a?", "yes", True), judged("a?", "no way", False), judged("b?"
 def decoder():
     sizes: dict[str, Any] = {"num_layers": 1, "model_dim": 16, "num_heads": 2, "mlp_dim": 16, "max_seq_len": 96}
     model = make_decoder(DecoderConfig(vocab_size=281, **sizes))
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, drawn_params(model)
 
 
 def test_the_second_place_holds_the_answer_to_another_prompt():

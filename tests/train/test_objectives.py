@@ -11,6 +11,7 @@ from jaxlm.models.decoder import DecoderConfig, MoeConfig, make_decoder
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
+from tests.drawn import drawn_params
 
 VOCAB = 31
 CONFIG = DecoderConfig(
@@ -66,7 +67,7 @@ def assert_same(a, b, tolerance=1e-5):
 def test_packed_rows_give_the_loss_and_gradient_of_single_documents(position, window):
     config = DecoderConfig(**{**vars(CONFIG), "position": position, "window_pattern": (window, None)})
     model = make_decoder(config)
-    params = model.init(jax.random.key(1))
+    params = drawn_params(model)
     docs = documents()
     single = batch_of([[doc] for doc in docs], 14)
     packed = batch_of([docs[:3], docs[3:]], 20)
@@ -77,7 +78,7 @@ def test_packed_rows_give_the_loss_and_gradient_of_single_documents(position, wi
 def test_router_terms_join_the_loss_and_padding_has_no_part_in_them(scan):
     moe = MoeConfig(num_experts=4, balance_coef=0.5, router_z_coef=0.1)
     model = make_decoder(DecoderConfig(**{**vars(CONFIG), "moe": moe, "scan_layers": scan}))
-    params = jax.jit(model.init)(jax.random.key(1))
+    params = drawn_params(model)
     docs = documents()
     single, packed = batch_of([[doc] for doc in docs], 14), batch_of([docs[:3], docs[3:]], 20)
     assert_same(loss_and_grads(model, params, single), loss_and_grads(model, params, packed))
@@ -102,7 +103,7 @@ def test_accumulation_with_unequal_masks_gives_the_loss_and_gradient_of_one_pass
     keeps_grads = optax.GradientTransformation(zeros, keep)
     # Microbatches of 5 to 16 counted targets: dividing each by its own count would show.
     batch = batch_of([[doc] for doc in documents(lengths=(5, 9, 3, 12, 7, 1, 4, 14))], 14)
-    state = create_state(model.init(jax.random.key(1)), keeps_grads)
+    state = create_state(drawn_params(model), keeps_grads)
 
     def first_step(parts):
         step = make_train_step(
@@ -116,7 +117,7 @@ def test_accumulation_with_unequal_masks_gives_the_loss_and_gradient_of_one_pass
 
 def test_z_loss_is_its_weighted_mean():
     model = make_decoder(CONFIG)
-    params = model.init(jax.random.key(1))
+    params = drawn_params(model)
     batch = batch_of([[doc] for doc in documents()], 14)
     plain, _ = loss_and_grads(model, params, batch)
     with_z, _ = loss_and_grads(model, params, batch, z_loss_coef=0.01)

@@ -16,13 +16,14 @@ from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.train.policy_objectives import PolicyConfig, critic_objective, policy_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
+from tests.drawn import drawn_params
 
 
 @functools.cache
 def decoder():
     sizes: dict[str, Any] = {"num_layers": 1, "model_dim": 16, "num_heads": 2, "mlp_dim": 16, "max_seq_len": 16}
     model = make_decoder(DecoderConfig(vocab_size=30, compute_dtype="float32", **sizes))
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, drawn_params(model)
 
 
 @functools.cache
@@ -123,7 +124,7 @@ def test_a_critic_learns_returns():
     tx = make_optimizer(config, 80)
     objective = critic_objective(task, clip_eps=None)
     step = jax.jit(make_train_step(objective, tx, schedule=config.schedule_fn(80), grad_accum_steps=2))
-    state = create_state(jax.jit(task.init)(jax.random.key(1)), tx)
+    state = create_state(drawn_params(task), tx)
     losses = []
     for _ in range(80):
         state, metrics = step(state, None, rollouts(), jax.random.key(0))

@@ -29,6 +29,7 @@ from jaxlm.train.preference_objectives import (
 )
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
+from tests.drawn import drawn_params
 
 FORM = ChatFormat(TEMPLATES["chatml"], ByteTokenizer())
 PROMPT = (Message("user", "a?"),)
@@ -46,7 +47,7 @@ LISTS = [ranking("aa", "b", "cccc"), ranking("d", "eee"), ranking("f", "g", "h",
 def decoder():
     sizes: dict[str, Any] = {"num_layers": 1, "model_dim": 16, "num_heads": 2, "mlp_dim": 16, "max_seq_len": 96}
     model = make_decoder(DecoderConfig(vocab_size=281, compute_dtype="float32", **sizes))
-    return model, jax.jit(model.init)(jax.random.key(0))
+    return model, drawn_params(model)
 
 
 def batch_of(rankings, seq_len=80):
@@ -165,7 +166,7 @@ def test_each_loss_is_the_one_it_names(loss):
 def test_rewards_read_the_last_token_of_each_answer():
     model, _ = decoder()
     task = make_task_model(model, HeadConfig("regress", pooling="last"))
-    params = jax.jit(task.init)(jax.random.key(1))
+    params = drawn_params(task)
     batch = batch_of(LISTS)
     found = jax.jit(lambda p, b: answer_rewards(task, p, b))(params, batch)
     for j, answer in enumerate(("aa", "b", "cccc")):
@@ -183,7 +184,7 @@ def test_a_reward_model_learns_the_order(ties):
     config = OptimizerConfig(peak_lr=1e-2, schedule="constant")
     tx = make_optimizer(config, 40)
     step = jax.jit(make_train_step(objective, tx, schedule=config.schedule_fn(40), grad_accum_steps=2))
-    state = create_state(jax.jit(task.init)(jax.random.key(1)), tx)
+    state = create_state(drawn_params(task), tx)
     metrics: dict[str, Any] = {}
     for _ in range(40):
         state, metrics = step(state, None, batch, jax.random.key(0))

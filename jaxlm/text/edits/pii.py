@@ -24,9 +24,6 @@ _PRIVATE_KEY = (
     re.compile(r"-----END (?:[A-Z]{1,12} ){0,3}PRIVATE KEY-----"),
 )
 _KEY = re.compile(
-    r"-----BEGIN (?:[A-Z]{1,12} ){0,3}PRIVATE KEY-----.{0,20000}?-----END (?:[A-Z]{1,12} ){0,3}PRIVATE KEY-----", re.S
-)
-_KEY = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"  # AWS
     r"|\bgh[pousr]_[A-Za-z0-9]{36,255}\b|\bgithub_pat_[A-Za-z0-9_]{22,255}\b|\bglpat-[\w-]{20,64}\b"
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,200}\b|\bAIza[\w-]{35}\b|\bhf_[A-Za-z0-9]{30,64}\b"

@@ -23,6 +23,7 @@ from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.tokenizers import ByteTokenizer
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.models.families import make_model
+from tests.drawn import drawn_params
 from tests.io.hf.directories import BFLOAT16, CONFIGS, random_tensors, write_directory
 
 
@@ -201,8 +202,7 @@ def test_tokenizer_and_model_belong_together(tmp_path):
 
 def trained(run, config):
     """A run directory as training leaves it: Orbax's layout, several layers in one chunk."""
-    params = make_decoder(config).init(jax.random.key(0))
-    params = jax.tree.map(lambda p: p + 0.01 * jax.random.normal(jax.random.key(1), p.shape, p.dtype), params)
+    params = drawn_params(make_decoder(config))
     run = RunDir(run)
     with Checkpointer(run.checkpoints_path) as checkpointer:
         checkpointer.save(7, {"step": jnp.asarray(7), "params": params}, {})

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jaxlm.text.edits.boilerplate import DropBoilerplate
 from jaxlm.text.edits.c4 import C4Lines
+from jaxlm.text.edits.detokenize import Detokenize
 from jaxlm.text.edits.markup import StripMarkup
 from jaxlm.text.edits.pii import ScrubPII
 from jaxlm.text.edits.script import UnifyScript
@@ -53,6 +54,34 @@ def test_repaired_text_is_normal_and_has_no_hidden_characters(text):
     assert unicodedata.is_normalized("NFC", new)
     assert not any(unicodedata.category(c) == "Cc" and c not in "\t\n" for c in new)
     assert edit.edit(new) == (new, 0)
+
+
+APART = [
+    ("The 17 @-@ match run , of 2 @,@ 500 .", "The 17-match run, of 2,500.", 4),
+    ("do n't , she 's , the players ' own , O 'Brien", "don't, she's, the players' own, O'Brien", 7),
+    ('He said : " it is ( almost ) over ! "', 'He said: "it is (almost) over!"', 5),
+    ('one " lone mark', 'one " lone mark', 0),
+    ("2013 – 14 at 06 : 07 for $ 50 , 20 %", "2013–14 at 06:07 for $50, 20%", 5),
+    ("= = History = = ", "= = History = = ", 0),
+    ("As it is written: \"don't\" (nor won't), 3:2.", "As it is written: \"don't\" (nor won't), 3:2.", 0),
+    ("a . b .5 :) -- x ... and ", "a. b .5 :) -- x... and ", 2),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "changes"), APART)
+def test_what_a_tokenizer_set_apart_is_joined(old, new, changes):
+    assert Detokenize().edit(old) == (new, changes)
+    assert Detokenize().edit(new) == (new, 0)
+
+
+TOKENS = ('"', "'", "(", ")", ",", ".", ":", "@-@", "@.@", "n't", "'s", "$", "7", "27", "–", "s", "O", "B")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(TOKENS), max_size=9).map(" ".join))
+def test_joined_text_is_not_joined_again(text):
+    new, _ = Detokenize().edit(text)
+    assert Detokenize().edit(new) == (new, 0)
 
 
 MARKUP = [
