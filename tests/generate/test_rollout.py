@@ -83,12 +83,12 @@ def test_several_answers_to_a_prompt_read_once_are_those_to_it_repeated(prompts,
         params = drawn_params(make_decoder(config))
         params = params if shape is config else inference_params(config, params)
         names, options = ("tokens", "segment_ids", "positions"), {"max_new_tokens": 6, "temperature": 1.0}
-        sample = functools.partial(sample_answers, model, params, stop_ids=(STOP,), pad_id=0, **options)
+        sample = functools.partial(sample_answers, model, stop_ids=(STOP,), pad_id=0, **options)
         keys = rollout_keys(0, 0, jnp.arange(3 * len(prompts)))
         once = dict(zip(names, left_pad(prompts, 0, length=12), strict=True))
         repeated = {name: array.repeat(3, axis=0) for name, array in once.items()}
-        ours = jax.jit(functools.partial(sample, num_answers=3))(once, keys)
-        theirs = jax.jit(sample)(repeated, keys)
+        ours = jax.jit(functools.partial(sample, num_answers=3))(params, once, keys)
+        theirs = jax.jit(sample)(params, repeated, keys)
         np.testing.assert_array_equal(ours.tokens_bn, theirs.tokens_bn)
         np.testing.assert_allclose(ours.logprobs_bn, theirs.logprobs_bn, atol=1e-5)
 

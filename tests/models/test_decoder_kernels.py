@@ -51,12 +51,17 @@ def test_one_token_after_another():
     config = dataclasses.replace(BASE, kernels="triton_interpret")
     model = make_decoder(config)
     params, tokens = drawn_params(model), jax.random.randint(jax.random.key(1), (1, 6), 0, 97)
-    whole = model.apply_fn(params, tokens)
+    whole = jax.jit(model.apply_fn)(params, tokens)
+
+    @jax.jit
+    def one(token, cache):
+        hidden = model.hidden(params, token, kv_cache=cache)
+        return model.logits(params, hidden.hidden_btd), hidden.kv_cache
+
     cache, outputs = model.init_cache(1, 8), []
     for i in range(6):
-        hidden = model.hidden(params, tokens[:, i : i + 1], kv_cache=cache)
-        cache = hidden.kv_cache
-        outputs.append(model.logits(params, hidden.hidden_btd))
+        logits, cache = one(tokens[:, i : i + 1], cache)
+        outputs.append(logits)
     assert jnp.max(jnp.abs(jnp.concatenate(outputs, 1) - whole)) < 1e-5
 
 

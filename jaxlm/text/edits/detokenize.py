@@ -20,8 +20,8 @@ _QUOTE = re.compile(r"(?<!\S)\"(?!\S)")
 @dataclass(frozen=True)
 class Detokenize:
     """Takes out the spaces that a tokenizer put in: before ``. , ; : ! ? % )``, behind ``( [ {`` and signs of currency,
-    round ``@-@ @,@ @.@``, in ``do n't``, ``she 's``, ``O 'Brien``, ``the players '``, ``2013 – 14``, ``06 : 07``, and inside
-    pairs of ``"`` of a line.
+    round ``@-@ @,@ @.@``, in ``do n't``, ``she 's``, ``O 'Brien``, ``the players '``, ``2013 – 14``, ``06 : 07``, and
+    inside pairs of ``"`` of a line.
 
     By form alone, for English. A lone quotation mark stays as it is; so do headings (``= = History = =``) and dashes.
     """
