@@ -157,7 +157,7 @@ def test_what_does_not_fit_ends_with_a_table_and_advice(repo, small):
 @pytest.mark.parametrize(
     ("args", "capacity"),
     [
-        (["gpt3_175b", "--topology", "v5p:8x8x16"], 95.74),
+        pytest.param(["gpt3_175b", "--topology", "v5p:8x8x16"], 95.74, marks=pytest.mark.slow, id="gpt3"),
         (["llama3_8b", "--topology", "v5e:16x16"], 15.75),
         pytest.param(
             ["palm_540b", "--topology", "v4:12x16x16", "--slices", "2"], 30.75, marks=pytest.mark.slow, id="palm"

@@ -34,5 +34,6 @@ def faults(how):
     return float(run.stdout)
 
 
+@pytest.mark.slow
 def test_a_step_takes_few_new_pages():
     assert faults("kept") < 0.2 * faults("plain")
