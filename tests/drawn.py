@@ -6,9 +6,10 @@ import numpy as np
 from jaxlm.core.tree import map_with_paths
 from jaxlm.core.types import Params
 from jaxlm.models.api import Model
+from jaxlm.models.heads import TaskModel
 
 
-def drawn_params(model: Model, seed: int = 0) -> Params:
+def drawn_params(model: Model | TaskModel, seed: int = 0) -> Params:
     """Kernels and tables of unit gain, gains near 1, biases near 0: what a law must hold for, trained or not."""
     rng = np.random.default_rng(seed)
 
