@@ -1,6 +1,8 @@
 """WikiText-2's articles as they are written: what its tokenizer set apart is joined again.
 
-python -m experiments.corpus corpus_wikitext
+    python -m experiments.corpus corpus_wikitext
+
+Each line is a document, headings too; of copies one stays. ``configs/generations_wikitext.py`` trains on it.
 """
 
 from jaxlm.data.source import SourceConfig
