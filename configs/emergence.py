@@ -30,7 +30,7 @@ def config() -> LaboratoryConfig:
     rows = RepeatsConfig(num_symbols=64, seq_len=64, shortest=12, longest=32, leap=0.15)
     return LaboratoryConfig(
         name="emergence",
-        # With rotary positions a first layer may look two tokens back, and the change halts half way.
+        # With rotary positions one seed of three halts half way (experiments/LOG.md).
         induction=InductionConfig(
             rows=rows,
             model=dataclasses.replace(_decoder("none"), position="learned"),

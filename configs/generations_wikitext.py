@@ -10,12 +10,14 @@
 The text is joined again as people write it, for BLiMP's sentences are. LSTM and decoder see the same tokens.
 """
 
+import dataclasses
+
+from configs import generations
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.ngram_estimate import NgramConfig
-from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.config import SampleConfig
 from jaxlm.run.generations_config import GenerationsConfig, TrainedConfig
@@ -34,13 +36,7 @@ def config() -> GenerationsConfig:
         tokenizer=TokenizerConfig(kind="bpe", vocab_size=8192),
         ngram=NgramConfig(order=5),
         cells=("lstm",),
-        recurrent=TrainedConfig(
-            model=RecurrentConfig(model_dim=192, output_dropout=0.1, input_dropout=0.1),
-            data=DataConfig(seq_len=64, packing="stream"),
-            optimizer=OptimizerConfig(name="adamw", peak_lr=5e-3, schedule="linear", warmup_steps=50, weight_decay=0.1),
-            num_steps=NUM_STEPS,
-            global_batch_size=32,
-        ),
+        recurrent=dataclasses.replace(generations.config().recurrent, num_steps=NUM_STEPS),
         decoder=TrainedConfig(
             model=DecoderConfig(
                 max_seq_len=256,

@@ -12,11 +12,12 @@ from jaxlm.models.heads import TaskModel
 def drawn_params(model: Model | TaskModel, seed: int = 0) -> Params:
     """Kernels and tables of unit gain, gains near 1, biases near 0: what a law must hold for, trained or not."""
     rng = np.random.default_rng(seed)
+    unit = 0.0 if getattr(getattr(model, "config", None), "norm_offset", False) else 1.0
 
     def draw(path: str, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         noise = rng.standard_normal(leaf.shape)
         if path.endswith("scale"):
-            drawn = 1.0 + 0.1 * noise
+            drawn = unit + 0.1 * noise
         elif path.endswith("bias"):
             drawn = 0.1 * noise
         else:
