@@ -17,8 +17,9 @@ from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.models.stack import unstack
 from jaxlm.nn.linear import join_kernels, joined_name, quantize_kernel
 
-Weights = Literal["trained", "int8"]
-"""How kernels are kept: as they were trained, in the compute dtype; or in int8 with one scale for each output."""
+Weights = Literal["trained", "int8", "row"]
+"""How kernels are kept: as they were trained, in the compute dtype; in int8 with one scale for each output; or for the
+kernel that decodes one row on an NVIDIA GPU (`models.decoder_kernel`)."""
 
 JOINED = (("q", "k", "v"), ("up", "gate"), ("q_down", "kv_down"), ("q", "kv_down"))
 """Linear maps of one input, as the layers apply them together."""

@@ -23,11 +23,28 @@ _AHEAD = 2
 def pack(kernel: Array) -> Array:
     """[..., in, out] -> [..., out, in], 16-bit numbers two to an int32, so that what was asked for can stay as it came
     until it is used."""
-    turned = jnp.swapaxes(kernel, -1, -2)
-    if turned.dtype.itemsize == 4:
-        return turned
-    *lead, width = turned.shape
-    return jax.lax.bitcast_convert_type(turned.reshape(*lead, width // 2, 2), jnp.int32)
+    return pack_lines(jnp.swapaxes(kernel, -1, -2))
+
+
+def pack_lines(table: Array) -> Array:
+    """[..., d] -> [..., d / 2] int32 of 16-bit numbers; f32 stays."""
+    if table.dtype.itemsize == 4:
+        return table
+    *lead, width = table.shape
+    return jax.lax.bitcast_convert_type(table.reshape(*lead, width // 2, 2), jnp.int32)
+
+
+def unpack(words: Array, dtype: Any) -> Array:
+    """What :func:`pack` was given."""
+    return jnp.swapaxes(unpack_lines(words, dtype), -1, -2)
+
+
+def unpack_lines(words: Array, dtype: Any) -> Array:
+    """What :func:`pack_lines` was given."""
+    if words.dtype == dtype:
+        return words
+    *lead, width = words.shape
+    return jax.lax.bitcast_convert_type(words, dtype).reshape(*lead, 2 * width)
 
 
 def halves(x: Array, packed: int) -> Array:
@@ -38,6 +55,16 @@ def halves(x: Array, packed: int) -> Array:
     """
     *lead, d = x.shape
     return jnp.swapaxes(x.reshape(*lead, d // packed, packed), -1, -2).reshape(*lead, d)
+
+
+def whole(x: Array, packed: int) -> Array:
+    """What :func:`halves` was given.
+
+    >>> whole(halves(jnp.arange(6), 2), 2).tolist()
+    [0, 1, 2, 3, 4, 5]
+    """
+    *lead, d = x.shape
+    return jnp.swapaxes(x.reshape(*lead, packed, d // packed), -1, -2).reshape(*lead, d)
 
 
 def place(row: Array, width: int, packed: int) -> Array:
@@ -61,6 +88,13 @@ class Share(NamedTuple):
     def tile(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.row_r1.shape[0], self.col_1c.shape[1]
+
+    def numbers(self, words: Array) -> list[Array]:
+        """f32: what lies in the first and the second half of words. A bfloat16 is the upper half of the f32 of its
+        value."""
+        if self.packed == 1:
+            return [words.astype(jnp.float32)]
+        return [jax.lax.bitcast_convert_type(half, jnp.float32) for half in (words << 16, words & jnp.int32(-65536))]
 
 
 class Vector:
@@ -113,13 +147,27 @@ class Product:
     """The outputs of a product that this program owns. ``ref`` [l * kernels * outputs, words]: of each layer so many
     ``kernels``, one below the other, whose rows i make output i together."""
 
-    def __init__(self, share: Share, ref: Any, layer: Array, outputs: int, *, ahead: int, kernels: int = 1):
+    def __init__(
+        self,
+        share: Share,
+        ref: Any,
+        layer: Array,
+        outputs: int,
+        *,
+        ahead: int,
+        kernels: int = 1,
+        turn: tuple[Any, int] | None = None,
+    ):
+        """``turn`` (i, blocks): of this program's outputs only the i-th so many blocks of a tile's rows."""
         self.share, self.ref, self.ahead = share, ref, ahead
         self.outputs, self.kernels, self.words = outputs, kernels, ref.shape[-1]
         self.base = layer * (outputs * kernels)
         own = pl.cdiv(outputs, share.programs)
         self.first, self.end = share.program * own, jnp.minimum((share.program + 1) * own, outputs)
         self.blocks, pieces = pl.cdiv(own, share.tile[0]), pl.cdiv(self.words, COLUMNS)
+        if turn is not None:
+            i, self.blocks = turn
+            self.first = self.first + i * (self.blocks * share.tile[0])
         self.order = [(j, i, k) for j in range(pieces) for i in range(self.blocks) for k in range(kernels)]
         self.loaded: list[Any] = []
 
@@ -135,8 +183,9 @@ class Product:
             none = jnp.zeros((), self.ref.dtype)
             self.loaded.append(plgpu.load(self.ref.at[at], mask=mask, other=none, eviction_policy="evict_first"))
 
-    def run(self, x: Vector, use: Any) -> None:
-        """``use(rows, which exist, outputs of each kernel)`` for each block of rows."""
+    def run(self, x: Vector, use: Any, *, following: "Product | None" = None, early: int = 0) -> None:
+        """``use(rows, which exist, outputs of each kernel)`` for each block of rows. ``following``: what comes next;
+        its first ``early`` tiles are asked for as this one's run out."""
         sums = {
             (i, k): jnp.zeros(self.share.tile, jnp.float32) for i in range(self.blocks) for k in range(self.kernels)
         }
@@ -145,8 +194,12 @@ class Product:
             if i == k == 0:
                 part = x.take(j)
             self.ask(at + 1 + self.ahead)
+            if following is not None and (more := at + 1 + self.ahead - len(self.order)) > 0:
+                following.ask(min(early, more))
             sums[i, k] = _accumulate(self.share, self.loaded[at], part, sums[i, k])
             self.loaded[at] = None
+        if following is not None:
+            following.ask(early)
         for i in range(self.blocks):
             row_r = self.first + i * self.share.tile[0] + jnp.arange(self.share.tile[0], dtype=jnp.int32)
             outs = [x.finish(jnp.sum(sums[i, k], axis=1)) for k in range(self.kernels)]
@@ -168,10 +221,7 @@ def _fma(share: Share, a: Array, b: Array, c: Array) -> Array:
 
 
 def _accumulate(share: Share, words_rc: Array, x: list[Array], sum_rc: Array) -> Array:
-    """The sum and the products of words and the vector's pieces for their halves, f32 [r, c]. A bfloat16 is the upper
-    half of the f32 of its value."""
-    if len(x) == 1:
-        return _fma(share, words_rc.astype(jnp.float32), x[0], sum_rc)
-    low = jax.lax.bitcast_convert_type(words_rc << 16, jnp.float32)
-    high = jax.lax.bitcast_convert_type(words_rc & jnp.int32(-65536), jnp.float32)
-    return _fma(share, high, x[1], _fma(share, low, x[0], sum_rc))
+    """The sum and the products of words and the vector's pieces for their halves, f32 [r, c]."""
+    for number_rc, x_rc in zip(share.numbers(words_rc), x, strict=True):
+        sum_rc = _fma(share, number_rc, x_rc, sum_rc)
+    return sum_rc

@@ -41,10 +41,11 @@ class CausalLM(LanguageModel):
       params: on any devices; only read.
       run_config: the run's config as JSON values, of which ``data`` tells how documents began and how long rows were.
       weights: "int8" keeps the kernels of a decoder's layers in 8 bits, one scale for each output; ``params`` is then
-        of the form that `inference_params` makes.
+        of the form that `inference_params` makes. "row" lays them out for one kernel that decodes one row greedily on
+        an NVIDIA GPU.
       template: the chat template that it was taught; None for a model that only continues.
 
-    Raises UserError for int8 weights of what is no decoder, or lies on several devices.
+    Raises UserError for other weights than trained ones of what is no decoder, or lies on several devices.
     """
 
     def __init__(

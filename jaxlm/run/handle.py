@@ -68,7 +68,8 @@ def load(
       step: which checkpoint; None = the newest.
       ema: True = the averaged parameters, False = the trained ones, None = averaged if the run kept them.
       weights: "int8" keeps the kernels of a decoder's layers in 8 bits: a quarter of their memory in f32, and faster
-        generation where memory bandwidth binds (docs/quantization.md says what it costs).
+        generation where memory bandwidth binds (docs/quantization.md says what it costs). "row" lays them out for one
+        kernel that decodes one row greedily on an NVIDIA GPU (docs/generation.md).
 
     Raises UserError where the directory is no run, or has no such checkpoint, average or family.
     """

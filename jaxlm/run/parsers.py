@@ -34,5 +34,9 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
         help="the averaged or the trained parameters; default averaged, if the run kept them",
     )
     parser.add_argument(
-        "--weights", choices=("trained", "int8"), default="trained", help="int8: kernels in 8 bits; default %(default)s"
+        "--weights",
+        choices=("trained", "int8", "row"),
+        default="trained",
+        help="int8: kernels in 8 bits; row: laid out for greedy decoding of one row on an NVIDIA GPU; default "
+        "%(default)s",
     )

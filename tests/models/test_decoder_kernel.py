@@ -1,20 +1,21 @@
-"""All layers of a decoding step in one kernel, in Pallas's interpreter: what the model's own cached step gives."""
+"""Decoding a row by one kernel, in Pallas's interpreter: what the loop over the model's own cached steps gives."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxlm.generate.decode import left_pad, prefill
+from jaxlm.generate.decode import decode, left_pad, prefill
+from jaxlm.generate.decode_row import covers, decode_row
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.decoder import DecoderConfig, MoeConfig, make_decoder
 from jaxlm.models.decoder_inference import inference_config, inference_params
-from jaxlm.models.decoder_kernel import decode_kernel, layer_weights, stack_cache
-from jaxlm.nn.norms import rms_normalize
-from jaxlm.nn.rope import rope_tables
-from jaxlm.nn.triton_decode import decode_layers
+from jaxlm.models.decoder_kernel import decode_kernel, kernel_weights, params_of_kernel, stack_cache, unstack_cache
+from jaxlm.nn.triton_decode import decode_greedily
 from tests.drawn import drawn_params
 
 LLAMA = DecoderConfig(
@@ -28,38 +29,99 @@ LLAMA = DecoderConfig(
     qk_norm=False,
     init_std=0.1,
 )
-"""Heads in groups of two; an MLP whose width is no multiple of a tile's rows."""
+"""Heads in groups of two; an MLP and a vocabulary that are no multiples of a tile's rows."""
+GREEDY = SamplingConfig(temperature=0.0)
+NEW = 8
+
+
+class Setting:
+    """A model, its parameters in both forms, a prompt that is read, and the two ways on from it."""
+
+    def __init__(self, config: DecoderConfig):
+        self.config = inference_config(config)
+        self.model = make_decoder(self.config)
+        self.params = inference_params(config, drawn_params(make_decoder(config)))
+        self.weights = kernel_weights(self.config, self.params)
+        prompt: Any = left_pad([list(range(3, 14))], 0, length=16)  # five slots of padding
+        self.state = prefill(
+            self.model, self.params, *prompt, max_new_tokens=NEW, sampling=GREEDY, key=jax.random.key(1)
+        )
+        kernel = decode_kernel(config, interpret=True, warps=2, slots=8, splits=3, ahead=3, early=2)
+        self.by_kernel = jax.jit(
+            functools.partial(decode_row, kernel, self.config, self.weights), static_argnames="stop_ids"
+        )
+
+    def by_loop(self, state: Any, until: int, stop_ids: tuple[int, ...] = ()) -> Any:
+        return decode(self.model, self.params, state, until=until, sampling=GREEDY, stop_ids=stop_ids)
+
+
+@functools.cache
+def setting(tied: bool, dtype: str) -> Setting:
+    return Setting(dataclasses.replace(LLAMA, tie_embeddings=tied, compute_dtype=dtype, logits_dtype=dtype))
+
+
+def assert_alike(ours: Any, theirs: Any, tolerance: float) -> None:
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        if jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+            continue
+        one, other = (np.asarray(x, np.float32) for x in (one, other))
+        assert np.linalg.norm(one - other) <= tolerance * np.linalg.norm(other)
 
 
 @pytest.mark.slow  # the interpreter's program is large: most of the time is its compilation
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
-def test_one_kernel_gives_what_the_cached_step_gives(dtype, tolerance):
-    config = dataclasses.replace(LLAMA, compute_dtype=dtype)
-    model = make_decoder(inference_config(config))
-    params = inference_params(config, drawn_params(make_decoder(config)))
-    prompt: Any = left_pad([list(range(3, 14))], 0, length=16)  # five slots of padding
-    greedy = SamplingConfig(temperature=0.0)
-    state = prefill(model, params, *prompt, max_new_tokens=8, sampling=greedy, key=jax.random.key(1))
-    kv_cache, ones = state.kv_cache, jnp.ones((1, 1), jnp.int32)
-    tokens, positions = state.token_b[:, None], state.position_b[:, None]
-    wanted = model.hidden(params, tokens, positions=positions, segment_ids=ones, kv_cache=kv_cache)
-    assert wanted.kv_cache is not None
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_kernel_gives_what_the_loop_gives(tied):
+    """The whole state: tokens, log-probabilities, cache, counts. In two calls, then past the end, then after it."""
+    setup = setting(tied, "float32")
+    ours, theirs = setup.state, setup.state
+    for until in (4, NEW + 5, NEW):
+        ours, theirs = setup.by_kernel(ours, until=until), setup.by_loop(theirs, until)
+        assert int(ours.num_sampled) == min(until, NEW)
+        assert_alike(ours, theirs, 1e-5)
 
-    kernel = decode_kernel(config, interpret=True, warps=1, slots=8, splits=3)
-    x_d, cache = jax.jit(lambda *args: decode_layers(kernel, *args))(
-        params["embed"]["table"][state.token_b[0]],
-        layer_weights(config, params),
-        stack_cache(config, kv_cache.layers),
-        kv_cache.length,
-        kv_cache.segment_ids_bs[0].at[kv_cache.length].set(1),
-        jnp.concatenate(rope_tables(state.position_b, config.rope, config.head_width)),
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [1, 5])
+def test_a_stop_token_ends_the_row(index):
+    setup = setting(False, "float32")
+    drawn = np.asarray(setup.by_loop(setup.state, NEW).generated.tokens_bn[0])
+    stop = (60, int(drawn[index]), 59)
+    ours, theirs = setup.by_kernel(setup.state, until=NEW, stop_ids=stop), setup.by_loop(setup.state, NEW, stop)
+    assert bool(ours.done_b[0])
+    assert_alike(ours, theirs, 1e-5)
+    assert_alike(setup.by_kernel(ours, until=NEW, stop_ids=stop), ours, 0.0)
+
+
+@pytest.mark.slow
+def test_in_bfloat16_the_kernel_rounds_where_the_loop_does():
+    """One token, whose log-probability and cache differ by roundings of sums alone."""
+    setup = setting(False, "bfloat16")
+    ours, theirs = setup.by_kernel(setup.state, until=2), setup.by_loop(setup.state, 2)
+    assert_alike(ours.kv_cache, theirs.kv_cache, 0.02)
+    logprobs = [float(state.generated.logprobs_bn[0, 1]) for state in (ours, theirs)]
+    assert logprobs[0] == pytest.approx(logprobs[1], abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_kernels_form_gives_the_parameters_back(tied, dtype):
+    setup = setting(tied, dtype)
+    back = params_of_kernel(setup.config, setup.weights)
+    assert jax.tree.structure(back) == jax.tree.structure(setup.params)
+    assert all(
+        jax.tree.leaves(jax.tree.map(lambda a, b: a.dtype == b.dtype and bool((a == b).all()), back, setup.params))
     )
-    hidden_d = rms_normalize(x_d, config.norm_eps) * params["final_norm"]["scale"]
-    pairs = [(hidden_d, wanted.hidden_btd[0, 0])]
-    pairs += zip(cache, stack_cache(config, wanted.kv_cache.layers), strict=True)
-    for ours, theirs in pairs:
-        ours, theirs = (array.astype(jnp.float32) for array in (ours, theirs))
-        assert jnp.linalg.norm(ours - theirs) < tolerance * jnp.linalg.norm(theirs)
+    layers = setup.state.kv_cache.layers
+    assert_alike(unstack_cache(stack_cache(setup.config, layers)), layers, 0.0)
+
+
+def test_what_it_serves():
+    state = setting(False, "float32").state
+    assert covers(state, GREEDY)
+    assert not covers(state, SamplingConfig())
+    assert not covers(state._replace(token_b=jnp.zeros(2, jnp.int32)), GREEDY)
+    assert not covers(state._replace(seen_bv=jnp.zeros((1, 61), bool)), GREEDY)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +132,7 @@ def test_one_kernel_gives_what_the_cached_step_gives(dtype, tolerance):
         ("bias", True),
         ("qk_norm", True),
         ("window_pattern", (8, None)),
+        ("logit_softcap", 30.0),
         ("compute_dtype", "float16"),
         ("head_dim", 24),
     ],
@@ -77,16 +140,16 @@ def test_one_kernel_gives_what_the_cached_step_gives(dtype, tolerance):
 def test_what_the_kernel_does_not_compute_is_refused(field, value):
     config = dataclasses.replace(LLAMA, **{field: value})
     with pytest.raises(ValueError, match=field.removeprefix("compute_")):
-        decode_layers_of(config)
+        decode_of(config)
 
 
-def decode_layers_of(config):
+def decode_of(config):
     """As far as shapes go."""
     cache = jnp.zeros((1, config.kv_heads, 8, config.head_width), config.compute_dtype)
-    decode_layers(decode_kernel(config), jnp.zeros(config.model_dim), None, (cache, cache), *[None] * 3)  # pyright: ignore[reportArgumentType]
+    decode_greedily(decode_kernel(config), None, (cache, cache), None)  # pyright: ignore[reportArgumentType]
 
 
 def test_weights_in_another_form_are_refused():
     params = inference_params(LLAMA, drawn_params(make_decoder(LLAMA)), weights="int8")
     with pytest.raises(ValueError, match="attn/q"):
-        layer_weights(LLAMA, params)
+        kernel_weights(LLAMA, params)

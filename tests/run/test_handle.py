@@ -159,7 +159,7 @@ def test_int8_weights_score_and_write_nearly_the_same(run):
 
 
 def test_unknown_weights_are_refused(run):
-    with pytest.raises(UserError, match="weights='int4' is unknown: choose trained, int8"):
+    with pytest.raises(UserError, match="weights='int4' is unknown: choose trained, int8, row"):
         load(run[0], weights="int4")  # pyright: ignore[reportArgumentType]
 
 

@@ -1,4 +1,4 @@
-"""Greedy decoding of one row: XLA's loop beside the loop whose layers are one kernel (`nn.triton_decode`)."""
+"""Greedy decoding of one row: XLA's loop beside one kernel (`nn.triton_decode`)."""
 
 import dataclasses
 import functools
@@ -11,16 +11,13 @@ import jax.numpy as jnp
 
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.core.keys import Purpose, fold_key
-from jaxlm.core.types import Array, Params
 from jaxlm.generate.decode import decode, left_pad, prefill
+from jaxlm.generate.decode_row import decode_row
 from jaxlm.generate.sampling import SamplingConfig
-from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.models.decoder import make_decoder
 from jaxlm.models.decoder_inference import inference_config, inference_params
-from jaxlm.models.decoder_kernel import decode_kernel, layer_weights, stack_cache
+from jaxlm.models.decoder_kernel import decode_kernel, kernel_weights
 from jaxlm.models.families import for_platform, make_model
-from jaxlm.nn.norms import rms_normalize
-from jaxlm.nn.rope import rope_tables
-from jaxlm.nn.triton_decode import DecodeKernel, LayerWeights, decode_layers
 from jaxlm.plan.decoding import decode_step_bytes
 from tools.bench.measuring import Row, measured_bandwidth, random_tokens, spread, timed
 from tools.bench.models import LLAMA, on_cpu
@@ -66,56 +63,20 @@ def bench_decode_kernel(repeats: int) -> Iterator[Row]:
         return out, timed(label, seconds, **figures, bandwidth_fraction=fraction, compile_seconds=times[0])
 
     go_on = jax.jit(functools.partial(decode, model, sampling=greedy), donate_argnames="state")
-    state, theirs = row("XLA", lambda: start(params, *inputs), lambda state: go_on(params, state=state, until=new))
+
+    def prepared() -> Any:
+        return start(params, *inputs)
+
+    state, theirs = row("XLA", prepared, lambda state: go_on(params, state=state, until=new))
     yield theirs
     # Fewer multiprocessors than programs would hang: all must run at once.
     cut = {"warps": 1, "slots": 16} if tiny else {"programs": getattr(jax.devices()[0], "core_count", 132)}
     kernel = decode_kernel(config, interpret=tiny, **cut)
-    weights = jax.jit(functools.partial(layer_weights, config))(params)
-    ends = {name: params[name] for name in ("embed", "final_norm", "head")}
-
-    loop = jax.jit(functools.partial(_kernel_loop, kernel, config, new - 1))
-
-    def prepared() -> Any:
-        state = start(params, *inputs)
-        kv_cache = state.kv_cache
-        cache = stack_cache(config, kv_cache.layers)
-        return cache, state.token_b[0], state.position_b[0], kv_cache.length, jnp.ones(kv_cache.capacity, jnp.int32)
-
-    (_, tokens, logprobs), ours = row("one kernel", prepared, lambda given: loop(*given, weights, ends))
+    weights = jax.jit(functools.partial(kernel_weights, written))(params)
+    in_one = jax.jit(functools.partial(decode_row, kernel, written), donate_argnames="state")
+    mine, ours = row("one kernel", prepared, lambda state: in_one(weights, state=state, until=new))
+    tokens, logprobs = (getattr(mine.generated, name)[0, 1:] for name in ("tokens_bn", "logprobs_bn"))
     same = tokens == state.generated.tokens_bn[0, 1:]
     until = new - 1 if bool(jnp.all(same)) else int(jnp.argmin(same))
     gap = jnp.abs(logprobs - state.generated.logprobs_bn[0, 1:])[: max(until, 1)]
     yield {**ours, "same_tokens": until, "of": new - 1, "logprob_gap": float(jnp.max(gap))}
-
-
-def _kernel_loop(
-    kernel: DecodeKernel,
-    config: DecoderConfig,
-    count: int,
-    cache: tuple[Array, Array],
-    token: Array,
-    position: Array,
-    slot: Array,
-    visible_s: Array,
-    weights: LayerWeights,
-    ends: Params,
-) -> tuple[tuple[Array, Array], Array, Array]:
-    """The cache, ``count`` greedy tokens after ``token`` and their log-probabilities, all in one program."""
-
-    def step(i: Any, state: Any) -> Any:
-        token, cache, tokens, logprobs = state
-        rope = jnp.concatenate(rope_tables((position + i)[None], config.rope, config.head_width))
-        x_d = ends["embed"]["table"][token]
-        x_d, cache = decode_layers(kernel, x_d, weights, cache, slot + i, visible_s, rope)
-        x_d = (rms_normalize(x_d, config.norm_eps) * ends["final_norm"]["scale"]).astype(x_d.dtype)
-        # Eight equal rows, as `nn.linear.of_one_row`; columns past the vocabulary are none of it.
-        logits_v = jnp.dot(jnp.broadcast_to(x_d, (8, x_d.size)), ends["head"]["kernel"])[0, : config.vocab_size]
-        logits_v = logits_v.astype(jnp.float32)
-        token = jnp.argmax(logits_v).astype(jnp.int32)
-        logprob = logits_v[token] - jax.nn.logsumexp(logits_v)
-        return token, cache, tokens.at[i].set(token), logprobs.at[i].set(logprob)
-
-    empty = jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.float32)
-    _, cache, tokens, logprobs = jax.lax.fori_loop(0, count, step, (token, cache, *empty))
-    return cache, tokens, logprobs
