@@ -13,7 +13,9 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import write_text
 
 ROLES = {"n": "parameters", "d": "tokens", "flops": "compute", "loss": "nats a token"}
-_TIMES = re.compile(r"^(?P<name>.+)\*(?P<factor>[0-9.]+(?:e[+-]?\d+)?)$", re.IGNORECASE)
+_FAR = 30.0
+"""Compute over 6ND, or its inverse: attention, and embeddings left out of N, account for less."""
+_TIMES = re.compile(r"^(?P<name>.+)\*(?P<factor>(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)$", re.IGNORECASE)
 
 
 class Table(NamedTuple):
@@ -64,6 +66,8 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path} {where}: {columns['flops']} is {value:g}, which is no compute: mend it or leave it out"
         )
+    if len({"n", "d", "flops"} & set(runs)) == 3:
+        _check_compute(path, table, columns, runs)
     with np.errstate(divide="ignore", invalid="ignore"):
         if "flops" not in runs:
             runs["flops"] = 6 * runs["n"] * runs["d"]
@@ -72,6 +76,19 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
         elif "n" not in runs:
             runs["n"] = runs["flops"] / (6 * runs["d"])
     return runs
+
+
+def _check_compute(path: Path, table: Table, columns: Mapping[str, str], runs: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError for compute that is far from 6ND, embeddings and attention included or not."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = runs["flops"] / (6 * runs["n"] * runs["d"])
+        far = np.flatnonzero(np.isfinite(times) & (times > 0) & ((times > _FAR) | (times < 1 / _FAR)))
+    if len(far):
+        at = far[0]
+        raise UserError(
+            f"{path} {table.places[at]}: {columns['flops']} is {runs['flops'][at]:.4g}, {times[at]:.3g} times 6 N D of "
+            f"{columns['n']} and {columns['d']}: mixed units? Give single parameters, tokens and FLOPs"
+        )
 
 
 def read_table(path: Path) -> Table:

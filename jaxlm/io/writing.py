@@ -26,6 +26,16 @@ def check_new_file(path: str | Path) -> None:
         raise UserError(f"cannot write {path}: {path.parent} may not be written to, name another directory")
 
 
+def check_directory(path: str | Path) -> None:
+    """Raises UserError where no directory of that name is or can be made, before the work that fills it."""
+    path = Path(path)
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise UserError(f"cannot write into {path}: {there} is a file, name a directory")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"cannot write into {path}: {there} may not be written to, name another directory")
+
+
 @contextlib.contextmanager
 def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """A directory that takes its name when all has gone well, and is removed otherwise.

@@ -9,10 +9,22 @@ from jaxlm.core.errors import UserError
 from jaxlm.scaling import embeddings, inference, kaplan, repeated
 from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, ChinchillaFit, allocate, flops_for
 from jaxlm.scaling.fitting import interval
-from jaxlm.scaling.published import APPROACH_1, APPROACH_2, HOFFMANN, HOFFMANN_UNROUNDED, besiroglu
+from jaxlm.scaling.published import (
+    APPROACH_1,
+    APPROACH_2,
+    HOFFMANN,
+    HOFFMANN_UNROUNDED,
+    PERCENTILES,
+    besiroglu,
+)
 
 Ends = tuple[float, float] | None
 _SERVED = 300
+_LEAST_SIZE = 1000.0
+"""Parameters, and tokens to train them on: less is no model."""
+
+
+ANCHORED = {"Chinchilla 1: envelope": APPROACH_1, "Chinchilla 2: IsoFLOP": APPROACH_2}
 
 
 class Row(NamedTuple):
@@ -42,12 +54,9 @@ def laws_at(flops: float, own: ChinchillaFit | None = None) -> list[Row]:
         raise UserError(f"flops={flops:g} is no budget: give FLOPs, as in 5.76e23")
     rows = [] if own is None else [_fitted("your runs", own, flops)]
     rows.append(_fitted("Chinchilla, fitted again (Besiroglu 2024)", besiroglu(), flops))
-    for name, law in (("Chinchilla 1: envelope", APPROACH_1), ("Chinchilla 2: IsoFLOP", APPROACH_2)):
-        (n, d), (ends_n, ends_d) = law.at(flops), law.ends(flops)
-        exact = flops == law.flops
-        rows.append(
-            Row(name, True, n, None if exact else ends_n, d, None if exact else ends_d, None, None, None, flops)
-        )
+    for name, law in ANCHORED.items():
+        n, d = law.at(flops)
+        rows.append(Row(name, True, n, None, d, None, None, None, None, flops))
     for name, constants in (("rounded", HOFFMANN), ("unrounded", HOFFMANN_UNROUNDED)):
         best, twice = allocate(constants, flops), allocate(constants, 2 * flops)
         name = f"Chinchilla 3: parametric, {name}"
@@ -61,6 +70,21 @@ def laws_at(flops: float, own: ChinchillaFit | None = None) -> list[Row]:
     gain = loss - float(kaplan.loss_of_compute(2 * flops))
     rows.append(Row("Kaplan (2020)", False, n, None, d, None, loss, None, gain, flops))
     return rows
+
+
+def by_exponents_alone(flops: float) -> dict[str, dict[str, Any]]:
+    """Of laws that print the spread of their exponent and not that of their line: N and D at its ends. That is no
+    interval of N, whose spread where the line is tied down nobody knows."""
+    found = {}
+    for name, law in ANCHORED.items():
+        ends_n, ends_d = law.ends(flops)
+        found[name] = {
+            "exponent": law.interval_n,
+            "percentiles": PERCENTILES,
+            "num_params": ends_n,
+            "num_tokens": ends_d,
+        }
+    return found
 
 
 def _fitted(name: str, fit: ChinchillaFit, flops: float) -> Row:
@@ -105,11 +129,16 @@ def _cost(constants: Any, loss: float) -> float | None:
 
 def serving(flops: float, served_tokens: float, own: ChinchillaFit | None = None) -> dict[str, Any]:
     """The same loss as the training-optimal model's with the least training and use together, and the best loss where
-    both must fit into the budget (Sardana et al. 2023)."""
+    both must fit into the budget (Sardana et al. 2023). Raises UserError where that leaves no model."""
     fit = besiroglu() if own is None else own
     best = fit.optimal(flops)
     same = inference.for_loss(fit.constants, best.loss, served_tokens)
     within = inference.for_budget(fit.constants, flops, served_tokens)
+    if not min(within.num_params, within.num_tokens) >= _LEAST_SIZE:
+        raise UserError(
+            f"{flops:.3g} FLOPs do not train a model and have it read or write {served_tokens:.3g} tokens: within them "
+            f"N would be {within.num_params:.3g}: raise the budget or serve fewer"
+        )
     plain = flops + inference.FLOPS_PER_SERVED_TOKEN * best.num_params * served_tokens
     draws = fit.draws
     # Each takes a search of its own; some hundreds are enough for two ends.

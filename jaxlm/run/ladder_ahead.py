@@ -7,6 +7,7 @@ checksum, and a run that has begun has no prediction made for it. The comparison
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -51,8 +52,10 @@ def predict_main(argv: list[str]) -> int:
     """``CONFIG [--times 8] [--train] [--field.sub value ...] [--run-dir DIR]``: the last line on stdout is JSON."""
     require_single_process(PROG)
     config, options = load_config(LadderConfig, argv, PredictOptions, prog=PROG)
-    if not options.times > 1 or options.resamples < 100:
-        raise UserError(f"--times {options.times} must be above 1, and --resamples {options.resamples} at least 100")
+    if not 1 < options.times < math.inf or options.resamples < 100:
+        raise UserError(
+            f"--times {options.times} must be a number above 1, and --resamples {options.resamples} at least 100"
+        )
     figures = predict(config, options, options.run_dir or Path("runs") / config.name)
     print_figures(json_ready(figures))
     return exit_code(figures)

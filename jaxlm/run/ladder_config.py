@@ -79,8 +79,8 @@ class LadderConfig:
             )
         for name in ("budgets", "widths"):
             values = getattr(self, name)
-            if list(values) != sorted(set(values)) or not values or not values[0] > 0:
-                raise ValueError(f"{name}={values} must be above 0, different and ascending")
+            if not values or not all(0 < value < math.inf for value in values) or list(values) != sorted(set(values)):
+                raise ValueError(f"{name}={values} must be numbers above 0, different and ascending")
         if len(self.budgets) < _LEAST_BUDGETS:
             raise ValueError(f"budgets={self.budgets} is no ladder: give at least {_LEAST_BUDGETS}")
         for name in ("tokens_per_param", "batch_rows"):

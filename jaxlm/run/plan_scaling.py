@@ -16,8 +16,10 @@ from jaxlm.io.page import text_table
 from jaxlm.io.plots import Curve, draw_curves
 from jaxlm.io.run_dir import json_ready, write_text
 from jaxlm.io.scaling_report import count_of, number
+from jaxlm.io.writing import check_new_file
 from jaxlm.plan.scaling import (
     Row,
+    by_exponents_alone,
     costs,
     flops_for_loss,
     kaplan_explained,
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> int:
     if options.loss is not None:
         figures |= {"loss": options.loss, "flops_interval": cost_interval, "cost_by_law": costs(options.loss, own)}
     figures["laws"] = [{**row._asdict(), "tokens_per_param": row.tokens_per_param} for row in rows]
+    figures["by_exponents_alone"] = by_exponents_alone(flops)
     figures["over_training"] = overtraining(flops, RATIOS, own)
     if options.inference_tokens is not None:
         figures["inference"] = serving(flops, options.inference_tokens, own)
@@ -98,6 +101,8 @@ def _budget(options: Any, own: ChinchillaFit | None) -> tuple[float, tuple[float
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f"--{name.replace('_', '-')} {value:g} must be above 0")
+    if options.picture is not None:
+        check_new_file(options.picture)
     if options.loss is not None:
         return flops_for_loss(options.loss, own)
     if options.flops is not None:
@@ -121,6 +126,12 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
         lines.append(f"  by law: {'; '.join(by_law)}")
     lines.append(f"C = 6 N D = {figures['flops']:.4g} FLOPs, N with or without embeddings as each law counts it")
     lines.append(text_table(COLUMNS, map(_cells, rows)))
+    for name, one in figures["by_exponents_alone"].items():
+        (low, high), (least, most) = one["exponent"], one["num_params"]
+        lines.append(
+            f"  {name}: exponent of N {low:g} to {high:g} ({one['percentiles'][0]}th to {one['percentiles'][1]}th "
+            f"percentile), by which alone N {number(least)} to {number(most)}"
+        )
     lines.append(f"  by the first, {count_of(rows[0].embeddings)}:")
     for one in figures["over_training"]:
         lines.append(

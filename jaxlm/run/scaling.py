@@ -8,7 +8,7 @@ for several sizes.
 Tables go to stderr; the last line on stdout is one JSON object. See docs/scaling.md.
 """
 
-import contextlib
+import functools
 import json
 import sys
 from pathlib import Path
@@ -20,15 +20,16 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import json_ready, write_json
 from jaxlm.io.run_table import parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
+from jaxlm.io.writing import check_directory
 from jaxlm.run.ladder import sweep_main
 from jaxlm.run.ladder_ahead import predict_main
 from jaxlm.run.ladder_quality import quality_main
-from jaxlm.run.parsers import Parser
+from jaxlm.run.parsers import Parser, positive, seed_number
 from jaxlm.run.scaling_limits import limits_main
 from jaxlm.scaling.checks import check_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
 from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
-from jaxlm.scaling.fitting import Fit, fit_form
+from jaxlm.scaling.fitting import Fit, check_followed, fit_form
 from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS
 from jaxlm.scaling.isoflop import IsoFlopFit, NoBudgetsError, fit_envelope, fit_isoflop, group_budgets
 from jaxlm.scaling.kaplan import fit_kaplan
@@ -58,6 +59,8 @@ def fit_main(argv: list[str]) -> int:
     options = _fit_parser().parse_args(argv)
     if options.resamples < 100:
         raise UserError(f"--resamples {options.resamples} is too few for intervals: use at least 100")
+    if options.out is not None:
+        check_directory(options.out)
     runs = read_runs(options.csv, parse_columns(options.columns))
     runs = _without_highest(runs, options.drop_highest)
     embeddings = options.params == "total"
@@ -71,14 +74,17 @@ def fit_main(argv: list[str]) -> int:
     }
     form = EQUAL_EXPONENTS if options.equal_exponents else CHINCHILLA
     check_runs({"N": runs["n"], "D": runs["d"]}, runs["loss"], num_constants=form.num_constants)
-    by_budget = _approaches(runs, options, embeddings)  # first, as it is quick and may refuse the runs
     first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
+    check_followed(first)  # before the budgets, of which runs that follow no law say something odd
+    by_budget, left_out = _approaches(runs, options, embeddings)
     fits: list[Fit] = [first]
     if not options.equal_exponents:
-        with contextlib.suppress(ValueError):  # a form that these runs do not follow at all is left out
-            fits.append(fit_kaplan(*table, **how))
-        with contextlib.suppress(ValueError):
-            fits.append(fit_chinchilla(*table, equal_exponents=True, **how))
+        others = (("kaplan", fit_kaplan), ("equal exponents", functools.partial(fit_chinchilla, equal_exponents=True)))
+        for name, fit_fn in others:
+            try:
+                fits.append(fit_fn(*table, **how))
+            except ValueError as error:  # a form that these runs do not follow at all
+                left_out.append(f"{name} is left out: {error}")
     intervals = {fit.form.name: fit.intervals for fit in fits}
     held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
     ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
@@ -90,8 +96,10 @@ def fit_main(argv: list[str]) -> int:
         for name, one in by_budget.items()
     ]
     low, high = first.exponent_interval
-    sentences += [f"approach 3, parametric: N ~ C^{first.exponent:.3f} ({low:.3f} to {high:.3f})"]
-    sentences += [one.sentence() for one in verdicts] + [_sentence(name, one) for name, one in held_out.items() if one]
+    told = "held at that" if options.equal_exponents else f"{low:.3f} to {high:.3f}"
+    sentences += [f"approach 3, parametric: N ~ C^{first.exponent:.3f} ({told})"]
+    sentences += [one.sentence() for one in verdicts] + [_sentence(name, one) for name, one in held_out.items()]
+    sentences += left_out
 
     print(f"{len(runs['loss'])} runs, {count_of(embeddings)}; loss in nats a token", file=sys.stderr)
     print(constants_table(fits, intervals), file=sys.stderr)
@@ -109,8 +117,8 @@ def fit_main(argv: list[str]) -> int:
                 "intervals": intervals[fit.form.name],
                 "interval_kind": "bootstrap" if fit.profile is None else "profile",
                 "prediction_interval_kind": "bootstrap",
-                "mean_error": float(np.abs(np.expm1(fit.residual_n)).mean()),
-                "leave_largest_out": None if (one := held_out[fit.form.name]) is None else one._asdict(),
+                "mean_error": fit.mean_error,
+                "leave_largest_out": None if isinstance(one := held_out[fit.form.name], str) else one._asdict(),
                 "converged": fit.converged,
             }
             for fit in fits
@@ -126,6 +134,7 @@ def fit_main(argv: list[str]) -> int:
             }
             for name, one in by_budget.items()
         },
+        "left_out": left_out,
         "verdicts": [
             {
                 "laws": [one.first, one.second],
@@ -159,7 +168,7 @@ def _fit_parser() -> Parser:
         "--params", choices=("total", "non-embedding"), default="total", help="how N is counted; default %(default)s"
     )
     parser.add_argument("--drop-highest", type=int, default=0, metavar="K", help="leave out the K highest losses")
-    parser.add_argument("--delta", type=float, default=1e-3, help="of Huber's function; default %(default)s")
+    parser.add_argument("--delta", type=positive, default=1e-3, help="of Huber's function; default %(default)s")
     parser.add_argument(
         "--scale", choices=("fitted", "fixed"), default="fitted",
         help="delta in units of the residuals' own scale, fitted too (Besiroglu), or of log loss (Hoffmann)",
@@ -167,7 +176,7 @@ def _fit_parser() -> Parser:
     parser.add_argument("--least-squares", action="store_true", help="in place of Huber's, with profile intervals")
     parser.add_argument("--equal-exponents", action="store_true", help="alpha = beta: for few runs")
     parser.add_argument("--resamples", type=int, default=4000, metavar="B", help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples; default %(default)s")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the resamples; default %(default)s")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write fit.json (for tools.plan) and report.html there")
     return parser
 
@@ -179,22 +188,29 @@ def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.nd
     return {name: values[kept] for name, values in runs.items()}
 
 
-def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> dict[str, IsoFlopFit]:
-    """Approaches 1 and 2, where the runs have budgets for them. Raises ValueError where those tell no interval."""
+def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> tuple[dict[str, IsoFlopFit], list[str]]:
+    """Approaches 1 and 2, where the runs have budgets for them, and why one is left out. Raises ValueError where those
+    tell no interval."""
     found: dict[str, IsoFlopFit] = {}
+    left_out: list[str] = []
     how = {"resamples": options.resamples, "seed": options.seed, "embeddings": embeddings}
     n, d, loss, flops = (runs[name] for name in ("n", "d", "loss", "flops"))
     # A bin of the envelope is a budget where there are budgets: else it would hold one run here and none there.
     bins = min(max(len(group_budgets(flops)), 10), 30)
-    with contextlib.suppress(NoBudgetsError):
-        found["approach 1, envelope of final losses"] = fit_envelope(flops, n, d, loss, bins=bins, **how)
-    with contextlib.suppress(NoBudgetsError):
-        found[PARABOLAS] = fit_isoflop(n, d, loss, flops=flops, **how)
-    return found
+    approaches = {
+        "approach 1, envelope of final losses": lambda: fit_envelope(flops, n, d, loss, bins=bins, **how),
+        PARABOLAS: lambda: fit_isoflop(n, d, loss, flops=flops, **how),
+    }
+    for name, fit_fn in approaches.items():
+        try:
+            found[name] = fit_fn()
+        except NoBudgetsError as error:
+            left_out.append(f"{name} is left out: {error}")
+    return found, left_out
 
 
-def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: dict[str, Any]) -> HeldOut | None:
-    """The law of the smaller runs on the largest; None where too few are left for one."""
+def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: dict[str, Any]) -> HeldOut | str:
+    """The law of the smaller runs on the largest; why not, where those that are left have none."""
 
     def again(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Fit:
         # From the grid: the fit of all runs has seen those that are held out.
@@ -203,11 +219,13 @@ def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: d
 
     try:
         return leave_largest_out(again, *table, flops=flops)
-    except ValueError:
-        return None
+    except ValueError as error:
+        return str(error)
 
 
-def _sentence(name: str, one: HeldOut) -> str:
+def _sentence(name: str, one: HeldOut | str) -> str:
+    if isinstance(one, str):
+        return f"{name}: not judged on the runs of most compute: without them {one}"
     return (
         f"{name}: the {one.num_left_out} runs of most compute, predicted by the others (up to {one.largest_used:.3g} "
         f"FLOPs): {100 * one.mean_error:.2f} % off on average, {100 * one.bias:+.2f} % with sign"
@@ -221,17 +239,17 @@ def recover_main(argv: list[str]) -> int:
     parser = Parser(prog=f"{PROG} recover", description="whether 95 %% intervals cover 95 %% of the time")
     parser.add_argument("--trials", type=int, help="default 2000, or 300 by bootstrap")
     parser.add_argument(
-        "--noise", type=float, default=0.005, help="standard deviation of log loss; default %(default)s"
+        "--noise", type=positive, default=0.005, help="standard deviation of log loss; default %(default)s"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed_number, default=0)
     parser.add_argument(
         "--way", choices=("profile", "bootstrap"), default="profile",
         help="least squares with profile likelihood, or Huber's function with resamples (seconds a trial)",
     )  # fmt: skip
     options = parser.parse_args(argv)
     trials = options.trials if options.trials is not None else {"profile": 2000, "bootstrap": 300}[options.way]
-    if trials < 1 or not options.noise > 0:
-        raise UserError(f"--trials {trials} and --noise {options.noise} must be above 0")
+    if trials < 1:
+        raise UserError(f"--trials {trials} must be above 0")
     study = recover if options.way == "profile" else recover_by_bootstrap
     found = study(trials, noise=options.noise, seed=options.seed)
     for name, share in found.coverage.items():

@@ -17,7 +17,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.page import text_table
 from jaxlm.io.run_dir import json_ready
 from jaxlm.io.run_table import numbers, parse_roles, read_table
-from jaxlm.run.parsers import Parser
+from jaxlm.run.parsers import Parser, not_negative, seed_number
 from jaxlm.scaling.downstream import EQUATIONS, Link, fit_error_of_loss
 from jaxlm.scaling.size_trend import SizeTrend, holm, pool_seeds, size_trend
 
@@ -63,7 +63,7 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument("--lower-is-better", action="store_true", help="the score is an error or a bias")
     parser.add_argument(
-        "--scatter", type=float, default=0.0, metavar="S",
+        "--scatter", type=not_negative, default=0.0, metavar="S",
         help="deviation between models of one size, where each size stands once; default %(default)s",
     )  # fmt: skip
     parser.add_argument(
@@ -73,7 +73,7 @@ def _parser() -> Parser:
         "--chance", type=float, metavar="P", help="error of a guess: 0.75 with four choices; else fitted"
     )
     parser.add_argument("--resamples", type=int, default=1000, metavar="B", help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--seed", type=seed_number, default=0, help="default %(default)s")
     return parser
 
 
@@ -117,7 +117,7 @@ def judge_tasks(rows: Mapping[str, Any], *, scatter: float = 0.0, seed: int = 0)
         try:
             ladder = pool_seeds(*(rows[role][here] for role in ("n", "score", "error")))
             more = scatter if ladder.scatter is None else 0.0
-            trend = size_trend(*ladder[:3], scatter=more, seed=seed)
+            trend = size_trend(*ladder[:3], scatter=more, seed_errors=ladder.seed_errors, seed=seed)
         except ValueError as problem:
             raise UserError(f"task {task!r}: {problem}") from problem
         found[task] = trend, ladder.scatter if ladder.scatter is not None else more

@@ -124,10 +124,13 @@ def fit_chinchilla(
       equal_exponents: alpha = beta, which needs fewer runs (Gadre et al. 2024).
 
     Raises:
-      ValueError: for too few runs or values of N or D, mixed units, NaN, losses that are not above 0, runs given twice.
+      ValueError: for too few runs or values of N or D, mixed units, NaN, losses that are not above 0 or lie below the
+        irreducible one, runs given twice.
     """
     form: Form = EQUAL_EXPONENTS if equal_exponents else CHINCHILLA
     runs = {"N": np.asarray(num_params, np.float64), "D": np.asarray(num_tokens, np.float64)}
+    if delta is None:  # squares bend the law to a loss below the irreducible one; this does not, and names it
+        fit_form(form, runs, loss, resamples=0)
     fit: ChinchillaFit = fit_form(
         form, runs, loss, delta=delta, scale=scale, error=error, resamples=resamples, seed=seed, embeddings=embeddings,
         kind=ChinchillaFit,

@@ -17,6 +17,8 @@ Scale = Literal["fitted", "fixed"]
 Error = Literal["log", "loss"]
 LEVEL = 0.95
 _LEAST_EXPONENT = 1e-6
+_LARGEST_ERROR = 0.05
+"""Of the loss, on average over the runs: beyond it they follow no law."""
 _POINTS = 64
 """The number of points is made a multiple of this."""
 _KEPT = 32
@@ -44,6 +46,11 @@ class Fit:
     def constants(self) -> dict[str, float]:
         read = self.form.read(self.theta_p)
         return {name: float(read[name]) for name in self.form.names}
+
+    @property
+    def mean_error(self) -> float:
+        """Of the loss, relative, on average over the runs."""
+        return float(np.abs(np.expm1(self.residual_n)).mean())
 
     @property
     def draws(self) -> dict[str, np.ndarray]:
@@ -89,6 +96,22 @@ class Fit:
 
 
 AnyFit = TypeVar("AnyFit", bound=Fit)
+
+
+def check_followed(fit: Fit) -> None:
+    """Raises ValueError where the runs do not follow the law, or do not tell a constant of it."""
+    if fit.mean_error > _LARGEST_ERROR:
+        raise ValueError(
+            f"{fit.form.equation} is {100 * fit.mean_error:.1f} % off on average, where runs of one sweep follow it to "
+            f"about 1: mixed units of N, D or loss, or runs that went wrong? Mend them or leave them out"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = fit.standard_errors
+    if unknown := [name for name in fit.form.names if not np.isfinite(errors[name])]:
+        raise ValueError(
+            f"these runs do not tell {', '.join(unknown)} of {fit.form.equation}: more values of N and D, or mend "
+            "those that stand apart"
+        )
 
 
 def fit_from_json(kind: type[AnyFit], values: Mapping[str, Any]) -> AnyFit:
@@ -165,6 +188,8 @@ def fit_form(
     Raises:
       ValueError: for runs that no law can be read off, with what is missing.
     """
+    if delta is not None and not 0 < delta < np.inf:
+        raise ValueError(f"delta={delta} must be a number above 0: use 1e-3, or None for least squares")
     arrays = {name: np.asarray(values, np.float64) for name, values in inputs.items()}
     loss_n = np.asarray(loss, np.float64)
     if not checked:

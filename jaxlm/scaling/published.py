@@ -40,6 +40,10 @@ _ROOT = np.array(
 _NUM_DRAWS = 2000
 
 
+PERCENTILES = (10, 90)
+"""Of their resamples, between which Hoffmann et al. print an exponent (table 2)."""
+
+
 class Anchored(NamedTuple):
     """A power law of the best size known by one point and its exponents: N = N_0 (C / C_0)^a, D likewise."""
 
@@ -49,7 +53,7 @@ class Anchored(NamedTuple):
     exponent_n: float
     exponent_d: float
     interval_n: tuple[float, float]
-    """Of the exponent (their 10th and 90th percentile)."""
+    """Of the exponent, between `PERCENTILES`."""
 
     def at(self, flops: float) -> tuple[float, float]:
         times = flops / self.flops

@@ -41,9 +41,18 @@ class SizeTrend(NamedTuple):
         return self.shape == "falls" and self.interval[1] < 0
 
 
+class SeedErrors(NamedTuple):
+    """The part of the errors that models of one size told: it is itself known from few of them."""
+
+    errors: np.ndarray
+    """Standard errors [s] of the means."""
+    spare: int
+    """Degrees of freedom of the one deviation that they come of."""
+
+
 def size_trend(
-    sizes: Any, scores: Any, errors: Any, *, level: float = 0.95, scatter: float = 0.0, draws: int = _DRAWS,
-    seed: int = 0,
+    sizes: Any, scores: Any, errors: Any, *, level: float = 0.95, scatter: float = 0.0,
+    seed_errors: SeedErrors | None = None, draws: int = _DRAWS, seed: int = 0,
 ) -> SizeTrend:  # fmt: skip
     """The trend of one score a size.
 
@@ -54,6 +63,8 @@ def size_trend(
       level: of the interval; each of the two tests has half of what is left.
       scatter: standard deviation from model to model of one size (another seed, another checkpoint), added to the
         errors. Without it a curve that is jagged for that reason is taken at its word.
+      seed_errors: what of ``errors`` was found from several models of a size (:func:`pool_seeds`): it has Student's
+        distribution, not the normal one.
       draws: of the tests' distribution: no p is below 1 / (1 + draws).
       seed: of the draws.
 
@@ -70,10 +81,12 @@ def size_trend(
     x_s = np.log10(size_s) - np.average(np.log10(size_s), weights=weight_s)
     gain_s = weight_s * x_s / (weight_s * x_s**2).sum()
     slope = float(gain_s @ score_s)
-    reach = _normal_quantile(0.5 + level / 2) * float(np.sqrt(gain_s @ covariance_ss @ gain_s))
+    variance = float(gain_s @ covariance_ss @ gain_s)
+    found = None if seed_errors is None else (float(gain_s**2 @ seed_errors.errors[order] ** 2), seed_errors.spare)
+    reach = float(_quantile(0.5 + level / 2, variance, found)) * np.sqrt(variance)
     apart_s = score_s - np.average(score_s, weights=weight_s) - slope * x_s
 
-    noise_ds = _noise(covariance_ss, draws, seed)
+    noise_ds = _noise(covariance_ss, seed_errors, order, draws, seed)
     p_never_falls = _tail(_from_rising(score_s, weight_s), _from_rising(noise_ds, weight_s))
     p_never_rises = _tail(_from_rising(-score_s, weight_s), _from_rising(-noise_ds, weight_s))
     limit = (1 - level) / 2
@@ -109,6 +122,14 @@ class Ladder(NamedTuple):
     """Standard errors, what models of one size differ by in them."""
     scatter: float | None
     """Standard deviation between models of one size; None where each size stands once."""
+    seed_errors: SeedErrors | None
+    """What of the errors is due to that; None likewise."""
+
+    def half_widths(self, level: float = 0.95) -> np.ndarray:
+        """Of the interval of each score."""
+        variance_s = self.errors**2
+        found = None if self.seed_errors is None else (self.seed_errors.errors**2, self.seed_errors.spare)
+        return _quantile(0.5 + level / 2, variance_s, found) * self.errors
 
 
 def pool_seeds(sizes: Any, scores: Any, errors: Any) -> Ladder:
@@ -119,9 +140,10 @@ def pool_seeds(sizes: Any, scores: Any, errors: Any) -> Ladder:
     mean_s, error_s = (np.bincount(back_n, weights=x) / count_s for x in (score_n, error_n))
     spare = len(size_n) - len(size_s)
     if not spare:
-        return Ladder(size_s, mean_s, error_s, None)
+        return Ladder(size_s, mean_s, error_s, None, None)
     variance = float(((score_n - mean_s[back_n]) ** 2).sum()) / spare
-    return Ladder(size_s, mean_s, np.sqrt(error_s**2 + variance / count_s), float(np.sqrt(variance)))
+    seed_errors = SeedErrors(np.sqrt(variance / count_s), spare)
+    return Ladder(size_s, mean_s, np.sqrt(error_s**2 + seed_errors.errors**2), float(np.sqrt(variance)), seed_errors)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -178,10 +200,19 @@ def _tail(observed: np.ndarray, under_chance_d: np.ndarray) -> float:
     return float((1 + (under_chance_d >= observed - 1e-12).sum()) / (1 + len(under_chance_d)))
 
 
-def _noise(covariance_ss: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    values, vectors = np.linalg.eigh(covariance_ss)
+def _noise(
+    covariance_ss: np.ndarray, seed_errors: SeedErrors | None, order: np.ndarray, draws: int, seed: int
+) -> np.ndarray:
+    """Draws of the scores' errors, the part that seeds told over a deviation that is drawn as well."""
+    rng = np.random.default_rng(seed)
+    seed_s = np.zeros(len(order)) if seed_errors is None else seed_errors.errors[order]
+    values, vectors = np.linalg.eigh(covariance_ss - np.diag(seed_s**2))
     root_ss = vectors * np.sqrt(np.maximum(values, 0.0))
-    return np.random.default_rng(seed).standard_normal((draws, len(values))) @ root_ss.T
+    noise_ds = rng.standard_normal((draws, len(values))) @ root_ss.T
+    if seed_errors is None:
+        return noise_ds
+    times_d = np.sqrt(seed_errors.spare / rng.chisquare(seed_errors.spare, draws))
+    return noise_ds + times_d[:, None] * seed_s * rng.standard_normal((draws, len(values)))
 
 
 def _covariance(errors: np.ndarray, scatter: float) -> np.ndarray:
@@ -206,7 +237,14 @@ def _check(size_s: np.ndarray, score_s: np.ndarray, covariance_ss: np.ndarray) -
         raise ValueError(f"needs at least {_LEAST_SIZES} sizes, each once, and there are {len(size_s)} models")
 
 
-def _normal_quantile(level: float) -> float:
+def _quantile(level: float, variance: Any, found: tuple[Any, int] | None) -> Any:
+    """Of a sum of normal errors of ``variance`` in all, of which ``found`` (variance, degrees of freedom) was
+    estimated: Student's, with the degrees of Satterthwaite (1946)."""
     from scipy import stats
 
-    return float(stats.norm.ppf(level))
+    if found is None:
+        return stats.norm.ppf(level)
+    part, spare = np.asarray(found[0]) / variance, found[1]
+    with np.errstate(divide="ignore"):
+        degrees = np.minimum(spare / part**2, 1e9)
+    return stats.t.ppf(level, degrees)

@@ -68,6 +68,9 @@ def test_text_that_is_too_short_or_absent_is_said_before(config_file, tmp_path, 
     assert "to train on: add text, lower budgets or tokens_per_param, or allow it with max_epochs" in (
         capsys.readouterr().err
     )
+    for budget in ("inf", "nan"):
+        assert run_main(scaling.main, [*argv, "--budgets", "4e8", budget]) == 2
+        assert "must be numbers above 0, different and ascending" in capsys.readouterr().err
     assert run_main(scaling.main, [*argv, "--run.corpus.paths", str(tmp_path / "absent.txt")]) == 2
     assert "absent.txt" in capsys.readouterr().err
     assert run_main(scaling.main, [*argv, "--widths", "16", "8"]) == 2

@@ -120,6 +120,9 @@ def test_the_plan_without_runs(capsys, tmp_path):
     again = by_name["Chinchilla, fitted again (Besiroglu 2024)"]
     assert again["num_params_interval"][0] < 70e9 < again["num_params_interval"][1]
     assert by_name["Kaplan (2020)"]["embeddings"] is False
+    # What is printed of these two is the exponent's spread, which is none of N at the budget that ties the line down.
+    assert by_name["Chinchilla 2: IsoFLOP"]["num_params_interval"] is None
+    assert plan["by_exponents_alone"]["Chinchilla 2: IsoFLOP"]["exponent"] == [0.462, 0.534]
     assert plan["inference"]["saved"] > 0
     low, high = plan["inference"]["num_params_interval"]
     assert low < plan["inference"]["within_budget"]["num_params"] < high
@@ -151,6 +154,8 @@ def test_chips_and_days(capsys):
         (["--chips", "4"], "--chips and --days go together"),
         (["--chips", "4", "--days", "1", "--chip", "x"], "--chip 'x' is not known"),
         (["--flops", "1e20", "--fit", "no.json"], "cannot be read"),
+        (["--flops", "1e20", "--picture", "/no/such/plan.svg"], "/no/such is no directory"),
+        (["--flops", "1e12", "--inference-tokens", "1e13"], "within them N would be 0.05"),
     ],
 )
 def test_plans_of_nothing_are_refused(argv, said, capsys):
@@ -176,6 +181,56 @@ def test_tables_of_no_law_are_refused(table, columns, said, capsys):
     out, err = capsys.readouterr()
     assert said in err
     assert not out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--delta", "nan"], "--delta: nan must be"),
+        (["--delta", "0"], "--delta: 0 must be above 0"),
+        (["--delta", "-1"], "--delta: -1 must be"),
+        (["--seed", "-1"], "--seed: -1 must lie in"),
+        (["--columns", "n=size*1.2.3,d=tokens*1e9,loss=eval loss"], "no column 'size*1.2.3'"),
+        (["--out", "TABLE"], "is a file, name a directory"),
+    ],
+)
+def test_bad_options_of_a_fit_are_named_before_any_work(table, options, said, capsys):
+    argv = ["fit", "--csv", str(table), "--columns", "n=size,d=tokens*1e9,loss=eval loss"]
+    assert run_main(scaling.main, [*argv, *(str(table) if one == "TABLE" else one for one in options)]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert not out
+
+
+@pytest.mark.parametrize(
+    ("column", "factor", "said"),
+    [("loss", 1 / np.log(2), "mixed units of N, D or loss"), ("c", 1e9, "times 6 N D")],
+)
+def test_units_mixed_in_every_third_run_are_refused(tmp_path, column, factor, said, capsys):
+    """Too little apart for a gap in the column, too far for any law."""
+    inputs = design(5, 6)
+    rows = {"n": inputs["N"], "d": inputs["D"], "loss": CHINCHILLA.predict(TRUTH, *inputs.values())}
+    rows["c"] = 6 * rows["n"] * rows["d"]
+    rows[column] = rows[column] * np.where(np.arange(30) % 3 == 0, factor, 1.0)
+    path = tmp_path / "runs.csv"
+    lines = [",".join(f"{value:.10g}" for value in row) for row in zip(*rows.values(), strict=True)]
+    path.write_text("\n".join([",".join(rows), *lines]))
+    columns = "n=n,d=d,loss=loss" + (",flops=c" if column == "c" else "")
+    assert run_main(scaling.main, ["fit", "--csv", str(path), "--columns", columns, "--resamples", "200"]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert not out
+
+
+def test_what_is_left_out_of_a_fit_is_said(table, capsys):
+    argv = ["fit", "--csv", str(table), "--columns", "n=size,d=tokens*1e9,loss=eval loss", "--resamples", "100"]
+    assert run_main(scaling.main, [*argv, "--equal-exponents", "--drop-highest", "20"]) == 0
+    out, err = capsys.readouterr()
+    figures = json.loads(out)
+    assert any(
+        "approach 2, IsoFLOP parabolas is left out: needs at least 3 budgets" in one for one in figures["left_out"]
+    )
+    assert "approach 3, parametric: N ~ C^0.500 (held at that)" in err
 
 
 def test_bad_cells_and_commands_are_named(table, tmp_path, capsys):

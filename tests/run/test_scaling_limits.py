@@ -62,6 +62,7 @@ def test_an_error_as_the_score_turns_the_verdict(tmp_path, capsys):
         ("task=task,n=n,score=acc,error=se*0", (), "task 'short': errors must be above 0"),
         ("task=task,n=n,score=acc,error=se", (), "task 'short': needs at least 3 sizes"),
         ("task=task,n=n,score=acc,error=se", ("--resamples", "9"), "too few"),
+        ("task=task,n=n,score=acc,error=se", ("--scatter", "-1"), "--scatter: -1 must be"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, columns, more, message):

@@ -9,7 +9,7 @@ import jaxlm
 from jaxlm.io.run_table import read_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla, flops_for
 from jaxlm.scaling.compare import leave_largest_out, tell_apart
-from jaxlm.scaling.fitting import fit_from_json
+from jaxlm.scaling.fitting import check_followed, fit_from_json
 from jaxlm.scaling.forms import CHINCHILLA, FORMS
 from jaxlm.scaling.kaplan import fit_kaplan, fit_power_law
 from jaxlm.scaling.precision import double_precision
@@ -204,8 +204,24 @@ def test_what_follows_no_law_is_refused(made):
     low[3] = 0.5
     with pytest.raises(ValueError, match=r"loss of run 3 is 0.5, below the irreducible loss that the others give, 1.8"):
         fit_chinchilla(n, d, low, resamples=0)
+    with pytest.raises(ValueError, match=r"loss of run 3 is 0.5, below the irreducible loss"):  # squares bend to it
+        fit_chinchilla(n, d, low, resamples=0, delta=None)
+    for delta in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="must be a number above 0"):
+            fit_chinchilla(n, d, loss, delta=delta)
     with pytest.raises(ValueError, match="the loss does not fall with N"):
         fit_chinchilla(n, d, 2 + (n / 1e9) ** 0.3, resamples=0)
+
+
+def test_a_law_that_runs_do_not_follow_is_refused(fit):
+    check_followed(fit)
+    far = dataclasses.replace(fit, residual_n=fit.residual_n + 0.06)
+    with pytest.raises(ValueError, match=r"6.2 % off on average.* mixed units"):
+        check_followed(far)
+    draws_bp = fit.draws_bp.copy()
+    draws_bp[0, 1] = 800.0  # log B
+    with pytest.raises(ValueError, match="do not tell B"):
+        check_followed(dataclasses.replace(fit, draws_bp=draws_bp))
 
 
 def test_few_doubled_and_tied_runs_are_refused(made):

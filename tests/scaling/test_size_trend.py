@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxlm.scaling.size_trend import holm, pool_seeds, rising_fit, size_trend, size_trend_of_items
+from jaxlm.scaling.size_trend import Ladder, SeedErrors, holm, pool_seeds, rising_fit, size_trend, size_trend_of_items
 
 SIZES = np.geomspace(1e7, 1e10, 8)
 ERRORS = np.full(8, 0.01)
@@ -76,9 +76,35 @@ def test_seeds_are_pooled():
     np.testing.assert_allclose(ladder.scores, [0.2, 0.5, 0.7])
     assert ladder.scatter == pytest.approx(np.sqrt(0.02))
     np.testing.assert_allclose(ladder.errors**2, 0.0025 + 0.02 / np.array([2, 2, 1]))
+    assert ladder.seed_errors is not None
+    assert ladder.seed_errors.spare == 2
     alone = pool_seeds(SIZES[::-1], RISING[::-1], ERRORS)
     assert alone.scatter is None
     np.testing.assert_array_equal(alone.scores, RISING)
+
+
+@pytest.mark.parametrize(("seeds", "sizes"), [(2, 3), (3, 4)])
+def test_with_few_seeds_the_interval_is_students(seeds, sizes):
+    """Nearly all of the errors is what seeds differ by, and no score depends on size: 95 % of the intervals hold that,
+    and no more than chance allows are called a fall. With normal errors 85 and 93 % did."""
+    rng = np.random.default_rng(3)
+    size_n = np.repeat(np.geomspace(1e6, 1e8, sizes), seeds)
+    held, falls, trials = 0, 0, 400
+    for _ in range(trials):
+        ladder = pool_seeds(size_n, 0.5 + 0.05 * rng.standard_normal(len(size_n)), np.full(len(size_n), 1e-3))
+        trend = size_trend(*ladder[:3], seed_errors=ladder.seed_errors, draws=500)
+        held += trend.interval[0] <= 0 <= trend.interval[1]
+        falls += trend.inverse
+    assert 0.92 < held / trials < 0.98
+    assert falls / trials < 0.025 + 3 * np.sqrt(0.025 / trials)
+
+
+def test_students_quantile_counts_only_what_seeds_told():
+    errors, seeds = np.full(3, 0.1), SeedErrors(np.full(3, 0.1), 2)
+    ladder = Ladder(SIZES[:3], RISING[:3], errors, 0.1, seeds)
+    np.testing.assert_allclose(ladder.half_widths(), 0.4303, rtol=1e-3)
+    known = ladder._replace(seed_errors=SeedErrors(np.full(3, 1e-4), 2))
+    np.testing.assert_allclose(known.half_widths(), 0.196, rtol=1e-3)
 
 
 def test_holm():

@@ -126,7 +126,7 @@ def _over_sizes(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
         order = np.argsort([row["n"] for row in rows])
         ends = {name: [rows[i][name] for i in order] for name in ("lower", "upper")}
     else:
-        half_s = 1.959964 * pooled.errors
+        half_s = pooled.half_widths()
         low_s, high_s = (np.clip(pooled.scores + sign * half_s, 0.0, 1.0) for sign in (-1, 1))
         ends = {"lower": low_s.tolist(), "upper": high_s.tolist()}
     return {"n": pooled.sizes.tolist(), "score": pooled.scores.tolist()} | ends

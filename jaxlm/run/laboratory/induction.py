@@ -19,7 +19,7 @@ from jaxlm.models.decoder import make_decoder
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.run.laboratory.config import LaboratoryConfig, TrainingConfig, of_width
 from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn, on_this_machine
-from jaxlm.run.laboratory.scores import over_sizes, scored, trend_of
+from jaxlm.run.laboratory.scores import pool_scores, scored, trend_of
 from jaxlm.train.objectives import causal_objective
 
 REACHED, WITHIN_STEPS = 0.95, 1000
@@ -149,10 +149,12 @@ def _flat_check(depth: int, runs: Sequence[Record]) -> dict[str, Any]:
 
 def copying_results(config: LaboratoryConfig, records: Sequence[Record]) -> dict[str, Any]:
     """What the report shows of the widths: ``runs``, and whether the share rises with size."""
-    curve = over_sizes([one["num_params"] for one in records], [scored(one["looks"][-1], "repeats") for one in records])
+    scores = [scored(one["looks"][-1], "repeats") for one in records]
     return {
         "runs": [record | {"change": _change(record)} for record in records],
-        "trend": trend_of(curve, seed=config.seed),
-        "scores": {f"width {one['width']}, seed {one['seed']}": scored(one["looks"][-1], "repeats") for one in records},
+        "trend": trend_of(pool_scores([one["num_params"] for one in records], scores), seed=config.seed),
+        "scores": {
+            f"width {one['width']}, seed {one['seed']}": score for one, score in zip(records, scores, strict=True)
+        },
         "checks": [],
     }

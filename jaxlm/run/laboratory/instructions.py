@@ -15,7 +15,7 @@ from jaxlm.models.decoder import make_decoder
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.run.laboratory.config import LaboratoryConfig, TrainingConfig
 from jaxlm.run.laboratory.learning import Check, Pupil, Record, Trial, learn, make_judge, on_this_machine
-from jaxlm.run.laboratory.scores import over_sizes, scored, trend_of
+from jaxlm.run.laboratory.scores import over_sizes, pool_scores, scored, trend_of
 from jaxlm.train.objectives import causal_objective
 
 SETS = ("seen", "unseen")
@@ -81,8 +81,9 @@ def instruction_results(config: LaboratoryConfig, records: Sequence[Record]) -> 
     """What the report shows: ``runs``, both scores over the number of templates, and whether the unseen ones rise."""
     counts = [record["num_templates"] for record in records]
     last = [record["looks"][-1] for record in records]
-    curves = {which: over_sizes(counts, [scored(look, which, f"{which}_") for look in last]) for which in SETS}
-    shape, unseen = trend_of(curves["unseen"], seed=config.seed), curves["unseen"]
+    scores = {which: [scored(look, which, f"{which}_") for look in last] for which in SETS}
+    curves = {which: over_sizes(counts, one) for which, one in scores.items()}
+    shape, unseen = trend_of(pool_scores(counts, scores["unseen"]), seed=config.seed), curves["unseen"]
     found = ", ".join(f"{count:.0f}: {value:.1%}" for count, value in zip(unseen["size"], unseen["value"], strict=True))
     check = Check(
         "unseen templates are followed, by the number learnt from", "rises", f"{shape}; {found}", shape == "rises"

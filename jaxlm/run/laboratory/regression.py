@@ -16,7 +16,7 @@ from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.models.numbers import NumberReader, make_number_reader
 from jaxlm.run.laboratory.config import LaboratoryConfig, TrainingConfig, of_width
 from jaxlm.run.laboratory.learning import Pupil, Record, Trial, learn, on_this_machine
-from jaxlm.run.laboratory.scores import over_sizes, scored, trend_of
+from jaxlm.run.laboratory.scores import pool_scores, scored, trend_of
 from jaxlm.train.step import Objective
 
 
@@ -92,13 +92,12 @@ def regression_results(config: LaboratoryConfig, records: Sequence[Record]) -> d
     }
     errors = {name: np.square(guess - test["y"]).mean(axis=0).tolist() for name, guess in guesses.items()}
     scores = [scored(one["looks"][-1], "over_ridge") for one in records]
-    curve = over_sizes([one["num_params"] for one in records], scores)
     names = [f"width {one['width']}, seed {one['seed']}, over ridge" for one in records]
     return {
         "runs": list(records),
         "errors": errors,
         "dim": part.rows.dim,
-        "trend": trend_of(curve, seed=config.seed),
+        "trend": trend_of(pool_scores([one["num_params"] for one in records], scores), seed=config.seed),
         "scores": dict(zip(names, scores, strict=True)),
         "checks": [],
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxlm.scaling.size_trend import Shape, pool_seeds, size_trend
+from jaxlm.scaling.size_trend import Ladder, Shape, pool_seeds, size_trend
 
 Scored = Mapping[str, float]
 """``value``, ``lower`` and ``upper``: a figure and its interval of 95 %."""
@@ -22,23 +22,27 @@ def scored(figures: Mapping[str, float], name: str, prefix: str = "") -> dict[st
     return {"value": figures[name], "lower": figures[f"{prefix}lower"], "upper": figures[f"{prefix}upper"]}
 
 
-def over_sizes(sizes: Sequence[float], scores: Sequence[Scored]) -> Curve:
-    """Seeds of one size as their mean: what they differ by is in the errors, and in the interval."""
+def pool_scores(sizes: Sequence[float], scores: Sequence[Scored]) -> Ladder:
+    """Seeds of one size as their mean: what they differ by is in the errors."""
     errors = [max(_LEAST_ERROR, (one["upper"] - one["lower"]) / (2 * _Z95)) for one in scores]
-    pooled = pool_seeds(sizes, [one["value"] for one in scores], errors)
+    return pool_seeds(sizes, [one["value"] for one in scores], errors)
+
+
+def over_sizes(sizes: Sequence[float], scores: Sequence[Scored]) -> Curve:
+    """The same as a curve with intervals."""
+    pooled = pool_scores(sizes, scores)
     if pooled.scatter is None:  # as they were found: an interval of a share is not even
         order = np.argsort(sizes)
         ends = {end: [scores[i][end] for i in order] for end in ("lower", "upper")}
     else:
-        ends = {
-            end: (pooled.scores + sign * _Z95 * pooled.errors).tolist() for end, sign in (("lower", -1), ("upper", 1))
-        }
+        half_s = pooled.half_widths()
+        ends = {end: (pooled.scores + sign * half_s).tolist() for end, sign in (("lower", -1), ("upper", 1))}
     return {"size": pooled.sizes.tolist(), "value": pooled.scores.tolist(), "error": pooled.errors.tolist(), **ends}
 
 
-def trend_of(curve: Curve, *, seed: int) -> Shape | None:
+def trend_of(pooled: Ladder, *, seed: int) -> Shape | None:
     """Whether the value rises with size, falls, turns or does neither (`scaling.size_trend`); None for fewer than 3
     sizes."""
-    if len(curve["size"]) < _LEAST_SIZES:
+    if len(pooled.sizes) < _LEAST_SIZES:
         return None
-    return size_trend(curve["size"], curve["value"], curve["error"], seed=seed).shape
+    return size_trend(*pooled[:3], seed_errors=pooled.seed_errors, seed=seed).shape
