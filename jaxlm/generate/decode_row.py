@@ -38,13 +38,13 @@ def decode_row(
     row = Row(
         token=state.token_b[0],
         slot=cache.length,
-        count=jnp.where(state.done_b[0], 0, left).astype(jnp.int32),
+        num_tokens=jnp.where(state.done_b[0], 0, left).astype(jnp.int32),
         stop_s=jnp.asarray(stops, jnp.int32),
         visible_s=(to_come_s | (cache.segment_ids_bs[0] > 0)).astype(jnp.int32),
         rope_t2h=jnp.stack(rope_tables(positions_t, config.rope, config.head_width), axis=1),
     )
     decoded = decode_greedily(kernel, weights, stack_cache(config, cache.layers), row)
-    count = decoded.count
+    count = decoded.num_drawn
     last = decoded.tokens[jnp.maximum(count - 1, 0)]
     stopped = (count > 0) & jnp.any(row.stop_s == last)
     i_n = jnp.arange(most, dtype=jnp.int32)

@@ -88,8 +88,8 @@ class Row(NamedTuple):
     """The newest, which is not in the cache yet; int32, as all counts here."""
     slot: Array
     """Of the cache, where it will be."""
-    count: Array
-    """Tokens to draw, at most as many as ``rope_t2h`` has rows."""
+    num_tokens: Array
+    """To draw, at most as many as ``rope_t2h`` has rows."""
     stop_s: Array
     """Tokens that end it, -1 for none; a power of two of them."""
     visible_s: Array
@@ -99,18 +99,18 @@ class Row(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """``tokens`` and ``logprobs`` [t] (f32, nats) hold ``count`` tokens, the stop token included."""
+    """``tokens`` and ``logprobs`` [t] (f32, nats) hold ``num_drawn`` of them, the stop token included."""
 
     tokens: Array
     logprobs: Array
-    count: Array
+    num_drawn: Array
     cache: tuple[Array, Array]
     """Keys and values [l, k, s, h]."""
 
 
 def decode_greedily(kernel: DecodeKernel, weights: KernelWeights, cache: tuple[Array, Array], row: Row) -> Decoded:
-    """Up to ``row.count`` tokens, each the most likely (the lowest id on a tie). Log-probabilities are NaN if programs
-    did not run at once."""
+    """Up to ``row.num_tokens`` tokens, each the most likely (the lowest id on a tie). Log-probabilities are NaN if
+    programs did not run at once."""
     _refuse(kernel, cache)
     k_cache, _ = cache
     layers, num_kv, capacity, h = k_cache.shape
@@ -289,7 +289,7 @@ def decode_greedily(kernel: DecodeKernel, weights: KernelWeights, cache: tuple[A
         "head": weights.table_vd if weights.head_vd is None else weights.head_vd,
         "token": row.token.reshape(1),
         "slot": row.slot.reshape(1),
-        "count": row.count.reshape(1),
+        "count": row.num_tokens.reshape(1),
         "stop": row.stop_s,
         "visible": row.visible_s,
         "rope": row.rope_t2h.reshape(-1),

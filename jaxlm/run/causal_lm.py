@@ -18,9 +18,10 @@ from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.api import Model
 from jaxlm.models.decoder_inference import Weights
 from jaxlm.models.families import make_model
-from jaxlm.run.completion import Completer, Row, programs
+from jaxlm.run.completion import Completer, Row
 from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_seed, check_texts
 from jaxlm.run.opening import Opened
+from jaxlm.run.programs import programs
 from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.text.chat.messages import as_messages
 from jaxlm.text.chat.template import ChatTemplate
@@ -176,7 +177,7 @@ class CausalLM(LanguageModel):
                 if num_context > 1 and len(ids) - 1 > self.context:
                     raise UserError(
                         f"requests[{number}] has {len(ids) - 1} tokens, more than the context of {self.context}: "
-                        "shorten it, show fewer examples, or let it be cut"
+                        "shorten it, show fewer examples, or let it be cut (truncate=True)"
                     )
         behind = self._programs.behind
         found = score_continuations(

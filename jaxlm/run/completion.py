@@ -1,8 +1,7 @@
 """Completing prompts, seen from the host: few shapes, stop strings, a context that slides, streaming."""
 
-import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -10,127 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
-from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.core.types import Array, Params
-from jaxlm.evals.perplexity import target_logprobs
-from jaxlm.evals.shared_contexts import score_behind
-from jaxlm.generate.decode import DecodeState, bucket_length, decode, left_pad, prefill
-from jaxlm.generate.decode_row import covers, decode_row
+from jaxlm.generate.decode import DecodeState, bucket_length, left_pad
 from jaxlm.generate.sampling import SamplingConfig
-from jaxlm.models.decoder import DecoderConfig
-from jaxlm.models.decoder_inference import Weights, inference_config, inference_params
-from jaxlm.models.decoder_kernel import decode_kernel, kernel_weights, params_of_kernel
-from jaxlm.models.families import ModelConfig, for_inference, for_platform, make_model
-from jaxlm.nn.triton_decode import DecodeKernel
-from jaxlm.run.cpu_kernels import kernel_missing
+from jaxlm.run.programs import Programs
 from jaxlm.text.tokenizer import Tokenizer
 
 _CHUNK = 16
 """Tokens drawn between two looks for a stop string."""
-
-
-class Programs(NamedTuple):
-    """A causal model's pure functions, jitted."""
-
-    keep: Callable[[Params], Params]
-    """Trained parameters as ``logits`` and ``logprobs`` take them."""
-    prepare: Callable[[Params], Params]
-    """Those as ``prefill`` and ``decode`` take them: worth making once, before many tokens."""
-    logits: Callable[..., Array]
-    """``(params, tokens_bt) -> f32 [b, t, v]``."""
-    logprobs: Callable[..., Array]
-    """``(params, tokens_bt, targets_bt) -> f32 [b, t]``."""
-    first_choices: Callable[..., Array]
-    """The same with, beside each log-probability, 1 where the target is the model's first choice, f32 [b, t, 2]."""
-    behind: Callable[..., Array] | None
-    """``(prepared params, contexts, continuations) -> f32 [n, s, 2]``, of a decoder (`evals.shared_contexts`)."""
-    prefill: Callable[..., DecodeState]
-    decode: Callable[..., DecodeState]
-
-
-@functools.lru_cache(maxsize=8)
-def programs(config: ModelConfig, weights: Weights = "trained", *, spread: bool = False) -> Programs:
-    """The programs of a config, kept: opening another checkpoint of a run compiles nothing again.
-
-    ``spread``: the parameters lie over several devices. They are used as they lie then; else a decoder's are laid out
-    anew for generation. Raises UserError for weights in a form that the model is not made for.
-    """
-    as_params, row_kernel = _as_it_is, None
-    platform = jax.default_backend()
-    trained = make_model(for_inference(config, platform, kernel_missing=kernel_missing))
-    if isinstance(config, DecoderConfig) and not spread:
-        lay_out = jax.jit(functools.partial(inference_params, config, weights=weights))
-        written_config = for_platform(inference_config(config), platform, kernel_missing=kernel_missing)
-        written = make_model(written_config)
-        if weights == "row":
-            row_kernel = kernel_of_row(written_config)
-            lay_out = jax.jit(lambda params: kernel_weights(config, inference_params(config, params)))
-            as_params = functools.partial(params_of_kernel, config)
-    elif weights == "trained":
-        lay_out, written = _as_it_is, trained
-    else:
-        raise UserError(f"weights={weights!r} is for a decoder on one device: leave it out")
-    keeps_trained = weights != "int8"
-    reader = trained if keeps_trained else written
-
-    def logprobs(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
-        return target_logprobs(reader, params, {"tokens": tokens_bt, "targets": targets_bt})[0]
-
-    def first_choices(params: Params, tokens_bt: Array, targets_bt: Array) -> Array:
-        logprobs_bt, first_bt = target_logprobs(reader, params, {"tokens": tokens_bt, "targets": targets_bt})
-        return jnp.stack([logprobs_bt, first_bt.astype(jnp.float32)], axis=-1)
-
-    def start(prepared: Any, *args: Any, **options: Any) -> DecodeState:
-        return prefill(written, as_params(prepared), *args, **options)
-
-    def go_on(prepared: Any, **options: Any) -> DecodeState:
-        return decode(written, as_params(prepared), **options)
-
-    go_on = jax.jit(go_on, static_argnames=("sampling", "stop_ids"), donate_argnames="state")
-    if row_kernel is not None:
-        by_kernel = functools.partial(decode_row, row_kernel, config)
-        go_on = _for_one_row(jax.jit(by_kernel, static_argnames="stop_ids", donate_argnames="state"), go_on)
-    return Programs(
-        keep=_as_it_is if keeps_trained else lay_out,
-        prepare=lay_out if keeps_trained else _as_it_is,
-        logits=jax.jit(reader.apply_fn),
-        logprobs=jax.jit(logprobs),
-        first_choices=jax.jit(first_choices),
-        behind=jax.jit(lambda prepared, *asked: score_behind(written, as_params(prepared), *asked))
-        if isinstance(config, DecoderConfig)
-        else None,
-        prefill=jax.jit(start, static_argnames=("max_new_tokens", "sampling", "stop_ids", "pad_id")),
-        decode=go_on,
-    )
-
-
-def kernel_of_row(config: DecoderConfig) -> DecodeKernel:
-    """The kernel that decodes one row of a decoder of ``inference_config``. Raises UserError where there is none."""
-    if config.kernels not in ("triton", "triton_interpret"):
-        raise UserError('weights="row" is for our kernel on one NVIDIA GPU, here are XLA\'s alone: leave it out')
-    interpret = config.kernels == "triton_interpret"
-    # Fewer multiprocessors than programs would hang: all must run at once.
-    cut = {"warps": 1, "slots": 16} if interpret else {"programs": getattr(jax.devices()[0], "core_count", 132)}
-    try:
-        return decode_kernel(config, interpret=interpret, **cut)
-    except ValueError as error:
-        raise UserError(f'weights="row": {error}; leave it out') from error
-
-
-def _for_one_row(by_kernel: Callable[..., DecodeState], by_loop: Callable[..., DecodeState]) -> Any:
-    """``decode`` by the kernel where it serves, else by XLA's loop."""
-
-    def go_on(prepared: Any, *, state: DecodeState, sampling: SamplingConfig, **options: Any) -> DecodeState:
-        if covers(state, sampling):
-            return by_kernel(prepared, state=state, **options)
-        return by_loop(prepared, state=state, sampling=sampling, **options)
-
-    return go_on
-
-
-def _as_it_is(params: Params) -> Params:
-    return params
 
 
 class Row(NamedTuple):

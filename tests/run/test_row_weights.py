@@ -1,6 +1,7 @@
 """``weights="row"``: greedy decoding of one row by one kernel, everything else by XLA on the same weights."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -32,10 +33,14 @@ def model_of(config: DecoderConfig, **options) -> CausalLM:
 @pytest.mark.slow  # Pallas's interpreter
 def test_a_row_is_written_by_the_kernel_and_all_else_as_before():
     plain, row = model_of(CONFIG), model_of(CONFIG, weights="row")
-    for options in ({"temperature": 0}, {"temperature": 0.7, "num_samples": 2}, {"temperature": 0, "stop": ["zq"]}):
-        for one, other in zip(
-            *(lm.generate(["to be"], max_new_tokens=20, **options) for lm in (plain, row)), strict=True
-        ):
+    every: list[dict[str, Any]] = [
+        {"temperature": 0},
+        {"temperature": 0.7, "num_samples": 2},
+        {"temperature": 0, "stop": ["zq"]},
+    ]
+    for options in every:
+        written = [lm.generate(["to be"], max_new_tokens=20, **options) for lm in (plain, row)]
+        for one, other in zip(*written, strict=True):
             assert one.tokens == other.tokens
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
     assert "".join(text for _, text in row.stream("to be", max_new_tokens=5, sampling=GREEDY)) == (

@@ -12,7 +12,7 @@ from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.evals.continuations import Continuation, score_continuations
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.models.presets import gpt2
-from jaxlm.run.completion import Programs, programs
+from jaxlm.run.programs import Programs, programs
 from tools.bench.measuring import Row, measure, random_tokens, timed
 from tools.bench.models import on_cpu
 
