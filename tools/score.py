@@ -15,6 +15,7 @@ stdout is one JSON object.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,15 @@ from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Task
 from jaxlm.evals.text import vocabulary
 from jaxlm.evals.win_rates import win_rate
+from jaxlm.io.agree import say
 from jaxlm.io.config_json import near_names
 from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.eval_files.blimp_table import MODELS, read_table
 from jaxlm.io.eval_files.judgements import Annotation, as_share, read_annotations
 from jaxlm.io.eval_files.outputs import read_outputs
+from jaxlm.io.eval_files.records import as_json
 from jaxlm.io.eval_files.tasks import load_task
-from jaxlm.io.run_dir import json_ready
+from jaxlm.io.writing import check_new_file
 from jaxlm.run.cli import run_main
 from jaxlm.run.parsers import tool_parser
 
@@ -53,7 +56,7 @@ def main(argv: list[str]) -> int:
         found = scored(args) if whole is None else whole(args.outputs)
     except ValueError as error:
         raise UserError(str(error)) from error
-    print(json.dumps(json_ready({**found, "outputs": str(args.outputs)})))
+    print(json.dumps(as_json({**found, "outputs": str(args.outputs)})))
     return 0
 
 
@@ -98,7 +101,11 @@ def tabled(path: Path) -> dict[str, Any]:
 
 def scored(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of outputs by their task, and the difference from others' where they are given."""
+    if args.items is not None:
+        check_new_file(args.items)
     task = None if args.data is None else load_task(args.task, args.data)
+    if task is not None and task.split:
+        say(f"{task.name}: {len(task.items):,} items, those of its {task.split} split")
     known = None if args.words is None else vocabulary(read_documents(args.words))
     task, graded = graded_file(args.task, args.outputs, task, args.partial, known)
     flagged = None if args.corpus is None else flagged_items(task, read_documents(args.corpus))
@@ -108,7 +115,7 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
         first = next(name for name in graded[0].scores if name in found)
         found["against"] = compare(first, graded, others, confidence=args.confidence)
     if args.items is not None:
-        args.items.write_text("".join(f"{json.dumps(_item(one))}\n" for one in graded), encoding="utf-8")
+        args.items.write_text("".join(f"{json.dumps(as_json(_item(one)))}\n" for one in graded), encoding="utf-8")
     return found
 
 
@@ -144,6 +151,17 @@ def _item(one: Graded) -> dict[str, Any]:
     }
 
 
+def confidence(text: str) -> float:
+    """``"0.95"`` -> 0.95."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must lie between 0 and 1")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("python -m tools.score", __doc__)
     parser.add_argument("task", help=f"{', '.join(FORMS)}, {JUDGED} or {TABLE}")
@@ -158,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--words", nargs="+", metavar="FILE", help="training text: only items all of whose words stand in it count"
     )
-    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; default %(default)s")
+    parser.add_argument("--confidence", type=confidence, default=0.95, help="of the intervals; default %(default)s")
     return parser
 
 

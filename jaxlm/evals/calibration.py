@@ -29,8 +29,11 @@ def calibration_error(
 
 
 def choice_probabilities(logprobs: Values) -> np.ndarray:
-    """Probabilities of choices given that one of them is said: the softmax of their log-probabilities, float64."""
+    """Probabilities of choices given that one of them is said: the softmax of their log-probabilities, float64. Where
+    all are impossible (log-probability minus infinity) none is likelier than another."""
     values = np.asarray(logprobs, np.float64)
+    if np.isneginf(values).all():
+        return np.full(len(values), 1 / len(values))
     odds = np.exp(values - values.max())
     return odds / odds.sum()
 

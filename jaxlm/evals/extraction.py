@@ -6,9 +6,10 @@ the same way. Of any other text the last candidate counts: reasoning names its r
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
+from decimal import Decimal
 from typing import Literal
 
 Form = Literal["number", "letter", "yes_no", "exact", "word"]
@@ -20,9 +21,10 @@ TRIGGERS = ("answer is", "answer:", "####", "\\boxed{", "答案是", "答案为"
 class Extraction:
     """How an answer is read.
 
-    ``number``: compared by value (1,200 = 1200.0; signs of currency and per cent dropped). ``letter``: of a choice,
-    "(B)" or a "B" that stands alone. ``yes_no``: the word, in any case. ``word``: one word, without punctuation, in any
-    case. ``exact``: all of the text, white space around it and one full stop at its end dropped.
+    ``number``: compared by value (1,200 = 1200.0; commas between thousands and signs of currency and per cent dropped).
+    ``letter``: of a choice, "(B)" or a "B" that stands alone. ``yes_no``: the word, in any case. ``word``: one word,
+    without punctuation, in any case. ``exact``: all of the text, white space around it and one full stop at its end
+    dropped.
     """
 
     form: Form
@@ -55,19 +57,23 @@ class Extraction:
             raise ValueError(f"the gold answer {gold!r} is no {self.form}")
         if found is None:
             return False
-        if self.form == "number":
-            return Fraction(found) == Fraction(wanted[0])
-        return found == wanted[0]
+        return self.value(found) == self.value(wanted[0])
+
+    def value(self, answer: str) -> Decimal | str:
+        """What an answer that was read is compared by: the value of a number, else its text."""
+        return Decimal(answer) if self.form == "number" else answer
 
 
-def vote(answers: Sequence[str | None]) -> str | None:
+def vote(answers: Sequence[str | None], value: Callable[[str], Hashable] = str) -> str | None:
     """The commonest answer, of equals the earliest (self-consistency; Wang et al. 2023); texts without one do not vote.
+    Answers of one ``value`` vote together, and the earliest of them is returned.
 
     >>> vote(["7", None, "9", "9", "7"])
     '7'
     """
     cast = [answer for answer in answers if answer is not None]
-    return max(cast, key=lambda answer: (cast.count(answer), -cast.index(answer)), default=None)
+    counts = Counter(map(value, cast))
+    return max(cast, key=lambda answer: counts[value(answer)], default=None)
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
@@ -81,8 +87,9 @@ def _behind_last(text: str, triggers: Sequence[str]) -> str | None:
     return text[max(found) :] if found else None
 
 
-# A minus is a sign where no digit, letter or bracket stands before it: "10-5" holds 10 and 5.
-_NUMBER = re.compile(r"(?:(?<![\w)])[-−])?[$€£¥]?(?:\d[\d,]*(?:\.\d+)?|(?<!\w)\.\d+)")
+# A minus is a sign where no digit, letter or bracket stands before it: "10-5" holds 10 and 5. A comma belongs to a
+# number where it sets thousands apart: "3,4" holds 3 and 4.
+_NUMBER = re.compile(r"(?:(?<![\w)])[-−])?[$€£¥]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\w)\.\d+)")
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 
 

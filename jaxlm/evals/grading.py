@@ -129,6 +129,8 @@ def report(
     metrics = answers.metrics_of(task.form) if written else LIKELIHOOD_KINDS[task.form.kind].metrics
     scores = [one.scores for one in graded]
     found = {"task": task.name, **summarise(metrics, [one.item for one in graded], scores, confidence=confidence)}
+    if task.split:
+        found["split"] = task.split
     found["num_missing"] = len(task.items) - len(graded)
     if flagged is not None:
         clean, apart = split_by_flags([one.item for one in graded], flagged)

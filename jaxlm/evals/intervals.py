@@ -62,14 +62,19 @@ def cluster_numbers(names: Sequence[str]) -> np.ndarray:
 def ratio(
     totals: Values, weights: Values, clusters: Sequence[str] | None = None, *, confidence: float = 0.95
 ) -> Interval:
-    """``sum(totals) / sum(weights)`` over items: a mean where all weights are 1. Student's t between clusters.
+    """``sum(totals) / sum(weights)`` over items: a mean where all weights are 1. Student's t between clusters; an
+    infinite total makes the figure infinite (of both signs, NaN) and leaves it without an interval.
 
     Raises ValueError for no items, or weights that add up to nothing.
     """
     a, w = np.asarray(totals, np.float64), np.asarray(weights, np.float64)
     if not len(a) or len(a) != len(w) or w.sum() <= 0:
         raise ValueError(f"{len(a)} values and {len(w)} weights with the sum {w.sum() if len(w) else 0} have no ratio")
-    value = float(a.sum() / w.sum())
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities, of one sign or both
+        value = float(a.sum() / w.sum())
+    if not math.isfinite(value):
+        number = len(a) if clusters is None else len(set(cluster_numbers(clusters).tolist()))
+        return Interval(value, math.nan, math.nan, len(a), number)
     error, number = _standard_error(a - value * w, clusters)
     half = float(stats.t.ppf(0.5 + confidence / 2, number - 1)) * error / float(w.sum()) if number > 1 else math.nan
     return Interval(value, value - half, value + half, len(a), number)

@@ -31,15 +31,20 @@ class Template:
 
 
 def draw_shots(labels: Sequence[str], num_shots: int, seed: int) -> list[int]:
-    """Places of ``num_shots`` examples, drawn without regard to their texts, the classes in turn and in mixed order."""
+    """Places of ``num_shots`` examples, drawn without regard to their texts, the classes in turn and in mixed order. Of
+    the last turn, where it has more classes than examples are left, they are drawn too."""
     rng = np.random.default_rng(seed)
-    places = {
-        name: list(rng.permutation([i for i, label in enumerate(labels) if label == name]))
-        for name in sorted(set(labels))
-    }
-    turns = max(map(len, places.values()), default=0)
-    in_turn = [int(found[turn]) for turn in range(turns) for found in places.values() if turn < len(found)]
-    return [in_turn[i] for i in rng.permutation(min(num_shots, len(in_turn)))]
+    members: dict[str, list[int]] = {name: [] for name in sorted(set(labels))}
+    for i, label in enumerate(labels):
+        members[label].append(i)
+    places = [rng.permutation(found).tolist() for found in members.values()]
+    chosen: list[int] = []
+    for turn in range(max(map(len, places), default=0)):
+        here, left = [found[turn] for found in places if turn < len(found)], num_shots - len(chosen)
+        chosen += here if len(here) <= left else rng.choice(here, left, replace=False).tolist()
+        if len(chosen) == num_shots:
+            break
+    return [chosen[i] for i in rng.permutation(len(chosen))]
 
 
 def choose(

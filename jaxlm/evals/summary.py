@@ -85,4 +85,12 @@ def group_places(items: Sequence[Named]) -> dict[str, list[int]]:
     return dict(sorted(members.items()))
 
 
-_FORMS = {"mean": lambda x: x, "exp": math.exp, "bits": lambda x: x / math.log(2)}
+def _exp(nats: float) -> float:
+    """e to any power: infinite beyond what a float holds."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
+
+
+_FORMS = {"mean": lambda x: x, "exp": _exp, "bits": lambda x: x / math.log(2)}

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,9 +22,10 @@ from jaxlm.evals.tasks.task import Order, Task
 from jaxlm.evals.text import vocabulary
 from jaxlm.io.agree import say
 from jaxlm.io.corpora.documents import read_documents
+from jaxlm.io.eval_files.records import as_json
 from jaxlm.io.eval_files.results import ItemResults
 from jaxlm.io.eval_files.tasks import load_task
-from jaxlm.io.run_dir import json_ready, write_json
+from jaxlm.io.run_dir import write_json
 from jaxlm.run.evaluate_items import Scorer, Settings, StrategyName, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
@@ -45,8 +46,11 @@ def main(argv: list[str]) -> int:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    names = [name for name in args.tasks.split(",") if name]
+    names = list(dict.fromkeys(name for name in args.tasks.split(",") if name))
     tasks = [load_task(name, args.data) for name in names]
+    for task in tasks:
+        if task.split:
+            say(f"{task.name}: {len(task.items):,} items, those of its {task.split} split")
     if args.words is not None:
         known = vocabulary(read_documents(args.words))
         tasks = [with_known_words(task, known) for task in tasks]
@@ -54,22 +58,43 @@ def main(argv: list[str]) -> int:
     if not tasks:
         raise UserError("--tasks names no task: give one or more, with commas between")
     scorers = [make_scorer(task, settings) for task in tasks]
+    for task, scorer in zip(tasks, scorers, strict=True):
+        if scorer.settings.num_shots < settings.num_shots:
+            say(f"{task.name}: takes no examples: 0 shots, not {settings.num_shots}")
     texts = None if args.corpus is None else read_documents(args.corpus)
     lm = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     out = args.out or args.run / "evaluations" / f"step-{lm.step}"
     config = hashlib.sha256(json.dumps(lm.run_config, sort_keys=True, default=str).encode()).hexdigest()[:16]
     facts = {"family": lm.family, "step": lm.step, "is_ema": lm.is_ema, "weights": args.weights, "config": config}
     found: dict[str, Any] = {"run": str(args.run), **facts, "num_shots": args.shots, "tasks": {}, "items": {}}
+    kept = []
     for task, scorer in zip(tasks, scorers, strict=True):
-        record = {**facts, **dataclasses.asdict(settings), "items": fingerprint(task, scorer.prompts())}
-        results = ItemResults(out, f"{task.name}-{scorer.name}", record, args.shard)
+        record = {**facts, **dataclasses.asdict(scorer.settings), "items": fingerprint(task, scorer.prompts())}
+        kept.append(ItemResults(out, f"{task.name}-{scorer.name}", record, args.shard, check=scorer.check))
+    for task, scorer, results in zip(tasks, scorers, kept, strict=True):
         flagged = None if texts is None else flagged_items(task, texts)
-        found["tasks"][task.name] = evaluate(lm, task, scorer, results, flagged=flagged, shard=args.shard)
+        scores = evaluate(lm, task, scorer, results, flagged=flagged, shard=args.shard)
+        found["tasks"][task.name] = {**scores, "num_shots": scorer.settings.num_shots}
         found["items"][task.name] = str(results.path)
     if args.shard is None:
-        write_json(out / "scores.json", json_ready(found))
-    print(json.dumps(json_ready(found)), flush=True)
+        write_scores(out / "scores.json", found, facts)
+    print(json.dumps(as_json(found)), flush=True)
     return 0
+
+
+def write_scores(path: Path, found: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Writes the scores of a command's tasks to ``path``, beside those that it holds of other tasks; those of another
+    model (by its ``facts``) make way, and stderr says so."""
+    merged = dict(found)
+    if path.exists():
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if any(held[name] != value for name, value in facts.items()):
+                raise ValueError("another model")
+            merged |= {part: {**held[part], **found[part]} for part in ("tasks", "items")}
+        except (ValueError, TypeError, KeyError):
+            say(f"{path} held no scores of this model: it is written anew")
+    write_json(path, as_json(merged))
 
 
 def shard(text: str) -> tuple[int, int]:

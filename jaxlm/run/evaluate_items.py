@@ -1,17 +1,20 @@
 """Items put to a model, some at a time, and what is kept of each: by likelihood, or written by a strategy."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals import strategies
+from jaxlm.evals.continuations import split_request
 from jaxlm.evals.grading import Graded, Output
 from jaxlm.evals.strategies import MAX_TURNS, Ask, Strategy
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written, read_answer
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
-from jaxlm.evals.tasks.task import Order, Task, choose_shots, direct_prompt
+from jaxlm.evals.tasks.task import Item, Likelihood, Order, Request, Task, choose_shots, direct_prompt
+from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.language_model import LanguageModel
 
 StrategyName = Literal["direct", "cot", "zero-shot-cot", "least-to-most"]
@@ -51,6 +54,8 @@ class Scorer(Protocol):
 
     name: str
     """Of the way: "0shot", "zero-shot-cot"."""
+    settings: Settings
+    """With the examples that are shown: none for a task that takes none."""
 
     def prompts(self) -> Sequence[str]:
         """What the model reads first of every item; raises UserError for what cannot be asked."""
@@ -60,13 +65,20 @@ class Scorer(Protocol):
         """The items at these places, each as a record with ``name``, ``scores`` and ``truncated``."""
         ...
 
+    def check(self, record: Mapping[str, Any]) -> None:
+        """Raises ValueError for a record that lacks what `graded` reads."""
+        ...
+
     def graded(self, place: int, record: Mapping[str, Any]) -> Graded:
         """What a record says of its item."""
         ...
 
 
 def make_scorer(task: Task, settings: Settings) -> Scorer:
-    """By likelihood, or by the strategy that the settings name."""
+    """By likelihood, or by the strategy that the settings name. Pairs, whole texts and instructions stand without
+    examples."""
+    if task.form.kind in ("pair", "text", "instruction") and settings.strategy in (None, "direct"):
+        settings = dataclasses.replace(settings, num_shots=0)
     if settings.strategy is None and task.form.kind in LIKELIHOOD_KINDS:
         return ByLikelihood(task, settings)
     if task.form.kind in ("pair", "text"):
@@ -81,6 +93,9 @@ class ByLikelihood:
         self.task, self.settings, self.kind = task, settings, LIKELIHOOD_KINDS[task.form.kind]
         self.name = f"{settings.num_shots}shot"
         self._prompts = self.prompts()
+        item = task.items[0]
+        asked = self.kind.requests(task, item, self._prompts[0])
+        self._scores = set(self.kind.score(item, [Likelihood(-1.0, 1, 1, False)] * len(asked)))
 
     def prompts(self) -> list[str]:
         """Instruction, examples and question; "" for pairs and whole texts."""
@@ -98,13 +113,19 @@ class ByLikelihood:
             raise UserError(str(error)) from error
 
     def run(self, lm: LanguageModel, places: Sequence[int]) -> list[dict[str, Any]]:
-        """Records that ``tools.score`` reads as well."""
+        """Records that ``tools.score`` reads as well. Raises UserError for a log-probability that is NaN, and for an
+        overlong prompt where it is not to be cut."""
         asked = [self.kind.requests(self.task, self.task.items[i], self._prompts[i]) for i in places]
+        if self.settings.overlong == "refuse" and isinstance(lm, CausalLM):
+            for i, requests in zip(places, asked, strict=True):
+                self._check_lengths(lm, self.task.items[i], requests)
         flat = [one for requests in asked for one in requests]
         replies = iter(lm.likelihoods(flat, truncate=self.settings.overlong == "truncate"))
         records = []
         for i, requests in zip(places, asked, strict=True):
             item, mine = self.task.items[i], [next(replies) for _ in requests]
+            if any(math.isnan(one.logprob) for one in mine):
+                raise _no_number(self.task, item)
             records.append(
                 {
                     "name": item.name,
@@ -122,6 +143,19 @@ class ByLikelihood:
             )
         return records
 
+    def _check_lengths(self, lm: CausalLM, item: Item, requests: Sequence[Request]) -> None:
+        for one in requests:
+            ids, num_context = split_request(*one, lm.encode)
+            if num_context > 1 and len(ids) - 1 > lm.context:
+                raise UserError(
+                    f"{item.name}: a prompt and its answer of {len(ids) - 1} tokens are more than the context of "
+                    f"{lm.context}: show fewer examples, or let it be cut (--overlong truncate)"
+                )
+
+    def check(self, record: Mapping[str, Any]) -> None:
+        """All scores are there."""
+        _check_scores(record, self._scores)
+
     def graded(self, place: int, record: Mapping[str, Any]) -> Graded:
         """Its scores as they were."""
         item = self.task.items[place]
@@ -137,6 +171,11 @@ class ByWriting:
         self.name = self.strategy.name.replace(", vote of ", "-vote")
         self._places = {item.name: place for place, item in enumerate(task.items)}
         self.prompts()
+        for item in task.items:
+            try:
+                self._scores = set(answers.score(task.form, item, None))
+            except ValueError as error:
+                raise UserError(f"{item.name}: {error}") from error
 
     def prompts(self) -> list[str]:
         """The first prompt of every item."""
@@ -146,7 +185,8 @@ class ByWriting:
             raise UserError(str(error)) from error
 
     def run(self, lm: LanguageModel, places: Sequence[int]) -> list[dict[str, Any]]:
-        """Records that ``tools.score`` reads as well."""
+        """Records that ``tools.score`` reads as well. Raises UserError for a log-probability that is NaN, and for an
+        overlong prompt where it is not to be cut."""
         logprobs: dict[tuple[str, int, int], list[float]] = {}
         cut: dict[str, int] = {}
 
@@ -156,6 +196,8 @@ class ByWriting:
                 mine = [i for i, ask in enumerate(asks) if (ask.stop, ask.max_new_tokens) == how]
                 said = self._generate(lm, [asks[i] for i in mine], cut)
                 for i, one in zip(mine, said, strict=True):
+                    if any(map(math.isnan, one.logprobs)):
+                        raise _no_number(self.task, self.task.items[self._places[asks[i].item]])
                     texts[i] = one.text
                     logprobs[asks[i].item, asks[i].sample, asks[i].turn] = [round(x, 6) for x in one.logprobs]
             return [texts[i] for i in range(len(asks))]
@@ -204,10 +246,32 @@ class ByWriting:
             numbers=[self._places[ask.item] * per_item + ask.sample * MAX_TURNS + ask.turn for ask in asks],
         )
 
+    def check(self, record: Mapping[str, Any]) -> None:
+        """All scores are there, the texts, and the answer that was read off them."""
+        _check_scores(record, self._scores)
+        texts, answer = record.get("outputs"), record.get("answer", 0)
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise ValueError("no list of texts under 'outputs'")
+        if not isinstance(record.get("behind_cue"), bool) or not isinstance(answer, str | None):
+            raise ValueError("no 'behind_cue' or 'answer'")
+
     def graded(self, place: int, record: Mapping[str, Any]) -> Graded:
         """Its answer and scores as they were."""
         item, written = self.task.items[place], Written(tuple(record["outputs"]), record["behind_cue"])
         return Graded(item, Output(item.name, item.name, written=written), record["answer"], record["scores"])
+
+
+def _check_scores(record: Mapping[str, Any], names: set[str]) -> None:
+    missing = sorted(names - record["scores"].keys())
+    if missing:
+        raise ValueError(f"no {missing[0]!r} among its scores")
+
+
+def _no_number(task: Task, item: Item) -> UserError:
+    return UserError(
+        f"task {task.name!r}, {item.name}: the model's log-probability is NaN, its parameters or activations are "
+        "broken: take another checkpoint (--step)"
+    )
 
 
 def make_strategy(settings: Settings) -> Strategy:

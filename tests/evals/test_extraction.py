@@ -15,6 +15,9 @@ from jaxlm.evals.extraction import Extraction, cut_at, vote
         ("number", "so x = 10-5", True, "10"),
         ("number", "4 * 2 = 8\n#### 8", False, "8"),
         ("number", "none", False, None),
+        ("number", "it is 3,4", True, "3"),
+        ("number", "1,2345 of 1,200,000 and 12,34", True, "1"),
+        ("number", "1,2345 of 1,200,000", False, "1200000"),
         ("number", "The answer is unknown, not 5", False, "5"),
         ("number", "5. The answer is unknown.", False, None),
         ("number", "2 and 3 make\n**Answer:** 5 (not 6)", False, "5"),
@@ -53,6 +56,15 @@ def test_the_commonest_answer_wins_and_of_equals_the_earliest():
     assert vote(["2", "1", "1", None]) == "1"
     assert vote(["2", "1", "1", "2"]) == "2"
     assert vote([None, None]) is None
+
+
+def test_numbers_vote_by_value():
+    number = Extraction("number")
+    assert vote(["40", "36", "36.0", "40.", "36.00"], number.value) == "36"
+    assert vote(["36", "36.0", "40", "40"], number.value) == "36"
+    assert vote(["no", "No", "No"], Extraction("exact").value) == "No"
+    long = "9" * 5000
+    assert number.agrees(number.read(long), long)
 
 
 def test_a_text_ends_at_its_first_stop_string():

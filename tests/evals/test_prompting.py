@@ -23,6 +23,14 @@ def test_shots_take_the_classes_in_turn_and_depend_on_the_seed_alone():
     assert len(set(classes)) > 3  # not always in one order
 
 
+def test_the_seed_says_which_classes_are_left_out_where_shots_are_fewer():
+    labels = list("ABCDE") * 4
+    drawn = [[labels[i] for i in draw_shots(labels, 7, seed)] for seed in range(200)]
+    assert all(set(found) == set("ABCDE") for found in drawn)  # a whole turn first
+    twice = "".join(name for found in drawn for name in "ABCDE" if found.count(name) == 2)
+    assert all(50 < twice.count(name) < 110 for name in "ABCDE")  # of 200, 80 each
+
+
 def test_the_likeliest_choice_is_taken_whatever_the_prompt_costs():
     cost = {"p a": 7.0, "p b": 5.0, "q a": 100.0, "q b": 101.0}
     found = choose(lambda texts: [cost[text] for text in texts], ["p", "q"], ["a", "b"])

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jaxlm.evals import strategies
-from jaxlm.evals.tasks.answers import read_answer
+from jaxlm.evals.tasks.answers import Written, read_answer
 from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Item, Task
 from jaxlm.io.eval_files.tasks import load_task
@@ -60,6 +60,12 @@ def test_a_vote_of_samples():
     assert [(ask.sample, ask.temperature) for ask in rounds[1]] == [(0, 0.5), (1, 0.5), (2, 0.5)] * 2
     assert outcomes[0].written.texts == (" 4", " 5", " 4")
     assert read_answer(TASK.form, outcomes[0].written) == "4"
+
+
+def test_a_vote_is_of_values():
+    """36 and 36.0 are one answer, as they are where answers are compared with the right one."""
+    texts = ("40", "36", "36.0", "40", "$36")
+    assert read_answer(TASK.form, Written(texts, behind_cue=True)) == "36"
 
 
 def test_smaller_questions_first():

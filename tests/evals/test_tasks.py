@@ -44,6 +44,29 @@ def test_equal_texts_of_a_pair_count_as_a_half():
     assert score(item, [good, good])["accuracy"] == 0.5
 
 
+def test_what_cannot_be_is_least_likely_and_equal_where_nothing_can_be():
+    never = Likelihood(-math.inf, 1, 1, False)
+    score = LIKELIHOOD_KINDS["choice"].score
+    found = score(_choice(0), [never, never, never, never])
+    assert (found["gold_probability"], found["brier"], found["stated"]) == (0.5, 0.5, 0.5)
+    assert found["gold_nats"] == math.inf
+    # Behind the prompt the first choice cannot be, whatever it is alone.
+    found = score(_choice(0), [never, Likelihood(-2.0, 1, 2, True), never, Likelihood(-1.0, 1, 2, False)])
+    assert {found[name] for name in found if name.startswith("accuracy")} == {1.0}
+    pair = LIKELIHOOD_KINDS["pair"].score(Item("p:0", "", "good", ("good", "bad"), 0), [never, never])
+    assert pair == {"accuracy": 0.5, "accuracy_per_token": 0.5, "margin_nats": 0.0}
+
+
+def test_a_perplexity_beyond_all_floats_is_infinite():
+    items = (Item("c:0", "a", "b"), Item("c:1", "a", "b"))
+    kind = LIKELIHOOD_KINDS["cloze"]
+    for nats, value in (((1.0, 130.0), math.exp(65.5)), ((1.0, 2000.0), math.inf), ((1.0, math.inf), math.inf)):
+        scores = [kind.score(item, [Likelihood(-n, 1, 1, False)]) for item, n in zip(items, nats, strict=True)]
+        found = summarise(kind.metrics, items, scores)["perplexity"]
+        assert found["value"] == pytest.approx(value)
+        assert found.get("upper", math.inf) == math.inf
+
+
 def test_perplexities_are_of_sums():
     items = (Item("c:0", "a", "b"), Item("c:1", "a", "b"))
     kind = LIKELIHOOD_KINDS["cloze"]
@@ -91,6 +114,8 @@ def test_examples_come_from_the_items_group_and_never_show_the_item():
     assert sorted(shot.answer for shot in balanced) == ["x", "y", "z"]
     assert all(items[1] not in choose_shots(task, items[1], 5, seed=seed, order="drawn") for seed in range(5))
     assert direct_prompt(task, items[1], given[:1]) == "Say b.\n\nQ: q2\nA: z\n\nQ: q1\nA:"
+    cloze = Task("t", Form("cloze"), items, items)  # its answers are open: no class has its turn
+    assert choose_shots(cloze, items[0], 3, seed=1, order="balanced") == drawn
     with pytest.raises(ValueError, match="6 examples are asked for and task 't' has 5"):
         choose_shots(task, items[0], 6)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 
 import pytest
 
@@ -9,6 +10,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.eval_files.blimp_table import read_table
 from jaxlm.io.eval_files.judgements import read_preferences
 from jaxlm.io.eval_files.outputs import read_outputs
+from jaxlm.io.eval_files.records import as_json, as_number
 from jaxlm.io.eval_files.tasks import TASKS, load_task
 
 MMLU_HEAD = "question,choice0,choice1,choice2,choice3,answer\n"
@@ -62,6 +64,9 @@ def test_word_problems(tmp_path):
     _write(tmp_path / "train.jsonl", _lines({"question": "q", "answer": "2*3=<<2*3=6>>6 eggs.\nSo 6.\n#### 1,006"}))
     (item,) = load_task("gsm8k", tmp_path).items
     assert (item.answer, item.solution) == ("1,006", "2*3=6 eggs. So 6. ")
+    assert load_task("gsm8k", tmp_path).split == "train"
+    _write(tmp_path / "test.jsonl", _lines({"question": "q", "answer": "#### 1"}))
+    assert load_task("gsm8k", tmp_path).split == "test"
     _write(tmp_path / "x_MultiArith.json", json.dumps([{"sQuestion": " How many? ", "lSolutions": [39.0]}]))
     assert load_task("multiarith", tmp_path).items[0].answer == "39"
     options = {"question": "Which?", "options": ["A)1", "B)2)"], "correct": "B"}
@@ -91,6 +96,18 @@ def test_word_problems(tmp_path):
             "AQuA_test.json",
             _lines({"question": "q", "options": ["A)1", "B)2"], "correct": "C"}),
             "'C' is out of range, its choices are A to B",
+        ),
+        (
+            "aqua",
+            "AQuA_test.json",
+            _lines({"question": "q", "options": ["A)1", "2"], "correct": "A"}),
+            "line 1: the option '2' has no letter with a bracket",
+        ),
+        (
+            "ifeval",
+            "input_data.jsonl",
+            _lines({"prompt": "q", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [[1]]}),
+            r"line 1: instruction 'punctuation:no_comma': its arguments \[1\] are no object",
         ),
         ("coin_flip", "coin_flip.json", '{"examples": [{"question": "q", "answer": "maybe"}]}', "neither yes nor no"),
         ("strategyqa", "strategyqa_train.tsv", "q\t\tr\n", "line 1 has no gold answer"),
@@ -135,6 +152,14 @@ LOG = "*************************\n1st data\nQ: One?\nA: The answer is 3\npred_be
         ("o.jsonl", "", "holds no outputs"),
         ("o.jsonl", _lines({"name": "t:0"}), "line 1 has neither a text under 'output'"),
         ("o.jsonl", _lines({"name": "t:0", "logprobs": [1.0], "is_greedy": []}), "'is_greedy' is no list of 1 values"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": 3}), "line 1: 'logprobs' is 3, no list of numbers"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": []}), "line 1: 'logprobs' is .*, no list of numbers"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": None}), "line 1 has neither a text under 'output'"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": [-1.0, None]}), "'logprobs' holds None, which is no number"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": [float("nan")]}), "'logprobs' holds nan, which is no number"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": ["Infinity"]}), "'logprobs' holds 'Infinity', which is no num"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": [-(10**400)]}), "'logprobs' holds -10*, which is no number"),
+        ("o.jsonl", _lines({"name": "t:0", "logprobs": [-1], "num_tokens": ["-Infinity"]}), "'num_tokens' holds"),
         ("o.json", "[1]", "item 1 is no object"),
         ("o.log", LOG, "half-written"),
         ("o.log", LOG.replace("GT : 3\n", "") + "accuracy : 1\n", "item 1 has no gold answer"),
@@ -152,9 +177,22 @@ def test_bad_outputs_are_refused(tmp_path, file, text, match):
         read_outputs(path)
 
 
+def test_infinite_numbers_are_read_as_they_are_written(tmp_path):
+    values = [-math.inf, math.inf, -1.5, 0]
+    written = json.dumps(as_json({"a": values, "b": math.nan}), allow_nan=False)
+    assert json.loads(written)["b"] is None
+    assert [as_number(one) for one in json.loads(written)["a"]] == values
+    assert as_number("1") is as_number(None) is None
+    (one,) = read_outputs(_write(tmp_path / "o.jsonl", _lines({"name": "t:0", "logprobs": as_json([-math.inf, -1])})))
+    assert [reply.logprob for reply in one.likelihoods] == [-math.inf, -1]
+
+
 def test_a_log_of_zero_shot_chain_of_thought(tmp_path):
     (one,) = read_outputs(_write(tmp_path / "o.log", LOG + "*************************\naccuracy : 100.0\n"))
     assert (one.question, one.gold, one.written) == ("One?", "3", ((" 3",), True))
+    # Its own reader dropped every comma, and the published figures are so.
+    text = LOG.replace("pred_before :  3", "pred_before :  3,4, or 3") + "accuracy : 0.0\n"
+    assert read_outputs(_write(tmp_path / "o.log", text))[0].written == ((" 34, or 3",), True)
 
 
 def test_judgements_and_tables(tmp_path):

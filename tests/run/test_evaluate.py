@@ -172,7 +172,6 @@ def test_shards_share_the_items(run, data, capsys):
         (("--tasks", "lambada", "--shots", "1"), r"was made otherwise \(seed was 1, now 0\)|num_shots"),
         (("--tasks", "lambda"), "unknown task 'lambda'"),
         (("--tasks", "lambada", "--shots", "10"), "10 examples are asked for and task 'lambada' has 9"),
-        (("--tasks", "mmlu", "--shots", "1", "--overlong", "refuse"), "more than the context of 32"),
         (("--tasks", "blimp", "--strategy", "direct"), "is scored by likelihoods: leave --strategy direct out"),
         (("--tasks", "mmlu", "--strategy", "direct", "--samples", "2"), "at temperature 0 are all the same"),
         (("--tasks", "mmlu", "--samples", "2", "--temperature", "1.0"), "name a --strategy"),
@@ -187,6 +186,14 @@ def test_bad_requests_are_refused(run, data, capsys, argv, match):
         _run(run, "--tasks", "lambada", "--data", data, "--shots", 1, "--seed", 1, "--out", data / "out")
     with pytest.raises(UserError, match=match):
         _run(run, "--data", data, "--out", data / "out", *argv)
+
+
+def test_an_overlong_item_is_named_and_may_then_be_cut(run, data, capsys):
+    asked = ["--tasks", "mmlu", "--data", data, "--shots", 1, "--out", data / "out"]
+    with pytest.raises(UserError, match=r"mmlu/birds:0: .* the context of 32: .*\(--overlong truncate\)"):
+        _run(run, *asked, "--overlong", "refuse")
+    _run(run, *asked)
+    assert _figures(capsys)["tasks"]["mmlu"]["truncated"] == 1
 
 
 def test_a_spoilt_results_file_is_named(run, data):

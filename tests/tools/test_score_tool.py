@@ -72,3 +72,38 @@ def test_bad_input_is_one_line(tmp_path, capsys, task, text, says):
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert says in said[0]
+
+
+def test_figures_beyond_all_floats_stay_json(tmp_path, capsys):
+    _write(tmp_path / "lambada_test.jsonl", [{"text": "a b"}, {"text": "a c"}])
+    for second, value in ((-130.0, 2.8e28), (-2000.0, "Infinity"), ("-Infinity", "Infinity")):
+        rows = [{"name": f"lambada:{i}", "logprobs": [one]} for i, one in enumerate((-1.0, second))]
+        outputs, items = _write(tmp_path / "o.jsonl", rows), tmp_path / "items.jsonl"
+        assert main(["lambada", "--outputs", outputs, "--data", str(tmp_path), "--items", str(items)]) == 0
+        found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["perplexity"]
+        assert found["value"] == (value if isinstance(value, str) else pytest.approx(value, rel=0.01))
+        assert found.get("upper", "Infinity") == "Infinity"
+        last = [json.loads(line, parse_constant=pytest.fail) for line in items.read_text().splitlines()][1]
+        assert last["scores"]["nats"] == (-second if isinstance(second, float) else "Infinity")
+
+
+@pytest.mark.parametrize("value", ["2", "0", "1", "nan", "x"])
+def test_a_confidence_lies_between_0_and_1(tmp_path, value):
+    outputs = _write(tmp_path / "o.jsonl", RECORDS)
+    with pytest.raises(UserError, match=f"'{value}' must lie between 0 and 1"):
+        main(["svamp", "--outputs", outputs, "--confidence", value])
+
+
+def test_items_that_cannot_be_written_are_refused_first(tmp_path):
+    for path in (tmp_path / "none" / "items.jsonl", tmp_path):
+        with pytest.raises(UserError, match=f"cannot write {path}"):
+            main(["svamp", "--outputs", str(tmp_path / "no.jsonl"), "--items", str(path)])
+
+
+def test_the_split_is_said(tmp_path, capsys):
+    _write(tmp_path / "train.jsonl", [{"question": "q", "answer": "So 6.\n#### 6"}])
+    outputs = _write(tmp_path / "o.jsonl", [{"name": "gsm8k:0", "output": "6"}])
+    assert main(["gsm8k", "--outputs", outputs, "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["split"] == "train"
+    assert said.err.splitlines() == ["gsm8k: 1 items, those of its train split"]

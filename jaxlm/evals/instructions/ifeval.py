@@ -15,6 +15,8 @@ def constraint_of(instruction: str, arguments: Arguments) -> Constraint:
     """
     if instruction not in _TABLE:
         raise ValueError(f"instruction {instruction!r} is none of IFEval's {len(_TABLE)}")
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"instruction {instruction!r}: its arguments {arguments!r} are no object {{...}}")
     given = {name: value for name, value in arguments.items() if value is not None}
     try:
         return Constraint(*_TABLE[instruction](given))

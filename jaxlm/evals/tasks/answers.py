@@ -30,7 +30,8 @@ def read_answer(form: Form, written: Written) -> str | None:
     texts = [cut_at(text, form.stop) for text in written.texts]
     if form.kind == "instruction":
         return texts[0]
-    return vote([form.extraction.read(text, behind_cue=written.behind_cue) for text in texts])
+    read = [form.extraction.read(text, behind_cue=written.behind_cue) for text in texts]
+    return vote(read, form.extraction.value)
 
 
 def score(form: Form, item: Item, answer: str | None) -> dict[str, float]:

@@ -40,7 +40,9 @@ def score(item: Item, replies: Sequence[Likelihood]) -> dict[str, float]:
         "accuracy_per_token": logprobs / np.array([max(1, reply.num_tokens) for reply in replies[:count]]),
     }
     if len(replies) == 2 * count:
-        ways["accuracy_unconditional"] = logprobs - np.array([reply.logprob for reply in replies[count:]])
+        alone = np.array([reply.logprob for reply in replies[count:]])
+        # What is impossible behind the prompt stays so, however unlikely it is alone.
+        ways["accuracy_unconditional"] = np.subtract(logprobs, alone, out=logprobs.copy(), where=np.isfinite(logprobs))
     return {
         **{name: float(int(np.argmax(values)) == item.gold) for name, values in ways.items()},
         "gold_probability": float(among[item.gold]),

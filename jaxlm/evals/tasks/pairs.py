@@ -11,7 +11,7 @@ METRICS = {
     "margin_nats": Metric("margin_nats"),
 }
 """Accuracy by the whole texts' likelihood (the published figure) and by that of a token; how much likelier the good one
-is. Equal texts count as a half."""
+is. Equal texts, and two that are impossible, count as a half."""
 
 
 def requests(task: Task, item: Item, prompt: str) -> list[Request]:
@@ -23,9 +23,14 @@ def score(item: Item, replies: Sequence[Likelihood]) -> dict[str, float]:
     """Scores of one pair."""
     assert item.gold is not None
     good, bad = replies[item.gold], replies[1 - item.gold]
-    margin = good.logprob - bad.logprob
-    each = good.logprob / max(1, good.num_tokens) - bad.logprob / max(1, bad.num_tokens)
+    margin = _less(good.logprob, bad.logprob)
+    each = _less(good.logprob / max(1, good.num_tokens), bad.logprob / max(1, bad.num_tokens))
     return {"accuracy": _sign(margin), "accuracy_per_token": _sign(each), "margin_nats": margin}
+
+
+def _less(a: float, b: float) -> float:
+    """a - b, 0 for equal infinities too."""
+    return 0.0 if a == b else a - b
 
 
 def _sign(value: float) -> float:

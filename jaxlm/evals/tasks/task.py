@@ -98,6 +98,8 @@ class Task:
     """Where they name groups, an item sees those of its own."""
     instructions: Mapping[str, str] = field(default_factory=dict)
     """By group, in place of the form's."""
+    split: str = ""
+    """Which part of the published set the items are, where there is a choice."""
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -165,13 +167,14 @@ def choose_shots(task: Task, item: Item, count: int, *, seed: int = 0, order: Or
     """``count`` examples for an item's prompt, from its own group where examples name groups, never the item itself.
 
     ``order``: ``given``: the first ones, as the task's authors chose them; ``drawn``: by the seed, the same for all
-    items of a group; ``balanced``: by the seed, the answers in turn. Raises ValueError where there are too few.
+    items of a group; ``balanced``: by the seed, the answers in turn, but as ``drawn`` for a cloze, whose answers are
+    open. Raises ValueError where there are too few.
     """
     if count == 0:
         return []
     own = [shot for shot in task.shots if shot.group == item.group] or list(task.shots)
     others = [shot.name != item.name and shot.question != item.question for shot in own]
-    if order == "balanced":
+    if order == "balanced" and task.form.kind != "cloze":
         own = [shot for shot, other in zip(own, others, strict=True) if other]
         chosen = [own[i] for i in draw_shots([shot.answer for shot in own], count, seed)]
     else:

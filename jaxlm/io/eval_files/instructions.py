@@ -44,7 +44,7 @@ def load_ifeval(data: Path) -> Content:
         if not isinstance(ids, list) or not isinstance(arguments, list) or len(ids) != len(arguments):
             raise UserError(f"{where}: 'instruction_id_list' and 'kwargs' are no lists of one length")
         constraints = [
-            _made(where, lambda pair: constraint_of(*pair), (name, given or {}))
+            _made(where, lambda pair: constraint_of(*pair), (name, {} if given is None else given))
             for name, given in zip(ids, arguments, strict=True)
         ]
         name = f"ifeval:{record.get('key', len(items))}"

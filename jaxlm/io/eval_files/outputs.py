@@ -7,11 +7,13 @@ An object for each item, on a line (.jsonl) or in one array (.json), either pack
     output, prediction or   the text; ``outputs``: several, to vote among
       response
     behind_cue              true: the prompt ended with "the answer is" or the like
-    logprobs                in place of a text, natural log-probabilities: of each choice, of a pair's good and bad
-                            text, of the one answer; with ``num_tokens``, ``num_bytes``, ``is_greedy``, lists as long
+    logprobs                in place of a text, natural log-probabilities ("-Infinity" of what cannot be): of each
+                            choice, of a pair's good and bad text, of the one answer; with ``num_tokens``,
+                            ``num_bytes``, ``is_greedy``, lists as long
     target or gold          the right answer; needed where no ``--data`` says it
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.evals.grading import Output
 from jaxlm.evals.tasks.answers import Written
 from jaxlm.evals.tasks.task import Likelihood
-from jaxlm.io.eval_files.records import json_objects, number_text, read_json, stem
+from jaxlm.io.eval_files.records import as_number, json_objects, number_text, read_json, stem
 from jaxlm.io.eval_files.transcripts import read_transcripts
 from jaxlm.io.json_records import json_lines
 
@@ -69,7 +71,7 @@ def _output(record: dict[str, Any], where: str) -> Output:
         "gold": None if gold is None else _text(gold),
         "group": _text(record.get("group", "")),
     }
-    if "logprobs" in record:
+    if record.get("logprobs") is not None:
         return Output(**common, likelihoods=_likelihoods(record, where))
     texts = record.get("outputs", _first(record, "output", "prediction", "response"))
     texts = [texts] if isinstance(texts, str) else texts
@@ -79,16 +81,23 @@ def _output(record: dict[str, Any], where: str) -> Output:
 
 
 def _likelihoods(record: dict[str, Any], where: str) -> tuple[Likelihood, ...]:
+    count = len(record["logprobs"]) if isinstance(record["logprobs"], list) else 0
+    if not count:
+        raise UserError(f"{where}: 'logprobs' is {record['logprobs']!r}, no list of numbers")
     columns = []
     for name, default in (("logprobs", None), ("num_tokens", 1), ("num_bytes", 1), ("is_greedy", False)):
         values = record.get(name)
         if values is None and default is not None:
-            values = [default] * len(record["logprobs"])
-        if not isinstance(values, list) or len(values) != len(record["logprobs"]) or not values:
-            raise UserError(f"{where}: {name!r} is no list of {len(record['logprobs'])} values")
-        if not all(isinstance(value, int | float) for value in values):
-            raise UserError(f"{where}: {name!r} holds what is no number")
-        columns.append(values)
+            values = [default] * count
+        if not isinstance(values, list) or len(values) != count:
+            raise UserError(f"{where}: {name!r} is no list of {count} values")
+        read = []
+        for value in values:
+            number = as_number(value)
+            if number is None or not (math.isfinite(number) or (name == "logprobs" and number < 0)):
+                raise UserError(f"{where}: {name!r} holds {value!r}, which is no number: mend or remove the line")
+            read.append(number)
+        columns.append(read)
     return tuple(Likelihood(float(a), int(b), int(c), bool(d)) for a, b, c, d in zip(*columns, strict=True))
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ class Content(NamedTuple):
     shots: Sequence[Item] = ()
     instructions: Mapping[str, str] = {}
     """By group."""
+    split: str = ""
+    """Which part of the published set it is, where there is a choice."""
 
 
 def read_text(path: Path) -> str:
@@ -72,6 +75,30 @@ def field(record: dict[str, Any], name: str, where: str) -> str:
 def number_text(value: float) -> str:
     """A number as people write it: 39.0 is "39"."""
     return str(int(value)) if float(value).is_integer() else repr(value)
+
+
+def as_json(value: Any) -> Any:
+    """The same for JSON, which has no such numbers: infinite ones as "Infinity" and "-Infinity", NaN as None."""
+    if isinstance(value, Mapping):
+        return {name: as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return None if math.isnan(value) else _INFINITE[value]
+
+
+def as_number(value: Any) -> float | None:
+    """A number that JSON holds, infinite ones as `as_json` writes them; None for NaN, and for what is no number."""
+    if isinstance(value, str):
+        return next((number for number, text in _INFINITE.items() if value == text), None)
+    try:
+        return float(value) if isinstance(value, int | float) and not math.isnan(value) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
+_INFINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
 def find_files(task: str, data: Path, folders: Sequence[str], *patterns: str) -> list[Path]:

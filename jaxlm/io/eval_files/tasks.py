@@ -38,7 +38,7 @@ def load_task(name: str, data: str | Path) -> Task:
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}{near_names(name, TASKS)} (there are {', '.join(TASKS)})")
     try:
-        items, shots, instructions = TASKS[name](Path(data))
-        return Task(name, FORMS[name], tuple(items), tuple(shots), instructions)
+        found = TASKS[name](Path(data))
+        return Task(name, FORMS[name], tuple(found.items), tuple(found.shots), found.instructions, found.split)
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -2,7 +2,8 @@
 
 An item is a block between lines of stars: ``Q: ...`` and the whole prompt, then for each text that was drawn
 ``pred_before : `` (what the model wrote behind the words that ask for the answer), and ``GT : `` (the right answer).
-The log ends with ``accuracy : ``.
+The log ends with ``accuracy : ``. Commas between digits are left out of the texts: the experiments' own reader dropped
+every comma before it looked for a number ("2,2,2" counted as 222), and their figures follow from that.
 """
 
 import re
@@ -16,6 +17,7 @@ from jaxlm.io.eval_files.records import read_text
 _BLOCK = re.compile(r"^\*{25}\n", re.MULTILINE)
 _QUESTION = re.compile(r"^Q: (.*?)\nA:", re.MULTILINE | re.DOTALL)
 _WRITTEN = re.compile(r"^pred_before : (.*?)\npred_after : ", re.MULTILINE | re.DOTALL)
+_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _GOLD = re.compile(r"^GT : (.*)$", re.MULTILINE)
 
 
@@ -33,7 +35,7 @@ def read_transcripts(path: Path) -> list[Output]:
         if not question:
             continue
         where = f"{path} item {len(outputs) + 1}"
-        written = tuple(_WRITTEN.findall(block))
+        written = tuple(_COMMA.sub("", text) for text in _WRITTEN.findall(block))
         if not written or not gold or not gold.group(1).strip():
             raise UserError(f"{where} has no {'gold answer' if written else 'answer'}: mend or remove it")
         outputs.append(

@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxlm.core.errors import UserError
 from jaxlm.evals.extraction import Extraction
 from jaxlm.evals.tasks.task import Item
-from jaxlm.io.eval_files.records import Content, field, find_files, json_objects
+from jaxlm.io.eval_files.records import Content, field, find_files, json_objects, stem
 from jaxlm.io.json_records import json_lines
 
 LETTERS = "ABCDE"
@@ -16,16 +16,17 @@ _MARK = re.compile(r"<<[^<>]*>>")
 
 
 def load_gsm8k(data: Path) -> Content:
-    """Objects with ``question`` and ``answer``: steps, with <<...>> of a calculator in them, and ``#### 72``."""
+    """Objects with ``question`` and ``answer``: steps, with <<...>> of a calculator in them, and ``#### 72``. The test
+    set, if it is there, else the training set."""
     items = []
-    files = find_files("gsm8k", data, ("reasoning/gsm8k", "gsm8k", ""), "test.jsonl", "train.jsonl")
-    for where, record in json_lines(files[0]):  # the test set, if it is there
+    path = find_files("gsm8k", data, ("reasoning/gsm8k", "gsm8k", ""), "test.jsonl", "train.jsonl")[0]
+    for where, record in json_lines(path):
         steps, mark, answer = field(record, "answer", where).partition("####")
         if not mark or not answer.strip():
             raise UserError(f"{where} has no gold answer: nothing stands behind ####")
         solution = " ".join(_MARK.sub("", steps).split()) + " "
         items.append(Item(f"gsm8k:{len(items)}", field(record, "question", where), answer.strip(), solution=solution))
-    return _checked(items)
+    return _checked(items)._replace(split=stem(path))
 
 
 def load_svamp(data: Path) -> Content:
@@ -62,6 +63,9 @@ def load_aqua(data: Path) -> Content:
         if len(answer) != 1 or answer not in LETTERS[: len(options)]:
             raise UserError(f"{where}: the gold answer {answer!r} is out of range, its choices are A to "
                             f"{LETTERS[len(options) - 1]}")  # fmt: skip
+        bare = next((option for option in options if ")" not in str(option)), None)
+        if bare is not None:
+            raise UserError(f"{where}: the option {bare!r} has no letter with a bracket, as in 'A)21', in front")
         listed = " ".join("({}) {}".format(*map(str.strip, str(option).split(")", 1))) for option in options)
         items.append(
             Item(

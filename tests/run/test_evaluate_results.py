@@ -1,0 +1,174 @@
+"""What ``jaxlm evaluate`` leaves on disk: read back whole, never a traceback, by n-gram models, which are quick."""
+
+import json
+import math
+
+import pytest
+
+from jaxlm.core.errors import UserError
+from jaxlm.evals.tasks.task import Likelihood
+from jaxlm.io.eval_files.tasks import load_task
+from jaxlm.models.ngram_estimate import NgramConfig
+from jaxlm.run import evaluate
+from jaxlm.run.evaluate_items import Settings, make_scorer
+from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.text_scores import fit_ngram_run
+from jaxlm.text.tokenizer import TokenizerConfig
+from tools import score
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """An n-gram of maximum likelihood: what it has not seen cannot be."""
+    path = tmp_path_factory.mktemp("runs") / "ngram"
+    ngram = NgramConfig(order=3, smoothing="ml")
+    fit_ngram_run(["to be or not to be"] * 30, path, tokenizer=TokenizerConfig(kind="byte"), ngram=ngram)
+    return path
+
+
+def _lines(path, records):
+    path.write_text("".join(json.dumps(one) + "\n" for one in records))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two passages, four pairs, and two questions of AQuA."""
+    _lines(tmp_path / "lambada_test.jsonl", [{"text": "to be or not"}, {"text": "be or not to"}])
+    (tmp_path / "blimp").mkdir()
+    _lines(tmp_path / "blimp" / "p.jsonl", [{"sentence_good": f"it is {i}", "sentence_bad": f"{i}"} for i in range(4)])
+    asked = {"question": "Which?", "options": ["A)1", "B)2"], "correct": "B"}
+    _lines(tmp_path / "AQuA_test.json", [asked, {**asked, "correct": "A"}])
+    return tmp_path
+
+
+def _run(capsys, run, data, tasks, *argv):
+    assert (
+        evaluate.main([str(one) for one in (run, "--tasks", tasks, "--data", data, "--out", data / "out", *argv)]) == 0
+    )
+    said = capsys.readouterr()
+
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    return json.loads(said.out.splitlines()[-1], parse_constant=refuse), said.err
+
+
+def test_what_cannot_be_is_read_back_and_graded_again(run, data, capsys):
+    _lines(data / "lambada_test.jsonl", [{"text": "to be or not"}, {"text": "to be or zebra"}])
+    first, _ = _run(capsys, run, data, "aqua,blimp,lambada")
+    for again in (_run(capsys, run, data, "aqua,blimp,lambada")[0], json.loads((data / "out/scores.json").read_text())):
+        for name, one in first["tasks"].items():
+            same = {key: value for key, value in one.items() if key not in ("num_run_now", "items_per_second")}
+            assert same.items() <= again["tasks"][name].items()
+    # No choice of AQuA is likelier than another; the pairs, impossible both, count as a half.
+    assert first["tasks"]["aqua"]["gold_nats"] == {"value": "Infinity"}
+    assert first["tasks"]["aqua"]["gold_probability"]["value"] == 0.5
+    assert first["tasks"]["blimp"]["accuracy"]["value"] == 0.5
+    assert first["tasks"]["lambada"]["perplexity"] == {"value": "Infinity"}
+    for name, path in first["items"].items():
+        assert score.main([name, "--outputs", path, "--data", str(data)]) == 0
+        graded = json.loads(capsys.readouterr().out)
+        assert graded["accuracy"] == first["tasks"][name]["accuracy"]
+
+
+def test_log_probabilities_that_are_no_numbers_are_refused_by_item(data):
+    class Broken(LanguageModel):
+        family = "decoder"
+
+        def likelihoods(self, requests, *, truncate=True):
+            return [Likelihood(math.nan, 1, 1, False) for _ in requests]
+
+    for name, item in (("lambada", "lambada:1"), ("aqua", "aqua:1"), ("blimp", "blimp/p:1")):
+        with pytest.raises(UserError, match=f"task '{name}', {item}: the model's log-probability is NaN"):
+            make_scorer(load_task(name, data), Settings()).run(Broken(), [1])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"name":"lambada:0"}',
+        '{"name":"lambada:0","scores":{"accuracy":1.0},"truncated":0}',
+        '{"name":"lambada:0","scores":{"accuracy":null,"nats":1.0,"bytes":1.0},"truncated":0}',
+        '{"name":"lambada:0","scores":{"accuracy":1.0,"nats":1.0,"bytes":1.0}}',
+        '{"name":["lambada:0"],"scores":{"accuracy":1.0,"nats":1.0,"bytes":1.0},"truncated":0}',
+        "[1]",
+    ],
+)
+def test_a_line_that_lacks_something_is_named(run, data, capsys, line):
+    _run(capsys, run, data, "lambada")
+    items = data / "out" / "lambada-0shot.jsonl"
+    items.write_text(items.read_text() + line + "\n")
+    with pytest.raises(UserError, match=r"lambada-0shot.jsonl line 3 is no result of an item: remove the line"):
+        _run(capsys, run, data, "lambada")
+
+
+def test_a_written_answer_that_lacks_something_is_named(run, data, capsys):
+    asked = ("aqua", "--strategy", "direct", "--limit", "1")
+    _run(capsys, run, data, *asked)
+    items = data / "out" / "aqua-direct.jsonl"
+    record = json.loads(items.read_text())
+    for spoilt in ({"outputs": 3}, {"outputs": []}, {"behind_cue": None}, {"answer": 3}):
+        _lines(items, [{**record, **spoilt}])
+        with pytest.raises(UserError, match=r"aqua-direct.jsonl line 1 is no result of an item"):
+            _run(capsys, run, data, *asked)
+
+
+def test_half_written_settings_are_named_beside_the_items(run, data, capsys):
+    _run(capsys, run, data, "lambada")
+    settings = data / "out" / "lambada-0shot.settings.json"
+    settings.write_text(settings.read_text()[:20])
+    with pytest.raises(UserError, match=r"0shot.settings.json is no JSON object.*remove .*lambada-0shot.jsonl and"):
+        _run(capsys, run, data, "lambada")
+    (data / "out" / "lambada-0shot.jsonl").unlink()
+    assert _run(capsys, run, data, "lambada")[0]["tasks"]["lambada"]["num_run_now"] == 2
+
+
+def test_settings_count_only_where_there_are_items(run, data, capsys):
+    _run(capsys, run, data, "lambada", "--seed", "1")
+    items = data / "out" / "lambada-0shot.jsonl"
+    both = r"lambada-0shot.jsonl was made otherwise \(seed was 1, now 0\).* remove .*0shot.jsonl and .*settings.json"
+    with pytest.raises(UserError, match=both):
+        _run(capsys, run, data, "lambada")
+    items.write_text("{half")  # a kill in the middle of the first line
+    assert _run(capsys, run, data, "lambada")[0]["tasks"]["lambada"]["num_run_now"] == 2
+    assert len(items.read_text().splitlines()) == 2
+
+
+def test_results_are_written_to_a_folder(run, data, capsys):
+    (data / "out").write_text("")
+    with pytest.raises(UserError, match=r"out cannot be a folder of results"):
+        _run(capsys, run, data, "lambada")
+
+
+def test_tasks_that_take_no_examples_are_said_to_have_none(run, data, capsys):
+    found, said = _run(capsys, run, data, "lambada,blimp", "--shots", "1")
+    assert "blimp: takes no examples: 0 shots, not 1" in said.splitlines()
+    assert {name: one["num_shots"] for name, one in found["tasks"].items()} == {"lambada": 1, "blimp": 0}
+    assert found["items"]["blimp"].endswith("blimp-0shot.jsonl")
+    assert json.loads((data / "out" / "blimp-0shot.settings.json").read_text())["num_shots"] == 0
+
+
+def test_scores_of_several_commands_stand_together(run, data, capsys, tmp_path_factory):
+    _run(capsys, run, data, "lambada,blimp")
+    _run(capsys, run, data, "lambada", "--shots", "1")
+    scores = data / "out" / "scores.json"
+    found = json.loads(scores.read_text())
+    assert {name: one["num_shots"] for name, one in found["tasks"].items()} == {"lambada": 1, "blimp": 0}
+    assert found["items"].keys() == {"lambada", "blimp"}
+    other = tmp_path_factory.mktemp("runs") / "other"
+    fit_ngram_run(["to be or"] * 30, other, tokenizer=TokenizerConfig(kind="byte"))
+    _, said = _run(capsys, other, data, "aqua")
+    assert "scores.json held no scores of this model: it is written anew" in said
+    assert json.loads(scores.read_text())["tasks"].keys() == {"aqua"}
+    scores.write_text("{")
+    _run(capsys, other, data, "aqua")
+    assert json.loads(scores.read_text())["tasks"].keys() == {"aqua"}
+
+
+def test_the_split_that_was_read_is_said(run, data, capsys):
+    _lines(data / "train.jsonl", [{"question": "q", "answer": "So 6.\n#### 6"}])
+    for split in ("train", "test"):
+        found, said = _run(capsys, run, data, "gsm8k", "--out", data / split)
+        assert f"gsm8k: 1 items, those of its {split} split" in said.splitlines()
+        assert found["tasks"]["gsm8k"]["split"] == split
+        _lines(data / "test.jsonl", [{"question": "q", "answer": "So 7.\n#### 7"}])
