@@ -267,8 +267,12 @@ def _check_scores(record: Mapping[str, Any], names: set[str]) -> None:
         raise ValueError(f"no {missing[0]!r} among its scores")
 
 
-def _no_number(task: Task, item: Item) -> UserError:
-    return UserError(
+class NoNumberError(UserError):
+    """A log-probability that is NaN."""
+
+
+def _no_number(task: Task, item: Item) -> NoNumberError:
+    return NoNumberError(
         f"task {task.name!r}, {item.name}: the model's log-probability is NaN, its parameters or activations are "
         "broken: take another checkpoint (--step)"
     )

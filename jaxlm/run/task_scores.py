@@ -6,14 +6,14 @@ from typing import Any
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.evals.grading import report
-from jaxlm.io.agree import num_processes
+from jaxlm.io.agree import num_processes, say
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.models.api import Model
 from jaxlm.models.families import MASKED
 from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.config import TasksConfig
 from jaxlm.run.evaluate import limited
-from jaxlm.run.evaluate_items import Settings, make_scorer
+from jaxlm.run.evaluate_items import NoNumberError, Settings, make_scorer
 from jaxlm.run.interval import Figures
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -41,7 +41,11 @@ def make_task_scores(
         lm = CausalLM(model, params, tokenizer, run_config)
         found: Figures = {}
         for task, scorer in zip(tasks, scorers, strict=True):
-            records = scorer.run(lm, range(len(task.items)))
+            try:
+                records = scorer.run(lm, range(len(task.items)))
+            except NoNumberError as error:  # a matter of the run, which has its own answer to it
+                say(f"not scored: {error}")
+                continue
             graded = [scorer.graded(place, record) for place, record in enumerate(records)]
             for name, figure in report(task, graded).items():
                 if isinstance(figure, dict) and "value" in figure:

@@ -13,7 +13,8 @@ from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.eval_files.results import ItemResults
 from jaxlm.io.eval_files.tasks import load_task
-from jaxlm.models.decoder import DecoderConfig
+from jaxlm.io.tokenizers import ByteTokenizer
+from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.run import evaluate
 from jaxlm.run.causal_lm import CausalLM
@@ -22,8 +23,10 @@ from jaxlm.run.evaluate_items import Settings, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.ngram_runs import fit_text
 from jaxlm.run.pretrain import pretrain
+from jaxlm.run.task_scores import make_task_scores
 from jaxlm.run.text_scores import fit_ngram_run
 from jaxlm.text.tokenizer import TokenizerConfig
+from tests.drawn import drawn_params
 from tools import score
 
 
@@ -85,6 +88,16 @@ def test_tasks_while_a_run_trains(data, tmp_path):
         pretrain(dataclasses.replace(config, tasks=tasks), tmp_path / "bad")
     with pytest.raises(ValueError, match=r"without tasks.data"):
         TasksConfig(names=("blimp",))
+
+
+def test_parameters_that_are_no_numbers_end_no_training_run(data, capsys):
+    config = DecoderConfig(vocab_size=300, num_layers=1, model_dim=16, num_heads=2, max_seq_len=64)
+    model = make_decoder(config)
+    scores = make_task_scores(TasksConfig(names=("blimp",), data=str(data), limit=2), model, ByteTokenizer(), {})
+    params = drawn_params(model)
+    assert "eval/blimp/accuracy" in scores(params)
+    assert scores(jax.tree.map(lambda leaf: leaf * np.nan, params)) == {}
+    assert "not scored: task 'blimp', blimp/p0:0: the model's log-probability is NaN" in capsys.readouterr().err
 
 
 def test_only_items_of_known_words(run, data, tmp_path, capsys):
