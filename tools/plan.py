@@ -13,7 +13,7 @@ import json
 import sys
 
 from jaxlm.core.errors import UserError
-from jaxlm.models.presets import PRESETS, preset
+from jaxlm.models.presets import ENCODERS, PRESETS, any_preset
 from jaxlm.plan.model import plan_model, plan_table
 from jaxlm.run import plan_align, plan_grid, plan_run, plan_scaling
 from jaxlm.run.cli import run_main
@@ -22,10 +22,10 @@ from jaxlm.run.cli import run_main
 def model_main(argv: list[str]) -> int:
     """``NAME [--seq-len T]``. Raises UserError where the name or the length is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tools.plan model", description="what a named shape costs")
-    parser.add_argument("name", metavar="NAME", help=", ".join(PRESETS))
+    parser.add_argument("name", metavar="NAME", help=", ".join(PRESETS | ENCODERS))
     parser.add_argument("--seq-len", type=int, help="tokens in a row; the model's longest context unless given")
     options = parser.parse_args(argv)
-    config = preset(options.name)
+    config = any_preset(options.name)
     if options.seq_len is not None and not 1 <= options.seq_len <= config.max_seq_len:
         raise UserError(
             f"--seq-len {options.seq_len} is outside 1 to {config.max_seq_len}, the context of {options.name}: "

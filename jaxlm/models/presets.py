@@ -6,12 +6,16 @@ how it is run.
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from jaxlm.core.errors import UserError
 from jaxlm.models.decoder_config import DecoderConfig
+from jaxlm.models.encoder_config import BERT_BASE, BERT_LARGE, EncoderConfig
 from jaxlm.nn.moe import MoeConfig
 from jaxlm.nn.rope import RopeConfig
+
+Shape = TypeVar("Shape", bound=DecoderConfig | EncoderConfig)
 
 
 def gpt2(num_layers: int = 12, model_dim: int = 768, num_heads: int = 12) -> DecoderConfig:
@@ -212,13 +216,25 @@ PRESETS: dict[str, Callable[[], DecoderConfig]] = {
     "mixtral-8x7b": lambda: mixtral(32, 4096, 32, 14336),
     "mixtral-8x22b": lambda: mixtral(56, 6144, 48, 16384, max_seq_len=65536),
 }
-"""Name -> its shape, ``vocab_size`` included."""
+"""Name -> its shape, ``vocab_size`` included. Decoders; see ``ENCODERS`` for the others."""
+
+ENCODERS: dict[str, Callable[[], EncoderConfig]] = {"bert-base": lambda: BERT_BASE, "bert-large": lambda: BERT_LARGE}
+"""The same of encoders."""
 
 
 def preset(name: str) -> DecoderConfig:
-    """The shape of that name. Raises UserError, with the nearest names, where there is none."""
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
-        mend = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}"
+    """The decoder of that name. Raises UserError, with the nearest names, where there is none."""
+    return _found(name, PRESETS)
+
+
+def any_preset(name: str) -> DecoderConfig | EncoderConfig:
+    """The same, encoders included."""
+    return _found(name, PRESETS | ENCODERS)
+
+
+def _found(name: str, table: Mapping[str, Callable[[], Shape]]) -> Shape:
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(table)}"
         raise UserError(f"unknown model {name!r}: {mend}")
-    return PRESETS[name]()
+    return table[name]()

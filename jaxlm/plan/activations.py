@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxlm.core.dtypes import as_dtype
+from jaxlm.core.types import BATCH_AXES
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.nn.mlp import GATED
 from jaxlm.plan.params import attention_params, feed_forward_params, layer_norms
+from jaxlm.sharding.pipeline import PipelineConfig, Schedule, choose_schedule
 
 LANES = 128
 """A TPU keeps arrays in tiles of 8 x 128 elements (narrow types more rows): the last dimension is padded to it."""
@@ -67,6 +69,10 @@ class StepBytes(NamedTuple):
     """Their weights and gradients, whole over fsdp."""
     logits: int
     """Logits and the head's table, while the loss is worked out."""
+    stage: int = 0
+    """A stage's layers, whole over fsdp, from the first tick of the forward pass to the last of the backward pass."""
+    stage_kept: int = 0
+    """While a stage's work on one microbatch is done again: what its layers keep."""
 
 
 class Share(NamedTuple):
@@ -82,11 +88,24 @@ class Share(NamedTuple):
     """Devices that split the stream between products (``model``, with sequence-parallel norms)."""
     loss_chunk: int | None = None
     """Positions of a row whose logits exist at once; None = all."""
+    schedule: Schedule | None = None
+    """Of a pipeline's stages; None = all layers run on every device."""
 
     @classmethod
-    def on(cls, axis_sizes: Mapping[str, int], *, sequence_parallel: bool = False, **fields: Any) -> "Share":
-        """With the ways of a mesh; ``fields`` are the others."""
+    def on(
+        cls,
+        axis_sizes: Mapping[str, int],
+        *,
+        rows: int,
+        sequence_parallel: bool = False,
+        pipeline: PipelineConfig | None = None,
+        **fields: Any,
+    ) -> "Share":
+        """With the ways of a mesh, and its stages where ``pipeline`` says how they share; ``fields`` are the others."""
+        ways = math.prod(axis_sizes[axis] for axis in BATCH_AXES)
         return cls(
+            rows=rows,
+            schedule=choose_schedule(pipeline, rows * ways, dict(axis_sizes)),
             model_ways=axis_sizes["model"],
             expert_ways=axis_sizes["expert"],
             context_ways=axis_sizes["context"],
@@ -178,21 +197,21 @@ def layer_params(config: DecoderConfig, *, model_ways: int = 1, expert_ways: int
 
 def decoder_step_bytes(config: DecoderConfig, share: Share, constants: Constants = CALIBRATED) -> StepBytes:
     """What one device's share of a microbatch holds beside the state."""
-    item, tokens = as_dtype(config.compute_dtype).itemsize, share.tokens
-    model_ways, expert_ways = share.model_ways, share.expert_ways
-    w = _widths(config, model_ways, expert_ways)
-    per_token = kept_per_token(config, model_ways=model_ways, expert_ways=expert_ways, stream_ways=share.stream_ways)
-    kept = config.num_layers * tokens * per_token
+    item, model_ways, expert_ways = as_dtype(config.compute_dtype).itemsize, share.model_ways, share.expert_ways
+    w, schedule = _widths(config, model_ways, expert_ways), share.schedule
+    slots, split = (1, share.stream_ways) if schedule is None else (schedule.slots, model_ways)
+    tokens = share.tokens / slots  # that a layer works on at once
     scores = 0.0
     if config.attention in ("auto", "xla"):  # the kernels of cuDNN and splash hold no [t, t] weights
         scores = tokens * w.queries / config.qk_width * share.seq_len * (item + 1)
-        kept += config.num_layers * scores if config.remat_policy in ("none", "auto") else 0.0
+    kept = tokens * kept_per_token(config, model_ways=model_ways, expert_ways=expert_ways, stream_ways=split)
+    kept += scores if config.remat_policy in ("none", "auto") else 0.0  # of one layer
     stream = config.model_dim + _padding(config) * (w.queries + w.keys + w.values + w.out)
     # The arrays of a gated MLP are those of its two ways up and of their product; else of one way and what follows it.
     ways_up = (2 if config.mlp in GATED else 1) + 1
     inner = (constants.inner if config.moe is None else constants.experts) * ways_up / 3
     layer = item * tokens * (inner * w.inner + constants.routed * w.routed + constants.stream * stream) + scores
-    weights = constants.weights * item * layer_params(config, model_ways=model_ways, expert_ways=expert_ways)
+    params = layer_params(config, model_ways=model_ways, expert_ways=expert_ways)
     # The layers of a group are recomputed from inputs of their own, and XLA does so side by side.
     layers = 1 + constants.beside * (min(len(config.window_pattern), config.num_layers) - 1)
     arrays = constants.logits if share.chunk == share.seq_len else constants.chunk
@@ -200,4 +219,20 @@ def decoder_step_bytes(config: DecoderConfig, share: Share, constants: Constants
         arrays += item / 4
     vocab = config.padded_vocab_size / model_ways
     logits = 4 * vocab * (arrays * share.rows * share.chunk / share.context_ways + constants.table * config.model_dim)
-    return StepBytes(math.ceil(kept), math.ceil(layers * layer), math.ceil(layers * weights), math.ceil(logits))
+    if schedule is None:
+        weights = constants.weights * item * params
+        return _rounded(config.num_layers * kept, layers * layer, layers * weights, logits)
+    # Of each tick its input, split by width over ``model`` (as libtpu has it); of what is left over, what layers keep.
+    ticks = schedule.ticks * tokens * item * config.model_dim / split
+    ticks += config.num_tail_layers * slots * kept
+    turn = config.num_groups // (schedule.stages * schedule.rounds) * len(config.window_pattern)
+    stage = as_dtype(config.param_dtype).itemsize * schedule.rounds * turn * params
+    weights = stage  # its gradients
+    if turn > len(config.window_pattern):  # a scan over groups stacks their gradients, and what autodiff saves
+        saved = turn if config.remat_policy in ("none", "auto") else constants.weights * layers
+        weights += stage / schedule.rounds + item * saved * params
+    return _rounded(ticks, layers * layer, weights, logits, stage, turn * kept)
+
+
+def _rounded(*sizes: float) -> StepBytes:
+    return StepBytes(*(math.ceil(size) for size in sizes))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jaxlm.models.families import ModelConfig
 from jaxlm.plan.hlo import Collective
 from jaxlm.plan.topology import GIB, Topology
+from jaxlm.sharding.pipeline import Schedule
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -110,13 +111,15 @@ def roofline(
     flops_per_chip: float,
     recompute_flops_per_chip: float,
     state_bytes: int,
+    schedule: Schedule | None = None,
 ) -> dict[str, Any]:
-    """A lower bound on the time of one step, in seconds, and what it assumes.
+    """A lower bound on the time of one step, in seconds, and what it assumes. ``schedule``: of a pipeline's stages.
 
     The bound is the largest of the three rates alone: they overlap at best. ``sum_seconds``: none overlaps.
     """
     chip = topology.chip
-    compute = (flops_per_chip + recompute_flops_per_chip) / chip.peak_flops
+    bubble = 0.0 if schedule is None else schedule.bubble
+    compute = (flops_per_chip + recompute_flops_per_chip) / chip.peak_flops / (1 - bubble)
     hbm = 2 * state_bytes / chip.hbm_bandwidth
     ici = sum(c.wire_bytes for c in collectives if not c.crosses_slices) / chip.ici_bandwidth
     dcn = sum(c.wire_bytes for c in collectives if c.crosses_slices) / chip.dcn_bandwidth
@@ -137,9 +140,21 @@ def roofline(
             f"collectives one after another, each on a ring over one dimension of the torus, both ways, "
             f"{chip.ici_bandwidth / 1e9:.0f} GB/s a chip; no latency",
             f"between slices {chip.dcn_bandwidth / 1e9:.1f} GB/s a chip",
+            *_assumed_of_stages(schedule),
             "step_seconds: the longest of these alone, all others hidden behind it; sum_seconds: nothing hidden",
         ],
     }
+
+
+def _assumed_of_stages(schedule: Schedule | None) -> list[str]:
+    if schedule is None:
+        return []
+    return [
+        f"{schedule.stages} stages: each microbatch's forward pass through a stage is done again in the backward pass, "
+        "a third of a step's products, whatever the remat policy (full: once more)",
+        f"{schedule.microbatches} microbatches in {schedule.ticks} ticks: compute / (1 - {schedule.bubble:.4f}), the "
+        "bubble; embeddings and head, outside of the stages, counted like layers",
+    ]
 
 
 def figures_table(figures: dict[str, Any]) -> str:
@@ -166,7 +181,8 @@ def figures_table(figures: dict[str, Any]) -> str:
     return "\n".join(f"  {label:<{width}}  {value}" for label, value in rows)
 
 
-def recompute_flops(model: ModelConfig, train_flops: float) -> float:
-    """FLOPs of a step that rematerialisation adds: a forward pass, a third of the step, with full remat; with ``dots``
-    attention alone, not counted; else none."""
-    return train_flops / 3 if getattr(model, "remat_policy", "none") == "full" else 0.0
+def recompute_flops(model: ModelConfig, train_flops: float, schedule: Schedule | None = None) -> float:
+    """FLOPs of a step that rematerialisation adds: a forward pass, a third of the step, with full remat, and one more
+    in a pipeline, which does each stage's work again; with ``dots`` attention alone, not counted; else none."""
+    passes = (getattr(model, "remat_policy", "none") == "full") + (schedule is not None)
+    return passes * train_flops / 3

@@ -35,10 +35,21 @@ def count_encoder_params(config: EncoderConfig) -> ParamCounts:
     return ParamCounts(total, embedding, total - embedding - pooler + sizes["embed/table"], total)
 
 
+def encoder_head_params(config: EncoderConfig) -> int:
+    """Of ``count_encoder_params``, those of the head that predicts symbols, the table apart: published counts leave
+    them out."""
+    leaves = flatten_with_paths(param_shapes(make_model(config)))
+    return sum(math.prod(leaf.shape) for path, leaf in leaves.items() if path.startswith("head/"))
+
+
+def encoder_attention_flops(config: EncoderConfig, seq_len: int) -> float:
+    """Forward FLOPs of attention for one token: each query sees the whole row, 4 n h FLOPs a key."""
+    return 4.0 * config.num_layers * config.num_heads * config.head_width * seq_len
+
+
 def _encoder_flops(config: EncoderConfig, seq_len: int) -> float:
-    """6 N + 3 x attention: each query sees the whole row, 4 n h FLOPs a key."""
-    attention = 4.0 * config.num_layers * config.num_heads * config.head_width * seq_len
-    return 6.0 * count_encoder_params(config).matmul + 3.0 * attention
+    """6 N + 3 x attention."""
+    return 6.0 * count_encoder_params(config).matmul + 3.0 * encoder_attention_flops(config, seq_len)
 
 
 def _recurrent_flops(config: RecurrentConfig, seq_len: int) -> float:
@@ -70,6 +81,7 @@ def _encoder_bytes(config: EncoderConfig, share: Share) -> StepBytes:
         mlp_dim=config.mlp_width,
         mlp="swiglu" if config.mlp in GATED else "gelu",
         position="none",
+        param_dtype=config.param_dtype,
         compute_dtype=config.compute_dtype,
         remat_policy=config.remat_policy,
         attention=config.attention,

@@ -69,10 +69,14 @@ def estimate_memory(
         MemoryTerm("optimiser and EMA", state_bytes - param_bytes, "raise mesh.fsdp, or use optimizer.name=adafactor"),
         MemoryTerm("gradient sums", param_bytes if accumulates else 0, "raise mesh.fsdp or mesh.model"),
         MemoryTerm("activations", step.kept, f"set model.remat_policy=full; {smaller_rows}"),
+        MemoryTerm("a stage's layers", step.stage, "raise mesh.stage, mesh.model or mesh.expert"),
     )
     backward = (
         MemoryTerm("gradients", param_bytes, "raise mesh.fsdp or mesh.model"),
         MemoryTerm("a layer at work", step.layer, f"{smaller_rows}; or raise mesh.model"),
+        MemoryTerm(
+            "a stage at work", step.stage_kept, f"set model.remat_policy=full; {smaller_rows}; or raise mesh.stage"
+        ),
         MemoryTerm("gathered weights", step.weights, "raise mesh.model or mesh.expert"),
     )
     loss = (MemoryTerm("logits", step.logits, f"set loss_chunk, to 512 or so; {smaller_rows}; or raise mesh.model"),)

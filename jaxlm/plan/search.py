@@ -19,9 +19,10 @@ from jaxlm.plan.hlo import Collective
 from jaxlm.plan.memory import HEADROOM, MemoryEstimate, estimate_memory
 from jaxlm.plan.topology import GIB, Topology
 from jaxlm.plan.traffic import estimate_collectives
+from jaxlm.sharding.pipeline import PipelineConfig, Schedule
 
 SEARCHED = ("data", "fsdp", "expert", "model")
-"""Axes whose sizes are tried. One is added here once `plan.activations` and `plan.traffic` know what it splits."""
+"""Axes whose sizes are tried; ``stage`` and ``context`` are counted, and stay as they are given."""
 CHUNKS = (None, 2048, 1024, 512, 256)
 
 
@@ -35,6 +36,8 @@ class Workload(NamedTuple):
     state_bytes: Callable[[dict[str, int]], tuple[int, int]]
     """Sizes of the axes -> bytes on a device (parameters, whole state). Raises UserError where a dimension does not
     divide."""
+    pipeline: PipelineConfig = PipelineConfig()
+    """How stages share the work, where a mesh has them."""
 
     @property
     def batch_tokens(self) -> int:
@@ -52,6 +55,8 @@ class Plan(NamedTuple):
     time: dict[str, Any]
     """See `plan.compiled.roofline`."""
     collectives: list[Collective]
+    schedule: Schedule | None = None
+    """Of a mesh with stages."""
 
     @property
     def mesh(self) -> str:
@@ -95,7 +100,8 @@ def _unsuited(work: Workload, sizes: dict[str, int], topology: Topology) -> str 
         return f"does not divide: data {sizes['data']} over {topology.slices} slices"
     ways = math.prod(sizes[axis] for axis in BATCH_AXES)
     if work.global_batch_size % ways:
-        return f"does not divide: {work.global_batch_size} rows over data * fsdp * expert = {ways}"
+        names = ("stage * " if sizes["stage"] > 1 else "") + "data * fsdp * expert"
+        return f"does not divide: {work.global_batch_size} rows over {names} = {ways}"
     return None
 
 
@@ -112,7 +118,8 @@ def evaluate(
     """Memory and time of one way to run it."""
     model = dataclasses.replace(work.model, remat_policy=remat_policy)
     rows = work.global_batch_size // grad_accum_steps // math.prod(sizes[axis] for axis in BATCH_AXES)
-    step = decoder_step_bytes(model, Share.on(sizes, rows=rows, seq_len=work.seq_len, loss_chunk=loss_chunk))
+    share = Share.on(sizes, rows=rows, pipeline=work.pipeline, seq_len=work.seq_len, loss_chunk=loss_chunk)
+    step = decoder_step_bytes(model, share)
     memory = estimate_memory(param_bytes=state[0], state_bytes=state[1], step=step, accumulates=grad_accum_steps > 1)
     collectives = estimate_collectives(
         model,
@@ -123,23 +130,27 @@ def evaluate(
         loss_chunk=loss_chunk,
         slices=topology.slices,
         scatters=topology.chip.dims == 3,
+        schedule=share.schedule,
     )
     flops = work.batch_tokens * train_flops_per_token(model, work.seq_len) / topology.num_chips
     time = roofline(
         topology,
         collectives,
         flops_per_chip=flops,
-        recompute_flops_per_chip=recompute_flops(model, flops),
+        recompute_flops_per_chip=recompute_flops(model, flops, share.schedule),
         state_bytes=state[1],
+        schedule=share.schedule,
     )
-    return Plan(sizes, grad_accum_steps, remat_policy, loss_chunk, memory, time, collectives)
+    return Plan(sizes, grad_accum_steps, remat_policy, loss_chunk, memory, time, collectives, share.schedule)
 
 
 def _ways_to_run(work: Workload, topology: Topology, sizes: dict[str, int]) -> Iterator[Plan]:
     """Every number of microbatches, policy and chunk on one mesh."""
     state = work.state_bytes(sizes)
     rows = work.global_batch_size // math.prod(sizes[axis] for axis in BATCH_AXES)
-    for steps in (n for n in range(1, rows + 1) if rows % n == 0):
+    asked = work.pipeline.num_microbatches if sizes["stage"] > 1 else None
+    cut = 1 if asked is None else asked // sizes["stage"]  # a device's rows divide into so many
+    for steps in (n for n in range(1, rows + 1) if rows % (n * cut) == 0):
         for policy in ("none", "dots", "full"):
             for chunk in (c for c in CHUNKS if c is None or c < work.seq_len):
                 yield evaluate(

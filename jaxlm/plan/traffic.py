@@ -8,6 +8,7 @@ from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.activations import layer_params
 from jaxlm.plan.hlo import Collective
 from jaxlm.plan.params import attention_params
+from jaxlm.sharding.pipeline import Schedule
 
 
 def estimate_collectives(
@@ -20,14 +21,17 @@ def estimate_collectives(
     loss_chunk: int | None,
     slices: int = 1,
     scatters: bool = True,
+    schedule: Schedule | None = None,
 ) -> list[Collective]:
     """The collectives of one step. ``rows``: of one microbatch on one device. ``scatters``: gradients are summed by
-    reduce-scatter (a torus of three dimensions); else by all-reduce, at twice the bytes, as XLA does on v5e."""
+    reduce-scatter (a torus of three dimensions); else by all-reduce, at twice the bytes, as XLA does on v5e.
+    ``schedule``: of a pipeline's stages, each of which has its layers whole from the first tick to the last."""
     data, expert, context, model = (axis_sizes[axis] for axis in ("data", "expert", "context", "model"))
     fsdp = axis_sizes["fsdp"] * context  # both split the state
     item, tokens = as_dtype(config.compute_dtype).itemsize, rows * seq_len / context
     recomputes = config.remat_policy == "full"
-    layers, micro = config.num_layers, grad_accum_steps
+    forwards, layers, micro = 1 + recomputes, config.num_layers, grad_accum_steps
+    passes, ways = layers * micro, fsdp  # forward passes of a layer over the device's tokens
     found: list[Collective] = []
 
     def add(kind: str, num_bytes: float, times: int, group: int, where: str, *, crosses: bool = False) -> None:
@@ -35,29 +39,50 @@ def estimate_collectives(
             found.append(Collective(kind, int(num_bytes), times, group, crosses, where, where))
 
     summed = "reduce-scatter" if scatters else "all-reduce"
-    weights = item * layer_params(config, model_ways=model, expert_ways=expert)
-    add("all-gather", weights, 2 * layers * micro, fsdp, "fsdp: weights of a layer, forward and backward")
-    add(summed, weights, layers * micro, fsdp, "fsdp: gradients of a layer")
-    shared = weights if config.moe is None else item * attention_params(config) / model
+    params = layer_params(config, model_ways=model, expert_ways=expert)
+    shared = params if config.moe is None else attention_params(config) / model
+    if schedule is None:
+        weights = item * params
+        add("all-gather", weights, 2 * layers * micro, fsdp, "fsdp: weights of a layer, forward and backward")
+        add(summed, weights, layers * micro, fsdp, "fsdp: gradients of a layer")
+        add("all-reduce", item * shared / fsdp, layers * micro, expert, "expert: gradients of what all experts share")
+    else:
+        stages, forwards, layers = schedule.stages, forwards + 1, layers // schedule.stages
+        passes, ways = layers // schedule.rounds * schedule.ticks * micro, fsdp * stages
+        tokens /= schedule.slots
+        weights = as_dtype(config.param_dtype).itemsize * params
+        add("all-gather", weights, layers * micro, fsdp, "fsdp: weights of a stage, once")
+        if schedule.rounds == 1:
+            add(summed, weights, layers * micro, fsdp, "fsdp: gradients of a stage, once")
+        else:  # XLA sums them whole before the exchange
+            add("all-reduce", weights, layers * micro, fsdp, "fsdp: gradients of a stage, once")
+            add("collective-permute", weights / fsdp, 2 * layers * micro, stages, "stage: layers exchanged")
+        stream = item * tokens * config.model_dim / model
+        add("collective-permute", stream, 2 * schedule.ticks * micro, stages, "stage: hidden states passed on")
+        add("all-reduce", item * shared, passes, expert, "expert: gradients of what all experts share, in each tick")
     add("all-reduce", weights / fsdp, layers * micro, data, "data: gradients of a layer", crosses=slices > 1)
-    add("all-reduce", shared / fsdp, layers * micro, expert, "expert: gradients of what all experts share")
 
     table = item * config.padded_vocab_size / model * config.model_dim
     chunks = 1 if loss_chunk is None or loss_chunk >= seq_len else -(-seq_len // loss_chunk)
-    add("all-gather", table, micro * (1 + 2 * chunks), fsdp, "fsdp: the embedding's table, and the head's a chunk")
-    add("all-reduce", table, micro * chunks, fsdp, "fsdp: gradient of the head, a chunk")
-    add(summed, table, micro, fsdp, "fsdp: gradient of the embedding")
+    add("all-gather", table, micro * (1 + 2 * chunks), ways, "fsdp: the embedding's table, and the head's a chunk")
+    add("all-reduce", table, micro * chunks, ways, "fsdp: gradient of the head, a chunk")
+    add(summed, table, micro, ways, "fsdp: gradient of the embedding")
     add("all-reduce", table / fsdp, micro * (chunks + 1), data, "data: gradients of the tables", crosses=slices > 1)
 
     stream = item * tokens * config.model_dim
-    sums = 5 if recomputes and not config.parallel_block else 4
-    add("all-reduce", stream, sums * layers * micro, model, "model: sums of attention and MLP")
-    add("all-reduce", stream, 2 * micro, model, "model: embeddings, and the head's gradient")
+    if schedule is None:
+        sums = 5 if recomputes and not config.parallel_block else 4
+        add("all-reduce", stream, sums * passes, model, "model: sums of attention and MLP")
+    else:  # the stream is split by width: before each product it is gathered, after each scattered
+        add("all-gather", stream, (2 * forwards + 5) * passes, model, "model: the stream, before products")
+        add("reduce-scatter", stream, (6 + recomputes) * passes, model, "model: sums of attention and MLP")
+    own_rows = item * rows * seq_len / context * config.model_dim
+    add("all-reduce", own_rows, 2 * micro, model, "model: embeddings, and the head's gradient")
     keys = 2 * item * tokens * config.kv_heads * config.head_width / model
-    rounds = (context - 1) * (4 if recomputes else 3) * layers * micro
-    add("collective-permute", keys, rounds, context, "context: keys and values, and their gradients, round the ring")
+    turns = (context - 1) * (2 + forwards) * passes
+    add("collective-permute", keys, turns, context, "context: keys and values, and their gradients, round the ring")
     if config.moe is not None:
         group = expert * stream
-        add("all-gather", group, (3 if recomputes else 2) * layers * micro, expert, "expert: tokens of the group")
-        add("reduce-scatter", group, 2 * layers * micro, expert, "expert: what experts give")
+        add("all-gather", group, (1 + forwards) * passes, expert, "expert: tokens of the group")
+        add("reduce-scatter", group, (2 + (schedule is not None)) * passes, expert, "expert: what experts give")
     return found

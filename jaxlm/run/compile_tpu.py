@@ -33,6 +33,7 @@ from jaxlm.run.libtpu import describe_no_tpu, has_libtpu
 from jaxlm.run.memory import choose_remat, estimate_run_memory
 from jaxlm.run.setup import StateLayout, abstract_batch, check_rows, lay_out_state, lower_train_step
 from jaxlm.sharding.mesh import make_mesh
+from jaxlm.sharding.pipeline import choose_schedule
 
 PROG = "python -m tools.compile_tpu"
 
@@ -236,6 +237,7 @@ def _found(
     }
     collectives = find_collectives(text, num_devices=topology.num_chips, slices=topology.slices)
     flops = figures["flops_per_chip"]
+    schedule = choose_schedule(config.mesh.pipeline, config.microbatch_size, figures["mesh"])
     return {
         "bytes_per_device": memory,
         "fits": memory["peak"] <= topology.chip.hbm_bytes,  # libtpu refuses what does not; the compiler for GPUs says
@@ -245,8 +247,9 @@ def _found(
             topology,
             collectives,
             flops_per_chip=flops,
-            recompute_flops_per_chip=recompute_flops(config.model, flops),
+            recompute_flops_per_chip=recompute_flops(config.model, flops, schedule),
             state_bytes=known["params"] + known["optimizer_state"],
+            schedule=schedule,
         ),
     }
 

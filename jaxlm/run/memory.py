@@ -22,6 +22,7 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
     share = Share.on(
         sizes,
         sequence_parallel=config.mesh.sequence_parallel,
+        pipeline=config.mesh.pipeline,
         rows=rows,
         seq_len=config.data.seq_len,
         loss_chunk=config.loss_chunk,

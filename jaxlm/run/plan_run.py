@@ -31,6 +31,8 @@ PROG = "python -m tools.plan run"
 SHOWN = 12
 """Refused meshes in the table; the JSON has them all."""
 DAY = 86400.0
+STAGES_CHECKED = "its memory is counted, not fitted (docs/pipeline.md): ask tools.compile_tpu"
+"""Of a plan with stages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,7 @@ def main(argv: list[str]) -> int:
 
 def _check(config: PretrainConfig, options: PlanOptions) -> None:
     if not isinstance(config.model, DecoderConfig):
-        raise UserError(f"plans are made for decoders, and this is a {config.model.family}: see --dry-run")
+        raise UserError(f"plans are made for decoders, and model.family is {config.model.family}: see --dry-run")
     if config.model.vocab_size is None:
         raise UserError("model.vocab_size=None is the tokenizer's, and there is none here: give --model.vocab-size")
     if options.flops is not None and options.tokens is not None:
@@ -178,7 +180,7 @@ def workload(config: PretrainConfig) -> Workload:
         specs = state_specs(state, state.params, params)
         return sharded_bytes(state.params, params, sizes), sharded_bytes(state, specs, sizes)
 
-    return Workload(decoder, config.data.seq_len, config.global_batch_size, state_bytes)
+    return Workload(decoder, config.data.seq_len, config.global_batch_size, state_bytes, config.mesh.pipeline)
 
 
 def _key() -> Any:
@@ -255,6 +257,9 @@ def as_configured(config: PretrainConfig, work: Workload, topology: Topology) ->
         ways = math.prod(sizes[axis] for axis in BATCH_AXES)
         if config.microbatch_size % ways:
             return f"microbatches of {config.microbatch_size} rows do not divide over {ways} devices"
+        asked = config.mesh.pipeline.num_microbatches or 1
+        if sizes["stage"] > 1 and config.microbatch_size * sizes["stage"] % (asked * ways):
+            return f"{config.microbatch_size} rows do not divide into mesh.pipeline.num_microbatches={asked}"
         plan = evaluate(
             work,
             topology,
@@ -275,6 +280,7 @@ def _plan_row(plan: Plan) -> dict[str, Any]:
         "grad_accum_steps": plan.grad_accum_steps,
         "remat_policy": plan.remat_policy,
         "loss_chunk": plan.loss_chunk,
+        "pipeline": None if plan.schedule is None else plan.schedule._asdict() | {"bubble": plan.schedule.bubble},
         "memory_bytes": plan.memory.total,
         "memory_terms": {term.name: term.num_bytes for term in plan.memory.terms},
         "collectives": summarise(plan.collectives),
@@ -291,6 +297,9 @@ def overrides(plan: Plan) -> str:
     parts = [f"--mesh.{axis} {plan.axis_sizes[axis]}" for axis in AXES]
     parts.append(f"--grad-accum-steps {plan.grad_accum_steps}")
     parts += [f"--model.remat-policy {plan.remat_policy}", f"--loss-chunk {plan.loss_chunk}"]
+    if plan.schedule is not None:
+        parts.append(f"--mesh.pipeline.rounds {plan.schedule.rounds}")
+        parts.append(f"--mesh.pipeline.num-microbatches {plan.schedule.microbatches}")
     if plan.axis_sizes["model"] > 1:
         parts.append(f"--model.vocab-multiple {128 * plan.axis_sizes['model']}")
     return " ".join(parts)
@@ -328,6 +337,10 @@ def _plan_lines(title: str, plan: Any, figures: dict[str, Any]) -> list[tuple[st
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "one device"
     chunk = f", loss_chunk {plan['loss_chunk']}"
     lines = [(title, f"{mesh}, {plan['grad_accum_steps']} microbatches, remat {plan['remat_policy']}{chunk}")]
+    if (pipeline := plan["pipeline"]) is not None:
+        rounds = f" in {pipeline['rounds']} rounds" if pipeline["rounds"] > 1 else ""
+        cut = f"each cut into {pipeline['microbatches']}{rounds}, bubble {pipeline['bubble']:.1%}"
+        lines.append(("  pipeline", f"{cut}; {STAGES_CHECKED}"))
     lines.append(("  memory", f"{plan['memory_bytes'] / GIB:.2f} of {figures['hbm_bytes'] / GIB:.2f} GiB at the most"))
     lines += [(f"    {name}", f"{size / GIB:.2f} GiB") for name, size in plan["memory_terms"].items()]
     lines.append(

@@ -24,8 +24,8 @@ from jaxlm.io.checkpoint_steps import committed_steps
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.processes import detect_processes
 
-COMMANDS = ("pretrain", "finetune", "sft", "dpo", "reward")
-"""Those that resume where they stopped."""
+COMMANDS = ("pretrain", "finetune", "sft", "reward", "dpo", "ppo")
+"""Those that resume where they stopped, from checkpoints of one run."""
 KILL_SECONDS = 60
 """How long a stalled process, sent SIGTERM, may take to save before it is killed."""
 LONGEST_PAUSE = 60.0

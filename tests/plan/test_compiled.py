@@ -1,11 +1,15 @@
 """What is read from the compiler's refusals, the advice, and the bound on a step's time."""
 
+import dataclasses
 from typing import Any
+
+import pytest
 
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.compiled import advise, mesh_notes, parse_out_of_memory, recompute_flops, roofline
 from jaxlm.plan.hlo import Collective
 from jaxlm.plan.topology import GIB, parse_topology
+from jaxlm.sharding.pipeline import Schedule
 
 EARLY = (
     "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (33.58G) exceeds "
@@ -83,3 +87,23 @@ def test_the_bound_is_the_slowest_of_the_rates():
     assert (figures["step_seconds"], figures["bound_by"]) == (2.0, "hbm")
     assert figures["mfu_at_bound"] == 0.5
     assert recompute_flops(MODEL, 3.0) == 1.0
+
+
+def test_a_pipeline_does_its_stages_again_and_waits_in_the_bubble():
+    """(1 + 1/3) / (1 - (s - 1) / (v m + s - 1)) of what the products take, and both are said."""
+    plain = dataclasses.replace(MODEL, remat_policy="none")
+    schedule = Schedule(stages=8, rounds=1, microbatches=32)
+    assert recompute_flops(plain, 3.0, schedule) == 1.0
+    assert recompute_flops(MODEL, 3.0, schedule) == 2.0
+    figures: Any = roofline(
+        parse_topology("v5p:2x2x2"),
+        [],
+        flops_per_chip=459e12,
+        recompute_flops_per_chip=recompute_flops(plain, 459e12, schedule),
+        state_bytes=0,
+        schedule=schedule,
+    )
+    assert figures["step_seconds"] == pytest.approx(4 / 3 * 39 / 32)
+    said = " ".join(figures["assumptions"])
+    assert "done again in the backward pass" in said
+    assert "the bubble" in said

@@ -1,5 +1,7 @@
 """Counts of parameters, FLOPs and memory against published figures and hand counts."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.activations import Share, StepBytes, decoder_step_bytes
 from jaxlm.plan.flops import attention_flops_per_token, peak_flops, train_flops_per_token
 from jaxlm.plan.memory import estimate_memory, sharded_bytes
-from jaxlm.plan.params import count_decoder_params
+from jaxlm.plan.params import attention_params, count_decoder_params, feed_forward_params
+from jaxlm.sharding.pipeline import PipelineConfig, Schedule
 
 GPT2 = DecoderConfig(
     vocab_size=50257,
@@ -79,3 +82,31 @@ def test_the_loss_and_the_backward_pass_are_not_held_at_once():
     assert large.total == 30 + 100 + 1000
     summed = estimate_memory(param_bytes=10, state_bytes=30, step=StepBytes(100, 20, 5, 1), accumulates=True)
     assert summed.total == small.total + 10
+
+
+def test_a_stage_holds_its_own_layers_and_works_on_one_microbatch():
+    """docs/pipeline.md, "What a tick keeps": counted by hand for four stages of three layers."""
+    sizes = {"data": 1, "stage": 4, "fsdp": 2, "expert": 1, "context": 1, "model": 1}
+    share = Share.on(sizes, rows=8, pipeline=PipelineConfig(num_microbatches=8), seq_len=1024)
+    assert share.schedule is not None
+    assert (share.schedule.slots, share.schedule.ticks) == (2, 11)
+    step = decoder_step_bytes(GPT2, share)
+    tick = 8 // 2 * 1024
+    assert step.kept == 11 * tick * 768 * 4
+    layer = attention_params(GPT2) + feed_forward_params(GPT2)[0]
+    assert step.stage == 3 * layer * 4
+    alone = decoder_step_bytes(dataclasses.replace(GPT2, num_layers=3), Share(4, 1024))
+    assert step.stage_kept == alone.kept
+    # Two rounds: as many layers, half of them in a tick; and a run without a pipeline is as it was.
+    circular = decoder_step_bytes(GPT2, share._replace(schedule=Schedule(stages=2, rounds=2, microbatches=4)))
+    assert circular.stage == 2 * step.stage
+    assert circular.stage_kept == step.stage_kept
+    assert decoder_step_bytes(GPT2, share._replace(schedule=None)) == decoder_step_bytes(GPT2, Share(8, 1024))
+
+
+def test_the_work_of_a_stage_counts_while_layers_go_backward():
+    def total(**sizes):
+        return estimate_memory(param_bytes=10, state_bytes=30, step=StepBytes(100, 20, 5, **sizes)).total
+
+    assert total(logits=1, stage=7, stage_kept=9) == total(logits=1) + 16
+    assert total(logits=1000, stage=7, stage_kept=9) == total(logits=1000) + 7

@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false
 """Published shapes: their counts, in closed form and as their trees, the command that shows them, and their configs."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig, make_decoder
-from jaxlm.models.presets import PRESETS, preset
+from jaxlm.models.families import make_model
+from jaxlm.models.presets import ENCODERS, PRESETS, any_preset, preset
+from jaxlm.plan import families
 from jaxlm.plan.activations import Share, decoder_step_bytes
 from jaxlm.plan.flops import attention_flops_per_token, forward_flops_per_token, train_flops_per_token
 from jaxlm.plan.memory import kv_cache_bytes_per_token
@@ -119,11 +122,27 @@ def test_the_command_prints_one_line_of_json(capsys):
     assert figures["adamw_bytes"] == 12 * figures["num_params"]
 
 
+@pytest.mark.parametrize(("name", "count"), [("bert-base", 109_482_240), ("bert-large", 335_141_888)])
+def test_encoders_by_the_command(name, count, capsys):
+    """Published counts: the pooler is in them, the head that predicts symbols is not. It is trained, though."""
+    assert plan.main(["model", name]) == 0
+    out, err = capsys.readouterr()
+    figures = json.loads(out)
+    assert figures["num_params"] == count
+    assert f"{count:,}" in err
+    assert figures["adamw_bytes"] == 12 * (count + figures["head_params"])
+    assert figures["adamw_bytes"] == 12 * count_params(param_shapes(make_model(any_preset(name))))
+    assert figures["train_flops_per_token"] == families.train_flops_per_token(any_preset(name), 512)
+    assert "cache" not in (out + err).lower()
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         (["model", "llama-8b"], "unknown model 'llama-8b': did you mean llama3-8b"),
         (["model", "xyz"], "there are gpt2, "),
+        (["model", "bert-bas"], "unknown model 'bert-bas': did you mean bert-base"),
+        (["align", "bert-base"], "unknown model 'bert-base': there are gpt2, "),
         (["model", "gpt2", "--seq-len", "2048"], "--seq-len 2048 is outside 1 to 1024"),
     ],
 )
@@ -154,3 +173,10 @@ def test_every_size_of_a_family_is_a_config_that_its_mesh_can_hold(name, repo: P
         specs = match_rules(make_decoder(config.model).rules, shapes)
         axes = {"data": 1, "fsdp": config.mesh.fsdp, "expert": config.mesh.expert, "model": config.mesh.model}
         check_divides(shapes, specs, axes)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_has_a_config(name):
+    config = importlib.import_module(f"configs.{name.replace('-', '_')}").config()
+    published = {"vocab_size": 30522, "vocab_multiple": 1, "compute_dtype": "float32"}
+    assert dataclasses.replace(config.model, **published) == any_preset(name)

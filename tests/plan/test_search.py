@@ -9,6 +9,7 @@ from jaxlm.models.decoder import DecoderConfig, MoeConfig
 from jaxlm.plan.search import HEADROOM, Workload, meshes, search
 from jaxlm.plan.topology import parse_topology
 from jaxlm.plan.traffic import estimate_collectives
+from jaxlm.sharding.pipeline import PipelineConfig
 
 MODEL = DecoderConfig(
     vocab_size=32000,
@@ -105,3 +106,25 @@ def test_experts_send_their_tokens():
     )
     tokens = [c for c in found if "tokens" in c.name]
     assert tokens[0].num_bytes == 8 * 2 * 4096 * 4096 * 2
+
+
+def test_stages_are_counted():
+    """Of a pipeline each device holds its own layers, does the forward pass twice, and waits in the bubble."""
+    topology = parse_topology("v5p:2x4x4")
+    plain, piped = (search(WORK, topology, fixed={"stage": n, "model": 1, "expert": 1, "data": 1})[0] for n in (1, 4))
+    assert plain is not None
+    assert piped is not None
+    assert piped.schedule is not None
+    assert "full" not in (plain.remat_policy, piped.remat_policy)
+    least = plain.time["compute_seconds"]
+    assert piped.time["compute_seconds"] == pytest.approx(least * 4 / 3 / (1 - piped.schedule.bubble))
+    terms = {term.name: term.num_bytes for term in piped.memory.terms}
+    assert 4 * 32 * 4096**2 < terms["a stage's layers"] < 4 * 7e9 / 4
+
+
+def test_microbatches_that_were_asked_for_divide_the_rows_of_what_is_planned():
+    work = WORK._replace(pipeline=PipelineConfig(num_microbatches=12), global_batch_size=192)
+    best, refused = search(work, parse_topology("v5p:2x4x4"), fixed={"stage": 4})
+    plans = [best, *(refusal.plan for refusal in refused)]
+    assert best is not None
+    assert {plan.schedule.microbatches for plan in plans if plan is not None and plan.schedule is not None} == {12}

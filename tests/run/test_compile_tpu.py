@@ -157,8 +157,8 @@ def test_what_does_not_fit_ends_with_a_table_and_advice(repo, small):
 @pytest.mark.parametrize(
     ("args", "capacity"),
     [
-        pytest.param(["gpt3_175b", "--topology", "v5p:8x8x16"], 95.74, marks=pytest.mark.slow, id="gpt3"),
-        (["llama3_8b", "--topology", "v5e:16x16"], 15.75),
+        pytest.param(["gpt3_175b", "--topology", "v5p:8x8x16"], 95.74, id="gpt3"),
+        pytest.param(["llama3_8b", "--topology", "v5e:16x16"], 15.75, id="llama3"),
         pytest.param(
             ["palm_540b", "--topology", "v4:12x16x16", "--slices", "2"], 30.75, marks=pytest.mark.slow, id="palm"
         ),

@@ -3,12 +3,20 @@
 import json
 import math
 
+import jax
 import pytest
 
+from jaxlm.data.batches import DataConfig
+from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.topology import GIB, parse_topology
+from jaxlm.run.compile_tpu import with_batch_tokens
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import load_config
+from jaxlm.run.memory import estimate_run_memory
 from jaxlm.run.plan_run import PlanOptions, as_configured, workload
+from jaxlm.run.setup import lay_out_state
+from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from tools import plan
 
 
@@ -52,6 +60,74 @@ def test_the_large_runs_as_the_compiler_has_them(args, peak, sent):
     assert not isinstance(row, str)
     assert row["memory_bytes"] / GIB == pytest.approx(peak, rel=0.10)
     assert sum(c["bytes"] for c in row["collectives"].values()) / GIB == pytest.approx(sent, rel=0.06)
+
+
+PIPELINES = """
+48.0 890 gpt3_175b v5p:8x8x16 --mesh.stage 8 --mesh.fsdp 16 --mesh.model 8 --model.remat-policy none
+67.3 438 gpt3_175b v5p:8x8x16 --mesh.stage 8 --mesh.fsdp 32 --mesh.model 4 --model.remat-policy dots --loss-chunk None
+64.4 114 gpt3_175b v5p:8x8x12 --mesh.stage 24 --mesh.fsdp 32 --mesh.model 1 --model.remat-policy none --mesh.pipeline.rounds 2
+26.6 44.3 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy none --batch-tokens 1048576
+21.4 52.1 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy full --batch-tokens 4194304
+15.7 54.0 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy dots --mesh.pipeline.rounds 4 --batch-tokens 1048576
+18.2 170 llama3_8b v5p:4x4x4 --mesh.stage 4 --mesh.fsdp 8 --mesh.model 2 --model.remat-policy dots --mesh.pipeline.rounds 2 --batch-tokens 2097152
+41.5 503 mixtral_8x7b v5p:4x4x8 --mesh.stage 4 --mesh.fsdp 4 --mesh.expert 8 --model.remat-policy full --batch-tokens 4194304
+"""  # noqa: E501
+"""What the compiler says (docs/pipeline.md): GiB a chip at the peak, GiB that leave it in a step, of what run."""
+
+
+@pytest.mark.parametrize("line", PIPELINES.split("\n")[1:-1])
+def test_pipelines_as_the_compiler_has_them(line):
+    """No constant was fitted on them."""
+    peak, sent, name, topology, *rest = line.split()
+    config, options = load_config(PretrainConfig, [name, *rest], PlanOptions, prog="x")
+    config = with_batch_tokens(config, options.batch_tokens)
+    row = as_configured(config, workload(config), parse_topology(topology))
+    assert not isinstance(row, str)
+    assert row["memory_bytes"] / GIB == pytest.approx(float(peak), rel=0.10)
+    assert sum(c["bytes"] for c in row["collectives"].values()) / GIB == pytest.approx(float(sent), rel=0.10)
+
+
+def test_a_pipeline_is_planned_with_its_bubble_and_its_second_forward_pass(capsys):
+    mesh = ("--mesh.stage", "8", "--mesh.fsdp", "16", "--mesh.model", "8", "--model.remat-policy", "none")
+    code, out, err = run(capsys, "gpt3_175b", "--topology", "v5p:8x8x16", *mesh)
+    assert code == 0, err
+    figures = json.loads(out)
+    row = figures["as_configured"]
+    assert row["pipeline"] == {"stages": 8, "rounds": 1, "microbatches": 32, "bubble": 7 / 39}
+    products = figures["flops"] / figures["steps"] / 1024 / 459e12
+    assert row["compute_seconds"] == pytest.approx(products * 4 / 3 / (1 - 7 / 39))
+    assert "bubble 17.9%" in err
+    assert "--mesh.stage 8" in figures["overrides"]
+    assert "--mesh.pipeline.rounds 1" in figures["overrides"]
+    assert any("the bubble" in line for line in figures["assumptions"])
+
+
+def test_the_estimate_of_a_run_counts_its_stages():
+    """What --dry-run and remat_policy=auto go by."""
+    model = DecoderConfig(vocab_size=512, num_layers=8, model_dim=128, num_heads=4, max_seq_len=512)
+    optimizer = make_optimizer(OptimizerConfig(), 10)
+
+    def terms(mesh_config):
+        config = PretrainConfig(model=model, data=DataConfig(seq_len=512), global_batch_size=32, mesh=mesh_config)
+        mesh = make_mesh(mesh_config, jax.devices()[:4])
+        layout = lay_out_state(make_decoder(model), optimizer, mesh, seed=0, ema=False)
+        return {term.name: term.num_bytes for term in estimate_run_memory(config, layout, mesh).terms}
+
+    plain, piped = terms(MeshConfig(data=4)), terms(MeshConfig(stage=4))
+    assert piped["a stage at work"] == plain["activations"] // 4 // 4  # a quarter of the layers, of the rows
+    assert piped["a stage's layers"] > 0
+    assert "a stage's layers" not in plain
+
+
+def test_microbatches_that_do_not_divide_are_named():
+    config, _ = load_config(
+        PretrainConfig,
+        ["llama3_8b", "--mesh.stage", "4", "--mesh.fsdp", "8", "--mesh.pipeline.num-microbatches", "12"],
+        PlanOptions,
+        prog="x",
+    )
+    said = as_configured(config, workload(config), parse_topology("v5p:2x4x4"))
+    assert said == "512 rows do not divide into mesh.pipeline.num_microbatches=12"
 
 
 def test_compute_gives_tokens_and_days_give_chips(capsys):

@@ -1,5 +1,6 @@
 """The supervisor with real processes: what is started again, what is not, and when it gives up."""
 
+import importlib
 import json
 import os
 import signal
@@ -8,7 +9,8 @@ import time
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.run.supervise import Patience, kind_of_end, main
+from jaxlm.run import cli
+from jaxlm.run.supervise import COMMANDS, Patience, kind_of_end, main
 from tests.run.commands import (
     assert_same_run,
     finish,
@@ -195,3 +197,10 @@ def test_patience_grows_back_with_each_checkpoint_and_preemptions_cost_none():
 def test_bad_input_is_one_line(argv, words):
     with pytest.raises(UserError, match=words):
         main(argv)
+
+
+def test_every_command_that_resumes_a_run_can_be_supervised():
+    """All that end in one training loop: `run.tuning`'s, and pretraining."""
+    modules = {name: importlib.import_module(where.partition(":")[0]) for name, (where, _) in cli.COMMANDS.items()}
+    tuning = {name for name, module in modules.items() if hasattr(module, "tuning_command")}
+    assert set(COMMANDS) == tuning | {"pretrain"}

@@ -25,6 +25,7 @@ from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.hlo import Collective, find_collectives
 from jaxlm.run.setup import abstract_batch, lay_out_state, lower_train_step
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from jaxlm.sharding.pipeline import PipelineConfig
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.step import make_train_step
 from tests.sharding.comparing import QUICK
@@ -45,6 +46,7 @@ DENSE = DecoderConfig(
 EVEN = dataclasses.replace(DENSE, num_kv_heads=None)
 UNTIED = dataclasses.replace(DENSE, tie_embeddings=False)
 DEEP = dataclasses.replace(DENSE, num_layers=8, remat_policy="none")
+ROUNDS = PipelineConfig(rounds=2)
 EXPERTS = dataclasses.replace(DENSE, moe=MoeConfig(num_experts=8, top_k=2))
 CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
     "data 8": (DENSE, MeshConfig(data=8), 1),
@@ -59,6 +61,7 @@ CASES: dict[str, tuple[DecoderConfig, MeshConfig, int]] = {
     "fsdp 2 x context 4, ring": (DENSE, MeshConfig(fsdp=2, context=4, context_attention="ring"), 1),
     "fsdp 2 x model 4, sequence-parallel": (EVEN, MeshConfig(fsdp=2, model=4, sequence_parallel=True), 1),
     "stage 2 x fsdp 2 x model 2": (DEEP, MeshConfig(stage=2, fsdp=2, model=2), 1),
+    "stage 2 x fsdp 2 x model 2, two rounds": (DEEP, MeshConfig(stage=2, fsdp=2, model=2, pipeline=ROUNDS), 1),
 }
 """Name -> (model, mesh of 8 devices, microbatches)."""
 

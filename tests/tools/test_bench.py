@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tools.bench.__main__ import main
 from tools.bench.session import make_plan, run_session
 
 BARE = """
@@ -68,3 +69,8 @@ def test_a_session_out_of_time_says_what_it_left_out(tmp_path, monkeypatch, caps
     assert all(row["left_out"] for row in rows)
     assert json.loads(capsys.readouterr().out)["rows"] == rows
     assert os.listdir(tmp_path) == ["bench.json"]
+
+
+def test_no_repeats_are_refused_in_a_line(capsys):
+    assert main(["data", "--repeats", "0"]) == 2
+    assert capsys.readouterr() == ("", "error: --repeats 0 must be at least 1\n")

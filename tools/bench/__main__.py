@@ -53,6 +53,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=480.0, help="of the session; default %(default)s")
     parser.add_argument("--nanogpt", help="a folder with nanoGPT's model.py, to measure in turns with it")
     args = parser.parse_args(argv)
+    if args.repeats < 1:
+        print(f"error: --repeats {args.repeats} must be at least 1", file=sys.stderr)
+        return 2
     quiet_without_tpu()
     if args.plan:
         from tools.bench.session import run_session
