@@ -26,6 +26,7 @@ from jaxlm.run.training import exit_code, print_figures
 from jaxlm.scaling.ahead import Ahead, fit_frontier, judge, predict_ahead
 from jaxlm.scaling.chinchilla import ChinchillaFit, fit_chinchilla
 from jaxlm.scaling.isoflop import group_budgets
+from jaxlm.scaling.lowest import Lowest, fit_lowest
 
 PROG = "python -m experiments.scaling predict"
 PREDICTION, OUTCOME, CHECKSUM = "prediction.json", "outcome.json", "prediction_sha256"
@@ -38,10 +39,13 @@ class PredictOptions(CommandOptions):
 
     times: float = 8.0
     """Compute of the run over the largest budget of the ladder."""
+    law: Literal["parametric", "lowest"] = "parametric"
+    """Which predicts: L(N, D) of all runs (approach 3), or the law through the lowest loss of each budget's parabola
+    (approach 2)."""
     params: Literal["total", "non-embedding"] = "total"
     """How N is counted in the law."""
     least_squares: bool = False
-    """In place of least absolute deviations of log loss."""
+    """In place of least absolute deviations of log loss, for the parametric law."""
     resamples: int = 4000
     """For the intervals."""
     train: bool = False
@@ -97,10 +101,7 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
     num_budgets = len(group_budgets(runs["flops"]))
     if num_budgets < _LEAST_BUDGETS:
         raise UserError(f"{table} has {num_budgets} budgets: a prediction needs at least {_LEAST_BUDGETS}")
-    law = fit_chinchilla(
-        runs["n"], runs["d"], runs["loss"], delta=None if options.least_squares else 1e-3, resamples=options.resamples,
-        embeddings=options.params == "total",
-    )  # fmt: skip
+    law = _law(runs, options)
     frontier = fit_frontier(runs["flops"], runs["loss"], resamples=options.resamples)
     one = _choose(config, ladder, law, options.times * config.budgets[-1], options.params)
     check_text(config, one, ladder.data)
@@ -120,8 +121,8 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
             "num_tokens": one.num_tokens,
             "flops": one.flops,
             "num_steps": one.config.num_steps,
-            "law": law.constants,
-            "law_intervals": law.intervals,
+            "law": (law.law if isinstance(law, Lowest) else law).constants,
+            "law_intervals": None if isinstance(law, Lowest) else law.intervals,
             "power": frontier.constants,
             "num_runs": len(runs["loss"]),
             "num_budgets": num_budgets,
@@ -129,21 +130,31 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
             "dataset_key": ladder.data.dataset.key,
         },
     )
-    low, high = ahead.chinchilla_interval
+    low, high = ahead.interval
     say(
         f"predicted, before it is trained: width {one.config.model.model_dim}, N {one.num_params:,}, "
-        f"{one.num_tokens:,} tokens, {one.flops:.3g} FLOPs: loss {ahead.chinchilla:.4f} ({low:.4f} to {high:.4f}); by "
+        f"{one.num_tokens:,} tokens, {one.flops:.3g} FLOPs: loss {ahead.loss:.4f} ({low:.4f} to {high:.4f}); by "
         f"a power law of compute {ahead.power:.4f}; the last rung has {ahead.last_loss:.4f}. Written to "
         f"{place / PREDICTION}"
     )
+
+
+def _law(runs: dict[str, Any], options: PredictOptions) -> ChinchillaFit | Lowest:
+    if options.law == "lowest":
+        return fit_lowest(runs["n"], runs["flops"], runs["loss"], embeddings=options.params == "total")
+    return fit_chinchilla(
+        runs["n"], runs["d"], runs["loss"], delta=None if options.least_squares else 1e-3, resamples=options.resamples,
+        embeddings=options.params == "total",
+    )  # fmt: skip
 
 
 def _params(one: Rung, params: str) -> int:
     return one.num_params if params == "total" else one.non_embedding_params
 
 
-def _choose(config: LadderConfig, ladder: Ladder, law: ChinchillaFit, flops: float, params: str) -> Rung:
-    """The run of that compute whose width has the lowest predicted loss; widths in the steps of the base's heads."""
+def _choose(config: LadderConfig, ladder: Ladder, law: ChinchillaFit | Lowest, flops: float, params: str) -> Rung:
+    """The run of that compute whose width has the lowest predicted loss, or the N nearest to the best; widths in the
+    steps of the base's heads."""
     base = config.run.model
     unit = getattr(base, "head_dim", None) or base.model_dim // base.num_heads  # pyright: ignore[reportAttributeAccessIssue]
     widths = range(max(unit, config.widths[0]), 8 * config.widths[-1] + 1, unit)
@@ -155,9 +166,10 @@ def _choose(config: LadderConfig, ladder: Ladder, law: ChinchillaFit, flops: flo
         one = config.rung(flops, width, ladder.vocab_size)
         if one.num_tokens > config.max_epochs * ladder.data.dataset.splits["train"].num_tokens:
             continue
-        loss = law.predict(_params(one, params), one.num_tokens)
-        if best is None or loss < best[0]:
-            best = loss, one
+        n = _params(one, params)
+        worse = abs(math.log(n / law.num_params(flops))) if isinstance(law, Lowest) else law.predict(n, one.num_tokens)
+        if best is None or worse < best[0]:
+            best = worse, one
     if best is None:
         raise UserError(f"no width can spend {flops:.3g} FLOPs within max_epochs={config.max_epochs:g}: add text")
     return best[1]
@@ -185,7 +197,7 @@ def _train(config: LadderConfig, ladder: Ladder, place: Path) -> dict[str, Any]:
         return {"stopped_by": figures["stopped_by"], "run_dir": str(place)}
     row = row_of(one, figures, ladder.data, str(run_dir.name))
     fields = {**written["predicted"]}
-    for name in ("chinchilla_interval", "power_interval"):
+    for name in ("interval", "power_interval"):
         fields[name] = tuple(fields[name])
     judged = judge(Ahead(**fields), float("nan") if row["loss"] is None else row["loss"])
     outcome = {**judged._asdict(), "holds": judged.holds, "predicted": written["predicted"], CHECKSUM: checksum, **row}

@@ -8,16 +8,20 @@ from jaxlm.scaling.chinchilla import ChinchillaFit
 from jaxlm.scaling.fitting import Fit
 from jaxlm.scaling.isoflop import group_budgets
 from jaxlm.scaling.kaplan import fit_power_law
+from jaxlm.scaling.lowest import Lowest
 
 WITHIN_LOSS, WITHIN_DROP = 0.02, 0.15
 """What is asked of a prediction: relative error of the loss, and error over the drop since the last rung."""
 
 
 class Ahead(NamedTuple):
-    """What each law says of one run."""
+    """What two laws say of one run."""
 
-    chinchilla: float
-    chinchilla_interval: tuple[float, float]
+    law: str
+    """The one that is judged."""
+    loss: float
+    """By it."""
+    interval: tuple[float, float]
     power: float
     """Of a plain power law of compute through the best run of each budget."""
     power_interval: tuple[float, float]
@@ -61,14 +65,21 @@ def fit_frontier(flops: Any, loss: Any, *, resamples: int = 1000, seed: int = 0)
 
 
 def predict_ahead(
-    law: ChinchillaFit, frontier: Fit, runs_flops: Any, runs_loss: Any, *, num_params: float, num_tokens: float,
-    flops: float,
+    law: ChinchillaFit | Lowest, frontier: Fit, runs_flops: Any, runs_loss: Any, *, num_params: float,
+    num_tokens: float, flops: float,
 ) -> Ahead:  # fmt: skip
-    """What two laws of a ladder say of a run of ``num_params`` and ``num_tokens`` that costs ``flops``."""
+    """What two laws of a ladder say of a run of ``num_params`` and ``num_tokens`` that costs ``flops``. The law of the
+    lowest losses takes it that those are the best for it."""
     best_c, best_l = best_of_budgets(runs_flops, runs_loss)
+    if isinstance(law, Lowest):
+        name, loss, ends = "lowest", law.predict(flops), law.predict_interval(flops)
+    else:
+        name, loss = "parametric", law.predict(num_params, num_tokens)
+        ends = law.predict_interval(num_params, num_tokens, new_run=True)
     return Ahead(
-        law.predict(num_params, num_tokens),
-        law.predict_interval(num_params, num_tokens, new_run=True),
+        name,
+        loss,
+        ends,
         frontier.predict(flops),
         frontier.predict_interval(flops, new_run=True),
         float(best_l[-1]),
@@ -80,10 +91,10 @@ def judge(ahead: Ahead, loss: float) -> Judged:
     """The prediction against the loss of the run. Raises ValueError for a loss that is no number above 0."""
     if not np.isfinite(loss) or loss <= 0:
         raise ValueError(f"loss {loss} is no number above 0: the run went wrong, and says nothing of the prediction")
-    error, power_error = ahead.chinchilla / loss - 1, ahead.power / loss - 1
+    error, power_error = ahead.loss / loss - 1, ahead.power / loss - 1
     drop = ahead.last_loss - loss
-    share = abs(ahead.chinchilla - loss) / drop if drop > 0 else float("inf")
-    low, high = ahead.chinchilla_interval
+    share = abs(ahead.loss - loss) / drop if drop > 0 else float("inf")
+    low, high = ahead.interval
     return Judged(
         loss,
         error,

@@ -122,7 +122,7 @@ def test_a_prediction_is_written_before_the_run_and_never_again(lawful, capsys):
     written = _run(capsys, "predict", *argv)
     record = (place / "prediction.json").read_bytes()
     truth = 1.0 + 20 / written["num_params"] ** 0.4 + 30 / written["num_tokens"] ** 0.4
-    assert written["predicted"]["chinchilla"] == pytest.approx(truth, rel=0.02)
+    assert written["predicted"]["loss"] == pytest.approx(truth, rel=0.02)
     assert not os.access(place / "prediction.json", os.W_OK) or os.geteuid() == 0
 
     # Other runs, another law: what was said stands.
@@ -133,12 +133,12 @@ def test_a_prediction_is_written_before_the_run_and_never_again(lawful, capsys):
     assert (place / "prediction.json").read_bytes() == record
 
     outcome = _run(capsys, "predict", *argv, "--train")
-    assert outcome["error"] == pytest.approx(written["predicted"]["chinchilla"] / outcome["loss"] - 1)
+    assert outcome["error"] == pytest.approx(written["predicted"]["loss"] / outcome["loss"] - 1)
     assert outcome["prediction_sha256"] == written["prediction_sha256"]
     assert _run(capsys, "predict", *argv, "--train") == outcome
 
     (place / "prediction.json").chmod(0o644)
-    (place / "prediction.json").write_text(record.decode().replace('"chinchilla": ', '"chinchilla": 1'))
+    (place / "prediction.json").write_text(record.decode().replace('"loss": ', '"loss": 1'))
     assert run_main(scaling.main, ["predict", *argv, "--train"]) == 2
     assert "was changed since its run began" in capsys.readouterr().err
     (place / "prediction.json").unlink()
