@@ -25,9 +25,9 @@ from jax.experimental.pallas import triton as plgpu
 
 from jaxlm.core.types import Array
 from jaxlm.nn.triton_barrier import PATIENCE, Barriers
-from jaxlm.nn.triton_ends import MASKED, Best, begin_head, best_of_head, embed
+from jaxlm.nn.triton_ends import Best, begin_head, best_of_head, embed
 from jaxlm.nn.triton_matvec import COLUMNS, Product, Share, Vector, place
-from jaxlm.nn.triton_slots import AttentionRefs, Heads, Slots, attend_slots, put_together
+from jaxlm.nn.triton_slots import MASKED, AttentionRefs, Heads, Slots, attend_slots, put_together
 
 PHASES = 5
 """Barriers of a layer."""

@@ -11,8 +11,8 @@ from jax.experimental.pallas import triton as plgpu
 
 from jaxlm.core.types import Array
 from jaxlm.nn.triton_matvec import Product, Share, Vector
+from jaxlm.nn.triton_slots import MASKED
 
-MASKED = -1e30
 BLOCKS = 4
 """Rows for each warp in one turn of the head: they share what is read of the vector."""
 
