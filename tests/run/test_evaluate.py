@@ -124,7 +124,7 @@ def test_likelihoods_are_those_of_full_forwards(run):
         if len(ids) - 1 <= lm.context:
             log_probs = np.asarray(jax.nn.log_softmax(lm.logits([ids[:-1]])[0], axis=-1))
             expected = log_probs[np.arange(start - 1, len(ids) - 1), ids[start:]]
-            np.testing.assert_allclose(reply.token_logprobs, expected, atol=1e-4)
+            np.testing.assert_allclose(reply.token_logprobs, expected, atol=1e-5)
             assert reply.is_greedy == bool((log_probs[start - 1 :].argmax(-1) == ids[start:]).all())
         assert reply.num_tokens == len(ids) - start
         assert reply.num_bytes == len(continuation.lstrip())
