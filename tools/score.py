@@ -15,7 +15,6 @@ stdout is one JSON object.
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +39,7 @@ from jaxlm.io.eval_files.records import as_json
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.writing import check_new_file
 from jaxlm.run.cli import run_main
-from jaxlm.run.parsers import tool_parser
+from jaxlm.run.parsers import share, tool_parser
 
 JUDGED, TABLE = "alpaca_eval", "blimp_table"
 
@@ -151,17 +150,6 @@ def _item(one: Graded) -> dict[str, Any]:
     }
 
 
-def confidence(text: str) -> float:
-    """``"0.95"`` -> 0.95."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must lie between 0 and 1")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("python -m tools.score", __doc__)
     parser.add_argument("task", help=f"{', '.join(FORMS)}, {JUDGED} or {TABLE}")
@@ -176,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--words", nargs="+", metavar="FILE", help="training text: only items all of whose words stand in it count"
     )
-    parser.add_argument("--confidence", type=confidence, default=0.95, help="of the intervals; default %(default)s")
+    parser.add_argument("--confidence", type=share, default=0.95, help="of the intervals; default %(default)s")
     return parser
 
 

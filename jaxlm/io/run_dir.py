@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jaxlm
@@ -168,13 +169,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def json_ready(value: Any) -> Any:
-    """The same, infinite numbers and NaN as None: JSON has none of them."""
+def json_ready(value: Any, infinite: Mapping[float, str] = MappingProxyType({})) -> Any:
+    """The same, infinite numbers (as ``infinite`` writes them) and NaN as None: JSON has none of them."""
     if isinstance(value, Mapping):
-        return {name: json_ready(item) for name, item in value.items()}
+        return {name: json_ready(item, infinite) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [json_ready(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [json_ready(item, infinite) for item in value]
+    return infinite.get(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from jaxlm.core.errors import UserError
 
@@ -26,34 +27,25 @@ def tool_parser(prog: str, doc: str | None) -> Parser:
     )
 
 
-def positive(text: str) -> float:
-    """The type of an option that is a number above 0."""
-    value = not_negative(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("0 must be above 0")
-    return value
+def checked(convert: Callable[[str], Any], holds: Callable[[Any], bool], what: str) -> Callable[[str], Any]:
+    """The type of an option whose value must hold something, said as ``what``."""
+
+    def read(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"{text} must be {what}")
+        return value
+
+    return read
 
 
-def not_negative(text: str) -> float:
-    """The type of an option that is a number of 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"{text} must be a number of 0 or more")
-    return value
-
-
-def seed_number(text: str) -> int:
-    """The type of ``--seed``."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if not 0 <= value < 1 << 32:
-        raise argparse.ArgumentTypeError(f"{value} must lie in 0..{(1 << 32) - 1}")
-    return value
+positive = checked(float, lambda value: 0 < value < math.inf, "a number above 0")
+not_negative = checked(float, lambda value: 0 <= value < math.inf, "a number of 0 or more")
+share = checked(float, lambda value: 0 < value < 1, "a number between 0 and 1")
+seed_number = checked(int, lambda value: 0 <= value < 1 << 32, f"a whole number in 0..{(1 << 32) - 1}")
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:

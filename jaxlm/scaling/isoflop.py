@@ -190,17 +190,23 @@ def leave_largest_budget_out(budgets: Sequence[Budget]) -> tuple[float, float]:
     return float(np.exp(predicted) / last.best_params), float(np.polyval(parabola, predicted) / last.best_loss - 1)
 
 
+def lowest_of_parabola(u: np.ndarray, y: np.ndarray) -> tuple[float, float, bool]:
+    """Where the parabola through points is lowest, its value there, and whether that lies among them; of one that opens
+    downwards the lowest point."""
+    bend, slope, offset = np.polyfit(u - u.mean(), y, 2)
+    if not bend > 0:
+        return float(u[y.argmin()]), float(y.min()), False
+    place = -slope / (2 * bend) + u.mean()
+    return float(place), float(offset - slope**2 / (4 * bend)), bool(u.min() < place < u.max())
+
+
 def _budget(flops: np.ndarray, n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Budget:
-    u = np.log(n)
-    bend, slope, offset = np.polyfit(u - u.mean(), loss, 2)
-    lowest = -slope / (2 * bend) + u.mean() if bend > 0 else u[loss.argmin()]
-    inside = bool(bend > 0 and u.min() < lowest < u.max())
-    best = offset - slope**2 / (4 * bend) if bend > 0 else float(loss.min())
+    lowest, best, inside = lowest_of_parabola(np.log(n), loss)
     tokens = float(np.median(n * d) / np.exp(lowest))
     order = np.argsort(n)
     return Budget(
-        float(np.exp(np.log(flops).mean())), n[order], d[order], loss[order], float(np.exp(lowest)), tokens,
-        float(best), inside,
+        float(np.exp(np.log(flops).mean())), n[order], d[order], loss[order], float(np.exp(lowest)), tokens, best,
+        inside,
     )  # fmt: skip
 
 

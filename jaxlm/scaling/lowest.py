@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxlm.scaling.fitting import Fit, interval
 from jaxlm.scaling.forms import POWER_FLOOR
-from jaxlm.scaling.isoflop import group_budgets
+from jaxlm.scaling.isoflop import group_budgets, lowest_of_parabola
 from jaxlm.scaling.kaplan import fit_power_law
 from jaxlm.scaling.recovery import fit_tables
 
@@ -26,7 +26,7 @@ class Lowest(NamedTuple):
 
     flops_k: np.ndarray
     num_params_k: np.ndarray
-    """Where the parabola of each budget is lowest, between the sizes that it goes through."""
+    """Where the parabola of each budget is lowest; its best run where that lies beyond its runs."""
     loss_k: np.ndarray
     """Its loss there."""
     law: Fit
@@ -72,11 +72,8 @@ def fit_lowest(num_params: Any, flops: Any, loss: Any, *, embeddings: bool = Tru
 
 
 def _lowest_point(log_n: np.ndarray, log_c: float, log_loss: np.ndarray) -> tuple[float, float, float]:
-    """log C, log N and log loss; of a parabola that opens downwards, the best run."""
+    """log C, log N and log loss; the best run's where the parabola is lowest beyond its runs."""
     bound = max(log_loss.min() + NEAR, np.sort(log_loss)[_LEAST_RUNS - 1])
     u, y = log_n[log_loss <= bound], log_loss[log_loss <= bound]
-    bend, slope, offset = np.polyfit(u - u.mean(), y, 2)
-    if not bend > 0:
-        return log_c, float(u[y.argmin()]), float(y.min())
-    place = float(np.clip(-slope / (2 * bend), u.min() - u.mean(), u.max() - u.mean()))
-    return log_c, place + float(u.mean()), float(np.polyval([bend, slope, offset], place))
+    place, lowest, inside = lowest_of_parabola(u, y)
+    return (log_c, place, lowest) if inside else (log_c, float(u[y.argmin()]), float(y.min()))

@@ -187,9 +187,9 @@ def test_tables_of_no_law_are_refused(table, columns, said, capsys):
     ("options", "said"),
     [
         (["--delta", "nan"], "--delta: nan must be"),
-        (["--delta", "0"], "--delta: 0 must be above 0"),
+        (["--delta", "0"], "--delta: 0 must be a number above 0"),
         (["--delta", "-1"], "--delta: -1 must be"),
-        (["--seed", "-1"], "--seed: -1 must lie in"),
+        (["--seed", "-1"], "--seed: -1 must be a whole number in"),
         (["--columns", "n=size*1.2.3,d=tokens*1e9,loss=eval loss"], "no column 'size*1.2.3'"),
         (["--out", "TABLE"], "is a file, name a directory"),
     ],

@@ -83,10 +83,10 @@ def test_seeds_are_pooled():
     np.testing.assert_array_equal(alone.scores, RISING)
 
 
-@pytest.mark.parametrize(("seeds", "sizes"), [(2, 3), (3, 4)])
+@pytest.mark.parametrize(("seeds", "sizes"), [(2, 3), (2, 4)])
 def test_with_few_seeds_the_interval_is_students(seeds, sizes):
     """Nearly all of the errors is what seeds differ by, and no score depends on size: 95 % of the intervals hold that,
-    and no more than chance allows are called a fall. With normal errors 85 and 93 % did."""
+    and no more than chance allows are called a fall. With normal errors 85 and 88 % did."""
     rng = np.random.default_rng(3)
     size_n = np.repeat(np.geomspace(1e6, 1e8, sizes), seeds)
     held, falls, trials = 0, 0, 400

@@ -90,7 +90,7 @@ def test_figures_beyond_all_floats_stay_json(tmp_path, capsys):
 @pytest.mark.parametrize("value", ["2", "0", "1", "nan", "x"])
 def test_a_confidence_lies_between_0_and_1(tmp_path, value):
     outputs = _write(tmp_path / "o.jsonl", RECORDS)
-    with pytest.raises(UserError, match=f"'{value}' must lie between 0 and 1"):
+    with pytest.raises(UserError, match=f"{value} must be a number between 0 and 1"):
         main(["svamp", "--outputs", outputs, "--confidence", value])
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jaxlm.core.errors import UserError
 from jaxlm.evals.tasks.task import Item
 from jaxlm.io.json_records import json_lines, read_bytes
+from jaxlm.io.run_dir import json_ready
 
 
 class Content(NamedTuple):
@@ -79,13 +80,7 @@ def number_text(value: float) -> str:
 
 def as_json(value: Any) -> Any:
     """The same for JSON, which has no such numbers: infinite ones as "Infinity" and "-Infinity", NaN as None."""
-    if isinstance(value, Mapping):
-        return {name: as_json(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return None if math.isnan(value) else _INFINITE[value]
+    return json_ready(value, _INFINITE)
 
 
 def as_number(value: Any) -> float | None:
