@@ -19,7 +19,15 @@ from jaxlm.models.api import Model
 from jaxlm.models.decoder_inference import Weights
 from jaxlm.models.families import make_model
 from jaxlm.run.completion import Completer, Row
-from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_seed, check_texts
+from jaxlm.run.language_model import (
+    Generation,
+    LanguageModel,
+    OverlongError,
+    Score,
+    check_request,
+    check_seed,
+    check_texts,
+)
 from jaxlm.run.opening import Opened
 from jaxlm.run.programs import programs
 from jaxlm.text.chat.encoding import ChatFormat
@@ -175,10 +183,7 @@ class CausalLM(LanguageModel):
         if not truncate:
             for number, (ids, num_context) in enumerate(asked):
                 if num_context > 1 and len(ids) - 1 > self.context:
-                    raise UserError(
-                        f"requests[{number}] has {len(ids) - 1} tokens, more than the context of {self.context}: "
-                        "shorten it, show fewer examples, or let it be cut (truncate=True)"
-                    )
+                    raise OverlongError(number, len(ids) - 1, self.context)
         behind = self._programs.behind
         found = score_continuations(
             lambda tokens_bt, targets_bt: np.asarray(self._programs.first_choices(self.params, tokens_bt, targets_bt)),

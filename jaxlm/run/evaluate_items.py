@@ -7,15 +7,13 @@ from typing import Any, Literal, Protocol
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals import strategies
-from jaxlm.evals.continuations import split_request
 from jaxlm.evals.grading import Graded, Output
 from jaxlm.evals.strategies import MAX_TURNS, Ask, Strategy
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written, read_answer
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
-from jaxlm.evals.tasks.task import Item, Likelihood, Order, Request, Task, choose_shots, direct_prompt
-from jaxlm.run.causal_lm import CausalLM
-from jaxlm.run.language_model import LanguageModel
+from jaxlm.evals.tasks.task import Item, Likelihood, Order, Task, choose_shots, direct_prompt
+from jaxlm.run.language_model import LanguageModel, OverlongError
 
 StrategyName = Literal["direct", "cot", "zero-shot-cot", "least-to-most"]
 
@@ -116,11 +114,16 @@ class ByLikelihood:
         """Records that ``tools.score`` reads as well. Raises UserError for a log-probability that is NaN, and for an
         overlong prompt where it is not to be cut."""
         asked = [self.kind.requests(self.task, self.task.items[i], self._prompts[i]) for i in places]
-        if self.settings.overlong == "refuse" and isinstance(lm, CausalLM):
-            for i, requests in zip(places, asked, strict=True):
-                self._check_lengths(lm, self.task.items[i], requests)
         flat = [one for requests in asked for one in requests]
-        replies = iter(lm.likelihoods(flat, truncate=self.settings.overlong == "truncate"))
+        try:
+            replies = iter(lm.likelihoods(flat, truncate=self.settings.overlong == "truncate"))
+        except OverlongError as error:
+            owners = [i for i, requests in zip(places, asked, strict=True) for _ in requests]
+            name = self.task.items[owners[error.number]].name
+            raise UserError(
+                f"{name}: a prompt and its answer of {error.num_tokens} tokens are more than the context of "
+                f"{error.context}: show fewer examples, or let it be cut (--overlong truncate)"
+            ) from error
         records = []
         for i, requests in zip(places, asked, strict=True):
             item, mine = self.task.items[i], [next(replies) for _ in requests]
@@ -142,15 +145,6 @@ class ByLikelihood:
                 }
             )
         return records
-
-    def _check_lengths(self, lm: CausalLM, item: Item, requests: Sequence[Request]) -> None:
-        for one in requests:
-            ids, num_context = split_request(*one, lm.encode)
-            if num_context > 1 and len(ids) - 1 > lm.context:
-                raise UserError(
-                    f"{item.name}: a prompt and its answer of {len(ids) - 1} tokens are more than the context of "
-                    f"{lm.context}: show fewer examples, or let it be cut (--overlong truncate)"
-                )
 
     def check(self, record: Mapping[str, Any]) -> None:
         """All scores are there."""

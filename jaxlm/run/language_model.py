@@ -172,6 +172,17 @@ def check_counts(**counts: int | None) -> None:
             raise UserError(f"{name}={value} must be at least 1")
 
 
+class OverlongError(UserError):
+    """A context and its continuation that are more than the model reads at once, where they may not be cut."""
+
+    def __init__(self, number: int, num_tokens: int, context: int):
+        self.number, self.num_tokens, self.context = number, num_tokens, context
+        super().__init__(
+            f"requests[{number}] has {num_tokens} tokens, more than the context of {context}: shorten it, show fewer "
+            "examples, or let it be cut (truncate=True)"
+        )
+
+
 def check_seed(seed: int) -> int:
     """The seed, if it is one that a key can be made of."""
     if not 0 <= seed < 1 << 32:
