@@ -26,6 +26,12 @@ def repeated_heads(x_bskh: Array, ways: int) -> Array:
     return x_bskh if times == 1 else jnp.repeat(x_bskh, times, axis=2)
 
 
+def exchanges(context_attention: ContextAttention, heads: int, ways: int) -> bool:
+    """Whether devices exchange positions for ``heads``, those that a device of ``model`` has, over ``ways`` of
+    ``context``; else keys and values go round."""
+    return context_attention != "ring" and heads % ways == 0
+
+
 def attend_rows(
     q_btnh: Array,
     k_btkh: Array,
@@ -54,7 +60,7 @@ def attend_rows(
         masks: dict[str, Any] = {"q_positions": q_positions, "q_segment_ids": q_segment_ids, "mask_bts": mask_bts}
         return attend(q_btnh, k_btkh, v_btkh, **masks, **kernels, implementation=implementation)
     head_ways = sizes.get(HEAD_AXIS, 1) if n % sizes.get(HEAD_AXIS, 1) == 0 else 1
-    exchange = context_attention != "ring" and n // head_ways % ways == 0
+    exchange = exchanges(context_attention, n // head_ways, ways)
     k_btkh, v_btkh = (repeated_heads(x, head_ways * ways if exchange else head_ways) for x in (k_btkh, v_btkh))
     batch_axes = tuple(axis for axis in BATCH_AXES if axis in sizes)
     batch_axes = batch_axes if b % math.prod(sizes[axis] for axis in batch_axes) == 0 else ()

@@ -14,7 +14,8 @@ from jaxlm.core.types import BATCH_AXES
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.nn.mlp import GATED
 from jaxlm.plan.params import attention_params, feed_forward_params, layer_norms
-from jaxlm.sharding.pipeline import PipelineConfig, Schedule, choose_schedule
+from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
+from jaxlm.sharding.pipeline import Schedule, choose_schedule
 
 LANES = 128
 """A TPU keeps arrays in tiles of 8 x 128 elements (narrow types more rows): the last dimension is padded to it."""
@@ -95,21 +96,20 @@ class Share(NamedTuple):
     def on(
         cls,
         axis_sizes: Mapping[str, int],
+        layout: ActivationLayout = DEFAULT_LAYOUT,
         *,
         rows: int,
-        sequence_parallel: bool = False,
-        pipeline: PipelineConfig | None = None,
         **fields: Any,
     ) -> "Share":
-        """With the ways of a mesh, and its stages where ``pipeline`` says how they share; ``fields`` are the others."""
+        """With the ways of a mesh, and its stages where ``layout`` says how they share; ``fields`` are the others."""
         ways = math.prod(axis_sizes[axis] for axis in BATCH_AXES)
         return cls(
             rows=rows,
-            schedule=choose_schedule(pipeline, rows * ways, dict(axis_sizes)),
+            schedule=choose_schedule(layout.pipeline, rows * ways, dict(axis_sizes)),
             model_ways=axis_sizes["model"],
             expert_ways=axis_sizes["expert"],
             context_ways=axis_sizes["context"],
-            stream_ways=axis_sizes["model"] if sequence_parallel else 1,
+            stream_ways=axis_sizes["model"] if layout.sequence_parallel else 1,
             **fields,
         )
 

@@ -1,5 +1,6 @@
 """Collectives read from the text of a compiled program: kind, bytes, how often, and over which network."""
 
+import collections
 import itertools
 import math
 import re
@@ -182,6 +183,7 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
     for name, lines in computations.items():
         if not times.get(name):
             continue
+        here: collections.Counter[tuple[str | int | bool, ...]] = collections.Counter()
         for line in lines:
             if not (op := _OP.match(line)):
                 continue
@@ -206,11 +208,13 @@ def find_collectives(text: str, *, num_devices: int, slices: int = 1) -> list[Co
             crosses = slices > 1 and (slice_of is None or bool((slice_of != slice_of[:, :1]).any()))
             group = 2 if permute else group
             one = Collective(kind, size, times[name], group, crosses, op_name, where[1] if where else "")
-            # Fused with the products that hide it, one collective stands in several computations. The channel alone
-            # does not say so: what is recomputed keeps that of the forward pass.
-            channel = re.search(r"channel_id=(\d+)", rest)
-            same = (channel[1] if channel else op_name, *one._replace(name=""))
-            if same not in seen:
+            # Fused with the products that hide it, one collective stands in several computations. Its channel and line
+            # do not say so alone: in one computation those that are alike are several, for all that a shard_map sends
+            # has one channel.
+            channel, frame = re.search(r"channel_id=(\d+)", rest), re.search(r"stack_frame_id=(\d+)", rest)
+            alike = (channel[1] if channel else op_name, frame[1] if frame else "", *one._replace(name=""))
+            here[alike] += 1
+            if (same := (here[alike], *alike)) not in seen:
                 seen.add(same)
                 found.append(one)
     return sorted((c for c in found if c.wire_bytes), key=lambda c: -c.wire_bytes)

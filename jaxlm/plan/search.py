@@ -19,6 +19,7 @@ from jaxlm.plan.hlo import Collective
 from jaxlm.plan.memory import HEADROOM, MemoryEstimate, estimate_memory
 from jaxlm.plan.topology import GIB, Topology
 from jaxlm.plan.traffic import estimate_collectives
+from jaxlm.sharding.activations import ActivationLayout
 from jaxlm.sharding.pipeline import PipelineConfig, Schedule
 
 SEARCHED = ("data", "fsdp", "expert", "model")
@@ -36,8 +37,8 @@ class Workload(NamedTuple):
     state_bytes: Callable[[dict[str, int]], tuple[int, int]]
     """Sizes of the axes -> bytes on a device (parameters, whole state). Raises UserError where a dimension does not
     divide."""
-    pipeline: PipelineConfig = PipelineConfig()
-    """How stages share the work, where a mesh has them."""
+    layout: ActivationLayout = ActivationLayout(pipeline=PipelineConfig())
+    """How its activations lie, and how stages share the work where a mesh has them."""
 
     @property
     def batch_tokens(self) -> int:
@@ -98,6 +99,8 @@ def _unsuited(work: Workload, sizes: dict[str, int], topology: Topology) -> str 
         return f"does not divide: {work.model.num_heads} heads over model {sizes['model']}"
     if sizes["data"] % topology.slices:
         return f"does not divide: data {sizes['data']} over {topology.slices} slices"
+    if work.layout.sequence_parallel and work.seq_len % (sizes["context"] * sizes["model"]):
+        return f"does not divide: {work.seq_len} positions over context * model = {sizes['context'] * sizes['model']}"
     ways = math.prod(sizes[axis] for axis in BATCH_AXES)
     if work.global_batch_size % ways:
         names = ("stage * " if sizes["stage"] > 1 else "") + "data * fsdp * expert"
@@ -118,7 +121,7 @@ def evaluate(
     """Memory and time of one way to run it."""
     model = dataclasses.replace(work.model, remat_policy=remat_policy)
     rows = work.global_batch_size // grad_accum_steps // math.prod(sizes[axis] for axis in BATCH_AXES)
-    share = Share.on(sizes, rows=rows, pipeline=work.pipeline, seq_len=work.seq_len, loss_chunk=loss_chunk)
+    share = Share.on(sizes, work.layout, rows=rows, seq_len=work.seq_len, loss_chunk=loss_chunk)
     step = decoder_step_bytes(model, share)
     memory = estimate_memory(param_bytes=state[0], state_bytes=state[1], step=step, accumulates=grad_accum_steps > 1)
     collectives = estimate_collectives(
@@ -130,6 +133,7 @@ def evaluate(
         loss_chunk=loss_chunk,
         slices=topology.slices,
         scatters=topology.chip.dims == 3,
+        layout=work.layout,
         schedule=share.schedule,
     )
     flops = work.batch_tokens * train_flops_per_token(model, work.seq_len) / topology.num_chips
@@ -148,7 +152,8 @@ def _ways_to_run(work: Workload, topology: Topology, sizes: dict[str, int]) -> I
     """Every number of microbatches, policy and chunk on one mesh."""
     state = work.state_bytes(sizes)
     rows = work.global_batch_size // math.prod(sizes[axis] for axis in BATCH_AXES)
-    asked = work.pipeline.num_microbatches if sizes["stage"] > 1 else None
+    pipeline = work.layout.pipeline
+    asked = pipeline.num_microbatches if pipeline is not None and sizes["stage"] > 1 else None
     cut = 1 if asked is None else asked // sizes["stage"]  # a device's rows divide into so many
     for steps in (n for n in range(1, rows + 1) if rows % (n * cut) == 0):
         for policy in ("none", "dots", "full"):

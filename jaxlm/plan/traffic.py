@@ -3,11 +3,15 @@
 Counted from what compiled programs hold (docs/compile.md); what they send beside, mostly small, is not here.
 """
 
+import math
+
 from jaxlm.core.dtypes import as_dtype
 from jaxlm.models.decoder import DecoderConfig
+from jaxlm.nn.context_attention import exchanges
 from jaxlm.plan.activations import layer_params
 from jaxlm.plan.hlo import Collective
 from jaxlm.plan.params import attention_params
+from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 from jaxlm.sharding.pipeline import Schedule
 
 
@@ -21,6 +25,7 @@ def estimate_collectives(
     loss_chunk: int | None,
     slices: int = 1,
     scatters: bool = True,
+    layout: ActivationLayout = DEFAULT_LAYOUT,
     schedule: Schedule | None = None,
 ) -> list[Collective]:
     """The collectives of one step. ``rows``: of one microbatch on one device. ``scatters``: gradients are summed by
@@ -58,7 +63,8 @@ def estimate_collectives(
             add("all-reduce", weights, layers * micro, fsdp, "fsdp: gradients of a stage, once")
             add("collective-permute", weights / fsdp, 2 * layers * micro, stages, "stage: layers exchanged")
         stream = item * tokens * config.model_dim / model
-        add("collective-permute", stream, 2 * schedule.ticks * micro, stages, "stage: hidden states passed on")
+        # Passed on: the stream, the rows that wait to enter and those that have come out; each forward and back.
+        add("collective-permute", stream, 6 * schedule.ticks * micro, stages, "stage: hidden states passed on")
         add("all-reduce", item * shared, passes, expert, "expert: gradients of what all experts share, in each tick")
     add("all-reduce", weights / fsdp, layers * micro, data, "data: gradients of a layer", crosses=slices > 1)
 
@@ -70,17 +76,28 @@ def estimate_collectives(
     add("all-reduce", table / fsdp, micro * (chunks + 1), data, "data: gradients of the tables", crosses=slices > 1)
 
     stream = item * tokens * config.model_dim
-    if schedule is None:
-        sums = 5 if recomputes and not config.parallel_block else 4
-        add("all-reduce", stream, sums * passes, model, "model: sums of attention and MLP")
+    parts = 1 if config.parallel_block else 2
+    again = (parts - 1) * recomputes  # sums that are done again for what follows them in the layer
+    if schedule is None and layout.sequence_parallel:
+        add("all-gather", stream, parts * (forwards + 1) * passes, model, "model: the stream, before products")
+        add("reduce-scatter", stream, (2 * parts + again) * passes, model, "model: sums of attention and MLP")
+    elif schedule is None:
+        add("all-reduce", stream, (4 + again) * passes, model, "model: sums of attention and MLP")
     else:  # the stream is split by width: before each product it is gathered, after each scattered
         add("all-gather", stream, (2 * forwards + 5) * passes, model, "model: the stream, before products")
         add("reduce-scatter", stream, (6 + recomputes) * passes, model, "model: sums of attention and MLP")
     own_rows = item * rows * seq_len / context * config.model_dim
     add("all-reduce", own_rows, 2 * micro, model, "model: embeddings, and the head's gradient")
-    keys = 2 * item * tokens * config.kv_heads * config.head_width / model
-    turns = (context - 1) * (2 + forwards) * passes
-    add("collective-permute", keys, turns, context, "context: keys and values, and their gradients, round the ring")
+    heads, width = config.num_heads // model, item * tokens * (config.qk_width + config.v_width)
+    if exchanges(layout.context_attention, heads, context):
+        keys = math.lcm(config.kv_heads, model * context) / model  # repeated, so that each device has some
+        times = (1 + forwards) * passes
+        add("all-to-all", width * (heads + keys), times, context, "context: heads for positions, and back")
+    else:
+        keys, turns = width * config.kv_heads / model, (context - 1) * (1 + forwards) * passes
+        add("collective-permute", keys, turns, context, "context: keys and values round the ring")
+        gradients = keys * 4 / item  # summed in f32 on their way, and at last sent home
+        add("collective-permute", gradients, context * passes, context, "context: their gradients")
     if config.moe is not None:
         group = expert * stream
         add("all-gather", group, (1 + forwards) * passes, expert, "expert: tokens of the group")

@@ -21,8 +21,7 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
     rows = math.ceil(config.microbatch_size / batch_ways(mesh))
     share = Share.on(
         sizes,
-        sequence_parallel=config.mesh.sequence_parallel,
-        pipeline=config.mesh.pipeline,
+        config.mesh.activations,
         rows=rows,
         seq_len=config.data.seq_len,
         loss_chunk=config.loss_chunk,

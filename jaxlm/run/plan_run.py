@@ -180,7 +180,7 @@ def workload(config: PretrainConfig) -> Workload:
         specs = state_specs(state, state.params, params)
         return sharded_bytes(state.params, params, sizes), sharded_bytes(state, specs, sizes)
 
-    return Workload(decoder, config.data.seq_len, config.global_batch_size, state_bytes, config.mesh.pipeline)
+    return Workload(decoder, config.data.seq_len, config.global_batch_size, state_bytes, config.mesh.activations)
 
 
 def _key() -> Any:
@@ -241,7 +241,7 @@ def plan_figures(
         "recommended": _plan_row(best),
         "days": [least, most],
         "chip_hours": [24 * least * topology.num_chips, 24 * most * topology.num_chips],
-        "overrides": overrides(best),
+        "overrides": overrides(best, work),
         "assumptions": best.time["assumptions"],
     }
 
@@ -292,7 +292,7 @@ def _refusal_row(refusal: Refusal) -> dict[str, Any]:
     return {"mesh": {axis: refusal.axis_sizes[axis] for axis in AXES}, "reason": refusal.reason}
 
 
-def overrides(plan: Plan) -> str:
+def overrides(plan: Plan, work: Workload) -> str:
     """The plan as options of ``experiments.pretrain`` and ``tools.compile_tpu``."""
     parts = [f"--mesh.{axis} {plan.axis_sizes[axis]}" for axis in AXES]
     parts.append(f"--grad-accum-steps {plan.grad_accum_steps}")
@@ -300,6 +300,8 @@ def overrides(plan: Plan) -> str:
     if plan.schedule is not None:
         parts.append(f"--mesh.pipeline.rounds {plan.schedule.rounds}")
         parts.append(f"--mesh.pipeline.num-microbatches {plan.schedule.microbatches}")
+    if work.layout.sequence_parallel:
+        parts.append("--mesh.sequence-parallel")
     if plan.axis_sizes["model"] > 1:
         parts.append(f"--model.vocab-multiple {128 * plan.axis_sizes['model']}")
     return " ".join(parts)

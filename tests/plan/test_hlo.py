@@ -72,9 +72,28 @@ def test_a_fused_collective_counts_once_and_a_recomputed_one_again():
         op = f"  %{name} = f32[8]{{0}} all-gather(%x), channel_id=1, replica_groups=[1,8]<=[8], dimensions={{0}}"
         return f'{op}, metadata={{op_name="{where}"}}'
 
-    lines = [line("a.1", "forward"), line("a.2", "forward"), line("a.3", "rematted")]
-    program = "\n".join(["ENTRY %main (x: f32[1]) -> f32[8] {", *lines, "}"])
-    assert [c.name for c in find_collectives(program, num_devices=8)] == ["a.1", "a.3"]
+    fused = ["%fused (x: f32[1]) -> f32[8] {", line("a.2", "forward"), line("a.3", "rematted"), "}"]
+    entry = [
+        "ENTRY %main (x: f32[1]) -> f32[8] {",
+        line("a.1", "forward"),
+        "  %f = f32[8] fusion(%x), calls=%fused",
+        "}",
+    ]
+    found = find_collectives("\n".join(fused + entry), num_devices=8)
+    assert sorted(c.where for c in found) == ["forward", "rematted"]
+
+
+def test_all_that_one_shard_map_sends_counts():
+    """It has one channel; a line of the model that sends two arrays of one shape stands twice in one computation."""
+    mesh = Mesh(np.asarray(jax.devices()).reshape(8), ("x",))
+
+    def local(x, y):
+        return [jax.lax.ppermute(z, "x", [(i, (i + 1) % 8) for i in range(8)]) for z in (x, y)]
+
+    step = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("x"), out_specs=P("x")))
+    x = jax.ShapeDtypeStruct((64, 4), jnp.float32)
+    rows = summarise(find_collectives(step.lower(x, x).compile().as_text() or "", num_devices=8))
+    assert rows == {"collective-permute": {"places": 2, "runs": 2, "bytes": 2 * 8 * 4 * 4, "dcn_bytes": 0}}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from jaxlm.plan.activations import Share, StepBytes, decoder_step_bytes
 from jaxlm.plan.flops import attention_flops_per_token, peak_flops, train_flops_per_token
 from jaxlm.plan.memory import estimate_memory, sharded_bytes
 from jaxlm.plan.params import attention_params, count_decoder_params, feed_forward_params
+from jaxlm.sharding.activations import ActivationLayout
 from jaxlm.sharding.pipeline import PipelineConfig, Schedule
 
 GPT2 = DecoderConfig(
@@ -87,7 +88,7 @@ def test_the_loss_and_the_backward_pass_are_not_held_at_once():
 def test_a_stage_holds_its_own_layers_and_works_on_one_microbatch():
     """docs/pipeline.md, "What a tick keeps": counted by hand for four stages of three layers."""
     sizes = {"data": 1, "stage": 4, "fsdp": 2, "expert": 1, "context": 1, "model": 1}
-    share = Share.on(sizes, rows=8, pipeline=PipelineConfig(num_microbatches=8), seq_len=1024)
+    share = Share.on(sizes, ActivationLayout(pipeline=PipelineConfig(num_microbatches=8)), rows=8, seq_len=1024)
     assert share.schedule is not None
     assert (share.schedule.slots, share.schedule.ticks) == (2, 11)
     step = decoder_step_bytes(GPT2, share)

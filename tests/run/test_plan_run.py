@@ -63,14 +63,14 @@ def test_the_large_runs_as_the_compiler_has_them(args, peak, sent):
 
 
 PIPELINES = """
-48.0 890 gpt3_175b v5p:8x8x16 --mesh.stage 8 --mesh.fsdp 16 --mesh.model 8 --model.remat-policy none
-67.3 438 gpt3_175b v5p:8x8x16 --mesh.stage 8 --mesh.fsdp 32 --mesh.model 4 --model.remat-policy dots --loss-chunk None
-64.4 114 gpt3_175b v5p:8x8x12 --mesh.stage 24 --mesh.fsdp 32 --mesh.model 1 --model.remat-policy none --mesh.pipeline.rounds 2
-26.6 44.3 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy none --batch-tokens 1048576
-21.4 52.1 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy full --batch-tokens 4194304
-15.7 54.0 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy dots --mesh.pipeline.rounds 4 --batch-tokens 1048576
-18.2 170 llama3_8b v5p:4x4x4 --mesh.stage 4 --mesh.fsdp 8 --mesh.model 2 --model.remat-policy dots --mesh.pipeline.rounds 2 --batch-tokens 2097152
-41.5 503 mixtral_8x7b v5p:4x4x8 --mesh.stage 4 --mesh.fsdp 4 --mesh.expert 8 --model.remat-policy full --batch-tokens 4194304
+48.0 893 gpt3_175b v5p:8x8x16 --mesh.stage 8 --mesh.fsdp 16 --mesh.model 8 --model.remat-policy none
+67.3 441 gpt3_175b v5p:8x8x16 --mesh.stage 8 --mesh.fsdp 32 --mesh.model 4 --model.remat-policy dots --loss-chunk None
+64.4 138 gpt3_175b v5p:8x8x12 --mesh.stage 24 --mesh.fsdp 32 --mesh.model 1 --model.remat-policy none --mesh.pipeline.rounds 2
+26.6 50.2 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy none --batch-tokens 1048576
+21.4 71.6 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy full --batch-tokens 4194304
+15.7 72.6 llama3_8b v5p:4x4x4 --mesh.stage 8 --mesh.fsdp 8 --model.remat-policy dots --mesh.pipeline.rounds 4 --batch-tokens 1048576
+18.2 175 llama3_8b v5p:4x4x4 --mesh.stage 4 --mesh.fsdp 8 --mesh.model 2 --model.remat-policy dots --mesh.pipeline.rounds 2 --batch-tokens 2097152
+41.5 506 mixtral_8x7b v5p:4x4x8 --mesh.stage 4 --mesh.fsdp 4 --mesh.expert 8 --model.remat-policy full --batch-tokens 4194304
 """  # noqa: E501
 """What the compiler says (docs/pipeline.md): GiB a chip at the peak, GiB that leave it in a step, of what run."""
 
@@ -84,7 +84,18 @@ def test_pipelines_as_the_compiler_has_them(line):
     row = as_configured(config, workload(config), parse_topology(topology))
     assert not isinstance(row, str)
     assert row["memory_bytes"] / GIB == pytest.approx(float(peak), rel=0.10)
-    assert sum(c["bytes"] for c in row["collectives"].values()) / GIB == pytest.approx(float(sent), rel=0.10)
+    assert sum(c["bytes"] for c in row["collectives"].values()) / GIB == pytest.approx(float(sent), rel=0.07)
+
+
+def test_a_split_stream_as_the_compiler_has_it():
+    """`tools.compile_tpu` at O0: 6.33 GiB at the peak, 11.9 GiB sent. Off by default, it was left out of plans."""
+    split = ["--mesh.fsdp", "2", "--mesh.model", "4", "--mesh.sequence-parallel"]
+    small = ["--model.num-layers", "8", "--data.seq-len", "4096", "--global-batch-size", "8", "--grad-accum-steps", "1"]
+    config, _ = load_config(PretrainConfig, ["llama3_8b", *split, *small], PlanOptions, prog="x")
+    row = as_configured(config, workload(config), parse_topology("v5p:2x2x2"))
+    assert not isinstance(row, str)
+    assert row["memory_bytes"] / GIB == pytest.approx(6.33, rel=0.05)
+    assert sum(c["bytes"] for c in row["collectives"].values()) / GIB == pytest.approx(11.9, rel=0.05)
 
 
 def test_a_pipeline_is_planned_with_its_bubble_and_its_second_forward_pass(capsys):
