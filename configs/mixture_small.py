@@ -3,7 +3,7 @@
     python -m experiments.mixture mixture_small
 
 Docstrings, sources without them, and the topics of ``help()``: twelve runs of a 0.23 M-parameter decoder on the text of
-this machine, about four minutes on two cores.
+this machine, 2.3 processor-minutes.
 """
 
 from configs._proxy import proxy

@@ -1,4 +1,4 @@
-"""A ladder on three texts, in minutes: docstrings as they are; half of them noise; a fiftieth of them, 50 times.
+"""A ladder on three texts, in minutes: docstrings as they are; half of them noise; a 37th of them, 50 times.
 
     python -m experiments.scaling quality quality_tiny --processes 2
     python -m experiments.scaling quality quality_tiny --dry-run

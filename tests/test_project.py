@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from jaxlm.run import doctor
+
 REPO = Path(__file__).resolve().parent.parent
 
 LARGEST_FILE = 1_000_000
@@ -120,9 +122,7 @@ def test_every_dependency_has_bounds(project):
 
 
 def test_extras_and_command(project):
-    assert {"tpu", "cuda", "hf", "clean", "eval", "tfds", "quant", "track", "dev"} <= set(
-        project["optional-dependencies"]
-    )
+    assert set(project["optional-dependencies"]) == set(doctor.EXTRAS)
     assert project["scripts"] == {"jaxlm": "jaxlm.run.cli:main"}
 
 

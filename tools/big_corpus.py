@@ -6,7 +6,6 @@ OUT/run, and prints one JSON line: the largest resident memory of all its proces
 MB/s of each stage. A finished OUT/run is removed first; OUT/source of the same size is used again.
 """
 
-import argparse
 import json
 import os
 import random
@@ -22,6 +21,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.corpora import open_corpus
 from jaxlm.run.cli import run_main
+from jaxlm.run.parsers import tool_parser
 
 FILE_BYTES = 64 << 20
 COPIES, NEAR, JUNK = 0.05, 0.05, 0.02
@@ -47,12 +47,16 @@ def config():
 
 def main(argv: list[str]) -> int:
     """Makes, builds, measures."""
-    parser = argparse.ArgumentParser(prog="tools.big_corpus", description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--gib", type=float, default=2.0)
-    parser.add_argument("--shards", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--recipe", choices=["LIGHT", "WEB_ENGLISH"], default="LIGHT")
+    parser = tool_parser("python -m tools.big_corpus", __doc__)
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder for the documents and the build")
+    parser.add_argument("--gib", type=float, default=2.0, help="size of the documents; default %(default)s")
+    parser.add_argument("--shards", type=int, default=16, help="parts of the build; default %(default)s")
+    parser.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="default %(default)s, the cores"
+    )
+    parser.add_argument(
+        "--recipe", choices=["LIGHT", "WEB_ENGLISH"], default="LIGHT", help="of cleaning; default %(default)s"
+    )
     args = parser.parse_args(argv)
     if args.gib <= 0:
         raise UserError(f"--gib {args.gib} is not above 0")

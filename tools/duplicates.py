@@ -24,10 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.deduplication import DecontaminationConfig, DeduplicationConfig
 from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.run.cli import run_main
+from jaxlm.run.parsers import tool_parser
 from jaxlm.text.contamination import EvalItem, Overlap, build_index, find_items
 from jaxlm.text.duplicates import band_pairs, cluster, exact_keys, exact_pairs, merge_pairs, verify
 from jaxlm.text.minhash import Shingles, hit_probability, sign
@@ -268,16 +270,33 @@ def items(data: Path, *, count: int, seed: int, overlap: Overlap) -> dict[str, o
 
 def main(argv: list[str]) -> int:
     """Prints the figures as one JSON line."""
-    parser = argparse.ArgumentParser(prog="tools.duplicates", description=__doc__)
-    parser.add_argument("what", choices=("planted", "known", "items"))
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--each", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    for name, kind in (("width", int), ("threshold", float), ("recall", float), ("max_hashes", int), ("share", float)):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
-    parser.add_argument("--matched-words", type=int)
+    parser = tool_parser("python -m tools.duplicates", __doc__)
+    parser.add_argument("what", choices=("planted", "known", "items"), help="see below")
+    data = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=data, metavar="DIR", help="default ../shared/data")
+    parser.add_argument("--count", type=int, default=20_000, help="documents; default %(default)s")
+    parser.add_argument("--each", type=int, default=1000, help="planted: copies at each rate; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of what is planted; default %(default)s")
+    parser.add_argument("--width", type=int, help="words in a run; default 3, of items 5")
+    for name, kind in (("threshold", float), ("recall", float), ("max_hashes", int)):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            help=f"planted, known: default {getattr(DeduplicationConfig, name)}",
+        )
+    parser.add_argument("--share", type=float, help=f"items: default {DecontaminationConfig.share}")
+    parser.add_argument("--matched-words", type=int, help="items: default 8, or the width where that is more")
     args = parser.parse_args(argv)
+    try:
+        figures = measure(args)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is not there: give the shared data, --data DIR") from error
+    print(json.dumps(figures, ensure_ascii=False))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, object]:
+    """The figures of one part."""
     given = {
         name: getattr(args, name) for name in ("width", "threshold", "recall", "max_hashes") if getattr(args, name)
     }
@@ -285,14 +304,11 @@ def main(argv: list[str]) -> int:
         chosen = {name: getattr(args, name) for name in ("width", "share") if getattr(args, name)}
         chosen["matched_words"] = args.matched_words or max(8, args.width or 5)
         overlap = DecontaminationConfig(**chosen).overlap
-        figures = items(args.data, count=args.count, seed=args.seed, overlap=overlap)
-    elif args.what == "planted":
+        return items(args.data, count=args.count, seed=args.seed, overlap=overlap)
+    if args.what == "planted":
         config = DeduplicationConfig(**given)
-        figures = planted(args.data, count=args.count, each=args.each, seed=args.seed, config=config)
-    else:
-        figures = known(args.data, config=DeduplicationConfig(**given))
-    print(json.dumps(figures, ensure_ascii=False))
-    return 0
+        return planted(args.data, count=args.count, each=args.each, seed=args.seed, config=config)
+    return known(args.data, config=DeduplicationConfig(**given))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m tools.emergence --results ../shared/data/scaling/pythia_evals --only lambada_openai --out emergence.html
     python -m tools.emergence --results DIR --along step
     python -m tools.emergence --table FILE --columns task=task,size=params,metric=metric,score=value,error=stderr
-    python -m tools.emergence --items 1e6=small/evaluations/step-500/gsm8k-0shot.jsonl 4e6=... (six or more)
+    python -m tools.emergence --items 1e6=small/evaluations/step-500/gsm8k-direct.jsonl 4e6=... (six or more)
     python -m tools.emergence --simulated 200
 
 DIR: result files of lm-evaluation-harness, MODEL_stepN.json, a size like 70m in MODEL. FILE: CSV or Parquet, a row for

@@ -37,44 +37,52 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="fit a model to a text", allow_abbrev=False)
     fit.add_argument("--text", required=True, help="one sentence a line (.gz: unpacked)")
     fit.add_argument("--out", required=True, help="the run directory to make")
-    fit.add_argument("--order", type=int, default=5)
+    fit.add_argument("--order", type=int, default=5, help="words of the longest n-grams; default %(default)s")
     fit.add_argument("--smoothing", default="kneser-ney", help="kneser-ney (default), add-k, backoff or ml")
-    fit.add_argument("--k", type=float, default=1.0, help="add-k: what is added to each count")
-    fit.add_argument("--alpha", type=float, default=0.4, help="backoff: the factor for each order given up")
+    fit.add_argument("--k", type=float, default=1.0, help="add-k: what is added to each count; default %(default)s")
     fit.add_argument(
-        "--prune", type=int, nargs="+", default=(), help="leave out n-grams seen so often or less, for order 1, 2, ..."
+        "--alpha", type=float, default=0.4, help="backoff: the factor for each order given up; default %(default)s"
+    )
+    fit.add_argument(
+        "--prune",
+        type=int,
+        nargs="+",
+        default=(),
+        help="leave out n-grams seen so often or less, for order 1, 2, ...; default none",
     )
     fit.add_argument(
         "--prune-entropy",
         type=float,
         default=0.0,
-        help="leave out n-grams that change the perplexity by less than this, relative (1e-8 to 1e-6)",
+        help="leave out n-grams that change the perplexity by less than this, relative (1e-8 to 1e-6); default none",
     )
-    fit.add_argument("--unk-word", default="UNKNOWNWORD", help="what <unk> in the text is read as")
-    fit.add_argument("--memory", type=_size, help="what counting may hold (500M, 2G); beyond, it sorts on disk")
+    fit.add_argument("--unk-word", default="UNKNOWNWORD", help="what <unk> in the text is read as; default %(default)s")
+    fit.add_argument(
+        "--memory", type=_size, help="what counting may hold (500M, 2G); beyond, it sorts on disk; default no bound"
+    )
     fit.add_argument("--arpa", help="also write this ARPA file")
     fit.add_argument("--overwrite", action="store_true", help="replace an n-gram run at --out")
     score = commands.add_parser("score", help="perplexity of a text", allow_abbrev=False)
     score.add_argument("run", help="a run directory")
-    score.add_argument("--text", required=True)
+    score.add_argument("--text", required=True, help="one sentence a line (.gz: unpacked)")
     score.add_argument("--threads", type=int, help="default: the cores there are, at most 4")
     generate = commands.add_parser("generate", help="draw text", allow_abbrev=False)
-    generate.add_argument("run")
-    generate.add_argument("--prompt", default="")
-    generate.add_argument("--max-new-tokens", type=int, default=50)
-    generate.add_argument("--num-samples", type=int, default=1)
-    generate.add_argument("--temperature", type=float, default=1.0)
-    generate.add_argument("--top-k", type=int)
-    generate.add_argument("--top-p", type=float)
-    generate.add_argument("--min-p", type=float)
-    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("run", help="a run directory")
+    generate.add_argument("--prompt", default="", help="words that the text goes on from; default none")
+    generate.add_argument("--max-new-tokens", type=int, default=50, help="words at most; default %(default)s")
+    generate.add_argument("--num-samples", type=int, default=1, help="texts; default %(default)s")
+    generate.add_argument("--temperature", type=float, default=1.0, help="0 = the likeliest word; default %(default)s")
+    generate.add_argument("--top-k", type=int, help="of the k likeliest words alone; default all")
+    generate.add_argument("--top-p", type=float, help="of the likeliest words that hold this share; default all")
+    generate.add_argument("--min-p", type=float, help="of words this times as likely as the likeliest; default all")
+    generate.add_argument("--seed", type=int, default=0, help="of the draws; default %(default)s")
     take = commands.add_parser("import", help="a run from an ARPA file", allow_abbrev=False)
-    take.add_argument("arpa")
-    take.add_argument("--out", required=True)
-    take.add_argument("--overwrite", action="store_true")
+    take.add_argument("arpa", help="an ARPA file")
+    take.add_argument("--out", required=True, help="the run directory to make")
+    take.add_argument("--overwrite", action="store_true", help="replace an n-gram run at --out")
     give = commands.add_parser("export", help="an ARPA file from a run", allow_abbrev=False)
-    give.add_argument("run")
-    give.add_argument("--arpa", required=True)
+    give.add_argument("run", help="a run directory")
+    give.add_argument("--arpa", required=True, help="the file to write")
     return parser
 
 

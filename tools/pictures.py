@@ -3,9 +3,9 @@
 RUN_DIR is a finished run of ``quickstart``, for its metrics. Every other picture calls the code that it shows.
 """
 
-import argparse
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,9 @@ from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.metrics import read_lines
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.run.cli import run_main
 from jaxlm.run.devices import cache_root
+from jaxlm.run.parsers import tool_parser
 from jaxlm.run.plan_scaling import draw_plan
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.rules import match_rules, named_shardings
@@ -189,11 +191,12 @@ def run_pictures(run_dir: Path) -> dict[str, Callable[[Axes], None]]:
     return {"pretraining": pretraining, "evaluation": evaluation}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
-    args = parser.parse_args()
+def main(argv: list[str]) -> int:
+    """Draws them all."""
+    parser = tool_parser("python -m tools.pictures", __doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run of quickstart")
+    parser.add_argument("--out", type=Path, default=Path("docs/pictures"), metavar="DIR", help="default %(default)s")
+    args = parser.parse_args(argv)
     if not (args.run_dir / "done.json").exists():
         parser.error(f"{args.run_dir} is no finished run: give the directory of a quickstart run that has ended")
     jax.config.update("jax_num_cpu_devices", 8)
@@ -203,7 +206,8 @@ def main() -> None:
     for name, paint in ({f.__name__: f for f in general} | run_pictures(args.run_dir)).items():
         draw(args.out / f"{name}.svg", paint, panels=panels.get(name, 1))
     (args.out / "scaling.svg").write_text(draw_plan(5.76e23, None), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(main))

@@ -8,7 +8,6 @@ A table goes to stderr, one JSON object to stdout. Exit codes: 0, 1 nothing fits
 and docs/scaling.md.
 """
 
-import argparse
 import json
 import sys
 
@@ -17,11 +16,12 @@ from jaxlm.models.presets import ENCODERS, PRESETS, any_preset
 from jaxlm.plan.model import plan_model, plan_table
 from jaxlm.run import plan_align, plan_grid, plan_run, plan_scaling
 from jaxlm.run.cli import run_main
+from jaxlm.run.parsers import Parser
 
 
 def model_main(argv: list[str]) -> int:
     """``NAME [--seq-len T]``. Raises UserError where the name or the length is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tools.plan model", description="what a named shape costs")
+    parser = Parser(prog="python -m tools.plan model", description="what a named shape costs")
     parser.add_argument("name", metavar="NAME", help=", ".join(PRESETS | ENCODERS))
     parser.add_argument("--seq-len", type=int, help="tokens in a row; the model's longest context unless given")
     options = parser.parse_args(argv)

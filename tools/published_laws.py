@@ -4,7 +4,6 @@ SHARED_DATA is ``../shared/data`` (its licences allow no copy here). A line on s
 object on stdout.
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -18,6 +17,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.run_table import read_runs
 from jaxlm.plan.scaling import kaplan_explained
 from jaxlm.run.cli import run_main
+from jaxlm.run.parsers import tool_parser
 from jaxlm.scaling import step_law
 from jaxlm.scaling.chinchilla import ChinchillaFit, allocate, fit_chinchilla
 from jaxlm.scaling.compare import leave_largest_out, tell_apart
@@ -25,7 +25,7 @@ from jaxlm.scaling.fitting import fit_form
 from jaxlm.scaling.forms import CHINCHILLA
 from jaxlm.scaling.isoflop import fit_envelope, fit_isoflop, leave_largest_budget_out
 from jaxlm.scaling.published import APPROACH_1, APPROACH_2, BESIROGLU, GOPHER_FLOPS, HOFFMANN, HOFFMANN_UNROUNDED
-from tools.published_limits import inverse_scaling, pythia_trends, pythia_two_steps
+from tools._published_limits import inverse_scaling, pythia_trends, pythia_two_steps
 
 PUBLISHED_ERRORS = {"A": 124.5, "B": 1293.3, "E": 0.026, "alpha": 0.015, "beta": 0.021}
 PUBLISHED_DRAWS = (42, 4000)
@@ -37,10 +37,13 @@ SEQ_LEN = 2048
 
 def main(argv: list[str]) -> int:
     """Prints every comparison."""
-    parser = argparse.ArgumentParser(prog="tools.published_laws", description=__doc__)
-    parser.add_argument("shared_data", type=Path)
-    parser.add_argument("--resamples", type=int, default=4000)
-    parser.add_argument("--only", nargs="+", choices=tuple(COMPARISONS), default=tuple(COMPARISONS), metavar="NAME")
+    parser = tool_parser("python -m tools.published_laws", __doc__)
+    parser.add_argument("shared_data", type=Path, metavar="SHARED_DATA", help="the folder of the shared data")
+    parser.add_argument("--resamples", type=int, default=4000, metavar="B", help="default %(default)s")
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(COMPARISONS), default=tuple(COMPARISONS), metavar="NAME",
+        help=f"of {', '.join(COMPARISONS)}; default all",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     folder = args.shared_data / "scaling"
     if not folder.is_dir():

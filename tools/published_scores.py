@@ -4,7 +4,6 @@ SHARED_DATA is ``../shared/data`` (its licences allow no copy here). A line on s
 object on stdout. In per cent.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from jaxlm.io.eval_files.judgements import read_preferences
 from jaxlm.io.eval_files.outputs import read_outputs
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.run.cli import run_main
+from jaxlm.run.parsers import tool_parser
 from tools.score import tabled
 
 TRANSCRIPTS = {"multiarith": (17.7, 78.7), "coin_flip": (12.8, 91.4), "aqua": (22.4, 33.5)}
@@ -39,9 +39,12 @@ PARADIGMS = {
 
 def main(argv: list[str]) -> int:
     """Prints every comparison."""
-    parser = argparse.ArgumentParser(prog="tools.published_scores", description=__doc__)
-    parser.add_argument("shared_data", type=Path)
-    parser.add_argument("--only", nargs="+", choices=tuple(COMPARISONS), default=tuple(COMPARISONS), metavar="NAME")
+    parser = tool_parser("python -m tools.published_scores", __doc__)
+    parser.add_argument("shared_data", type=Path, metavar="SHARED_DATA", help="the folder of the shared data")
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(COMPARISONS), default=tuple(COMPARISONS), metavar="NAME",
+        help=f"of {', '.join(COMPARISONS)}; default all",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     if not (args.shared_data / "reasoning").is_dir():
         raise UserError(f"{args.shared_data / 'reasoning'} is not there: give the folder of the shared data")

@@ -8,7 +8,6 @@ paraphrase pairs of MRPC and PAWS, each sentence also beside that of another pai
 ``pairs_validation.jsonl``). The same files every time.
 """
 
-import argparse
 import gzip
 import json
 import random
@@ -21,6 +20,7 @@ from typing import Any
 
 from jaxlm.core.errors import UserError
 from jaxlm.run.cli import run_main
+from jaxlm.run.parsers import tool_parser
 
 END = "<|endoftext|>"
 PASSAGE_CHARACTERS = 500
@@ -31,9 +31,9 @@ NUM_TAGGED = (400, 500)
 
 def main(argv: list[str]) -> int:
     """Writes the files and prints one JSON line of their sizes."""
-    parser = argparse.ArgumentParser(prog="tools.shared_tasks", description=__doc__)
-    parser.add_argument("shared_data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser = tool_parser("python -m tools.shared_tasks", __doc__)
+    parser.add_argument("shared_data", type=Path, metavar="SHARED_DATA", help="the folder of the shared data")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder that the files are written to")
     args = parser.parse_args(argv)
     brown = args.shared_data / "text" / "brown" / "brown_450.zip"
     wikitext = args.shared_data / "text" / "wikitext-2" / "train.recovered.txt.gz"

@@ -21,17 +21,20 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array, Batch
 from jaxlm.data.batches import DataState
 from jaxlm.io.agree import first_then_others, on_first_process, say
 from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.io.config_json import config_from_dict, config_to_dict
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.assembly import Assembly
 from jaxlm.run.cli import run_main
 from jaxlm.run.config import PretrainConfig, fields_that_may_change
-from jaxlm.run.config_files import load_config
+from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.loop import StepFn
+from jaxlm.run.parsers import tool_parser
 from jaxlm.run.prepare import prepare_data, resolve_model
 from jaxlm.run.training import conclude, exit_code, one_run, print_figures, train
 from jaxlm.train.responses import Adjustment, rollbacks
@@ -61,6 +64,14 @@ class Faults:
         if self.rate_from is not None:
             parts.append(f"rate x {self.rate_factor:g} from step {self.rate_from}")
         return "; ".join(parts) or "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class FaultOptions(CommandOptions):
+    """Options of a run with faults."""
+
+    inject: str = "{}"
+    """A JSON object of junk, nan, rate_steps, rate_from, rate_factor: '{"junk": [80, 81], "rate_steps": [120]}'."""
 
 
 class FaultyRun(Assembly):
@@ -208,26 +219,36 @@ def make_table(args: argparse.Namespace) -> int:
 def main(argv: list[str]) -> int:
     """``run`` or ``table``; see the module."""
     if argv[:1] == ["run"]:
-        at = argv.index("--inject") if "--inject" in argv else None
-        fields = json.loads(argv[at + 1]) if at is not None else {}
-        rest = argv[1:] if at is None else argv[1:at] + argv[at + 2 :]
-        config, options = load_config(PretrainConfig, rest, prog="tools.spikes run")
-        figures = run_with(config, options.run_dir or f"runs/{config.name}", Faults(**_tuples(fields)))
+        about = "A real run with faults in its batches and steps."
+        config, options = load_config(
+            PretrainConfig, argv[1:], FaultOptions, prog="python -m tools.spikes run", about=about
+        )
+        figures = run_with(config, options.run_dir or f"runs/{config.name}", read_faults(options.inject))
         print_figures(figures)
         return exit_code(figures)
-    parser = argparse.ArgumentParser(prog="tools.spikes", description=__doc__)
-    parser.add_argument("what", choices=["table"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--num-steps", type=int, default=600)
-    parser.add_argument("--only", nargs="*", help="words of the rows wanted, beside the clean run")
-    parser.add_argument("--quick", action="store_true", help="a smaller model: a fifth of the time")
-    parser.add_argument("--out", help="keep the run directories here")
-    parser.add_argument("--text", type=Path, default=Path("../shared/data/text/tinyshakespeare/input.txt"))
+    parser = tool_parser("python -m tools.spikes", __doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,table}")
+    commands.add_parser("run", help="one run with the faults of --inject; run --help shows its options")
+    table = commands.add_parser("table", help="the clean run and each kind of fault", allow_abbrev=False)
+    table.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of runs and faults; default 0 1")
+    table.add_argument("--num-steps", type=int, default=600, help="of each run; default %(default)s")
+    table.add_argument("--only", nargs="*", help="words of the rows wanted, beside the clean run")
+    table.add_argument("--quick", action="store_true", help="a smaller model: a fifth of the time")
+    table.add_argument("--out", help="keep the run directories here")
+    text = Path("../shared/data/text/tinyshakespeare/input.txt")
+    table.add_argument("--text", type=Path, default=text, help="default %(default)s, or else the quickstart's")
     return make_table(parser.parse_args(argv))
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+def read_faults(text: str) -> Faults:
+    """The faults of ``--inject``. Raises UserError for what is no such object."""
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--inject {text!r} is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise UserError(f"--inject {text!r} is no JSON object")
+    return config_from_dict(Faults, config_to_dict(Faults()) | given, "--inject")
 
 
 if __name__ == "__main__":

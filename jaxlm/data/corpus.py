@@ -14,35 +14,39 @@ class Document(NamedTuple):
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Where the text comes from and how it is split.
-
-    source
-        "stdlib": docstrings and sources of the running Python's standard library, split by module.
-        "text", "jsonl", "parquet": files, folders or globs in ``paths``; .gz, .zst, zip and tar are opened.
-        "tfds": the TFDS dataset ``tfds_name`` (a name, or the folder of a prepared dataset).
-    split
-        "hash": a document is validation if the hash of its text falls below ``validation_fraction``: copies of a
-        document stay on one side, and adding files moves no document.
-        "tail": the last ``validation_fraction`` of the text, counted in characters (nanoGPT's split).
-        Neither is used where ``validation_paths`` or ``tfds_validation_split`` is given, nor for "stdlib".
-    on_bad
-        "fail": the first bad file, line or record ends the run. "skip": they are skipped, counted and listed.
-    """
+    """Where the text comes from and how it is split."""
 
     source: Literal["stdlib", "text", "jsonl", "parquet", "tfds"] = "stdlib"
+    """stdlib: docstrings and sources of the running Python's standard library, split by module. text, jsonl, parquet:
+    the files of ``paths``. tfds: the TFDS dataset ``tfds_name``."""
     paths: tuple[str, ...] = ()
-    text_field: str = "text"  # of a JSONL object, a Parquet table or a TFDS example
-    document: Literal["file", "paragraph", "line"] = "file"  # for "text": what one document is
+    """Files, folders or globs; .gz, .zst, zip and tar are opened."""
+    text_field: str = "text"
+    """Where the text is in a JSONL object, a Parquet table or a TFDS example."""
+    document: Literal["file", "paragraph", "line"] = "file"
+    """text: what one document is."""
     tfds_name: str | None = None
+    """A name, or the folder of a prepared dataset."""
     tfds_split: str = "train"
+    """Its split that is trained on."""
     tfds_validation_split: str | None = None
+    """Its split that is held out; None = as ``split`` says."""
     tfds_data_dir: str | None = None
+    """Where prepared datasets lie; None = where TFDS keeps them."""
     validation_fraction: float = 0.1
+    """Share that is held out, where ``split`` decides."""
     split: Literal["hash", "tail"] = "hash"
+    """hash: a document is held out if the hash of its text falls below ``validation_fraction``: copies of a document
+    stay on one side, and adding files moves no document. tail: the end of the text, counted in characters (nanoGPT's
+    split). Neither where ``validation_paths`` or ``tfds_validation_split`` is given, nor for stdlib."""
     validation_paths: tuple[str, ...] = ()
-    max_documents: int | None = None  # the first ones, before the split
+    """Files that are held out; () = as ``split`` says."""
+    max_documents: int | None = None
+    """The first ones alone, before the split; None = all."""
     on_bad: Literal["fail", "skip"] = "fail"
+    """fail: the first bad file, line or record ends the run. skip: they are skipped, counted and listed."""
     stdlib_part: Literal["docstrings", "sources", "both"] = "docstrings"
+    """stdlib: what is read of each module."""
 
     def __post_init__(self) -> None:
         choices = {

@@ -13,24 +13,25 @@ from jaxlm.text.minhash import MinHash, choose_bands
 
 @dataclass(frozen=True)
 class DeduplicationConfig:
-    """Which documents are copies. Of copies the one of the source of highest priority stays, then the first.
-
-    exact
-        Texts equal up to case and white space.
-    near
-        Texts whose sets of ``width``-word runs have a Jaccard similarity of ``threshold`` or more. At the defaults
-        about one word in nine may differ. The pairs that are compared come from MinHash bands, as many as find a pair
-        at the threshold with chance ``recall`` from at most ``max_hashes`` hashes.
-    """
+    """Which documents are copies. Of copies the one of the source of highest priority stays, then the first."""
 
     exact: bool = True
+    """Texts equal up to case and white space."""
     near: bool = True
-    width: int = 3  # words; a Han or Kana character is one
+    """Texts whose sets of ``width``-word runs have a Jaccard similarity of ``threshold`` or more. At the defaults about
+    one word in nine may differ."""
+    width: int = 3
+    """Words in a run; a Han or Kana character is one."""
     threshold: float = 0.5
+    """The least similarity of copies."""
     recall: float = 0.98
+    """Chance to find a pair at the threshold: the pairs that are compared come from as many MinHash bands."""
     max_hashes: int = 256
-    reach: int = 4  # see text.duplicates.band_pairs
+    """Hashes of a document at most."""
+    reach: int = 4
+    """Earlier documents of the same band that each is compared with (`text.duplicates.band_pairs`)."""
     seed: int = 0
+    """Of the hashes."""
 
     def __post_init__(self) -> None:
         for name in ("width", "max_hashes", "reach"):

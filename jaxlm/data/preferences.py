@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.text.chat.encoding import ChatFormat
-from jaxlm.text.chat.messages import Conversation, Judged, Message, Ranking
+from jaxlm.text.chat.encoding import ChatFormat, EncodedChat
+from jaxlm.text.chat.messages import Judged, Message, Ranking
 
 OnBad = Callable[[UserError], None]
 _RANKED = {"ranks": np.int32, "margins": np.float32}
@@ -112,26 +112,23 @@ class _Answer(NamedTuple):
     """A prompt with one answer."""
 
     tokens: np.ndarray
-    start: int
-    """Where the answer begins."""
+    loss_mask: np.ndarray
+    """1 = a token of the answer."""
     rank: int = 0
     margin: float = 0.0
 
 
-def _answer(
-    form: ChatFormat, prompt: Sequence[Message], answer: str, seq_len: int, where: str
-) -> tuple[np.ndarray, int] | None:
-    """(tokens, where the answer begins), or None where they are more than ``seq_len + 1``. Raises UserError for a
-    prompt that leaves no room."""
-    start = len(form.prompt(prompt, where))
+def _answer(form: ChatFormat, prompt: Sequence[Message], answer: str, seq_len: int, where: str) -> EncodedChat | None:
+    """Tokens and mask up to the answer's end symbol, as an answer is drawn, or None where they are more than
+    ``seq_len + 1``. Raises UserError for a prompt that leaves no room."""
+    chat = form.encode_answer(prompt, answer, where)
+    start = int(np.flatnonzero(chat.loss_mask)[0])
     if start > seq_len:
         raise UserError(
             f"{where}: the prompt has {start} tokens and leaves no room to answer in seq_len={seq_len}: "
             "raise it or shorten the prompt"
         )
-    chat = form.encode(Conversation((*prompt, Message("assistant", answer)), where))
-    tokens = chat.tokens[: int(np.flatnonzero(chat.loss_mask)[-1]) + 1]  # up to its end symbol, as an answer is drawn
-    return None if len(tokens) > seq_len + 1 else (tokens, start)
+    return None if len(chat.tokens) > seq_len + 1 else chat
 
 
 def _stack(lists: Sequence[Sequence[_Answer]], pad_id: int, width: int | None = None) -> dict[str, np.ndarray]:
@@ -142,9 +139,9 @@ def _stack(lists: Sequence[Sequence[_Answer]], pad_id: int, width: int | None = 
     arrays["tokens"][:], arrays["targets"][:] = pad_id, pad_id
     arrays |= {"loss_mask": np.zeros((n, k, t), np.float32), "answer_mask": np.zeros((n, k), np.float32)}
     for i, rows in enumerate(lists):
-        for j, (tokens, start, *_) in enumerate(rows):
+        for j, (tokens, loss_mask, *_) in enumerate(rows):
             end = len(tokens) - 1
             arrays["tokens"][i, j, :end], arrays["targets"][i, j, :end] = tokens[:-1], tokens[1:]
-            arrays["segment_ids"][i, j, :end], arrays["loss_mask"][i, j, start - 1 : end] = 1, 1
+            arrays["segment_ids"][i, j, :end], arrays["loss_mask"][i, j, :end] = 1, loss_mask[1:]
             arrays["answer_mask"][i, j] = 1
     return arrays

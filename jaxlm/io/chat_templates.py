@@ -35,7 +35,7 @@ def read_template(path: Path) -> ChatTemplate:
             raise UserError(f"{path} has neither {JINJA_FILE} nor {CONFIG_FILE}: name a file with a chat template")
         path = found[0]
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix != ".json":
             return ChatTemplate(str(path), text)
         return ChatTemplate(str(path), template_of(json.loads(text), str(path)))
@@ -49,8 +49,8 @@ def template_of(settings: Any, where: str) -> str:
     """The Jinja in the settings of a tokenizer. Raises UserError where there is none."""
     source = settings.get("chat_template") if isinstance(settings, dict) else None
     if isinstance(source, list):
-        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
-        source = named.get("default")
+        named = (one for one in source if isinstance(one, dict) and one.get("name") == "default")
+        source = next(named, {}).get("template")
     if not isinstance(source, str) or not source:
         raise UserError(f"{where} has no chat_template: name one of {', '.join(TEMPLATES)}, or a .jinja file")
     return source

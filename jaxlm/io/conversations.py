@@ -31,6 +31,7 @@ SHAREGPT_ROLES = {
 }  # fmt: skip
 """Who speaks, in ShareGPT's words and in ours."""
 
+_MAX_MARGIN = 1e38  # about what f32 holds
 
 OnBad = Callable[[UserError], None]
 
@@ -181,8 +182,8 @@ def _sharegpt(record: dict[str, Any], where: str) -> tuple[Message, ...]:
         out.append(Message("system", _text(record, "system", where)))
     for number, turn in enumerate(turns, start=1):
         who = turn.get("from")
-        if who not in SHAREGPT_ROLES:
-            raise UserError(f"{where}: turn {number} is from {who!r}: use {', '.join(SHAREGPT_ROLES)}")
+        if not isinstance(who, str) or who not in SHAREGPT_ROLES:
+            raise UserError(f"{where}: turn {number} is from {who!r:.80}: use {', '.join(SHAREGPT_ROLES)}")
         out.append(Message(SHAREGPT_ROLES[who], _text(turn, "value", f"{where}: turn {number}")))
     return tuple(out)
 
@@ -276,7 +277,7 @@ def _compared(record: dict[str, Any], where: str) -> tuple[tuple[Message, ...], 
     value = record.get("label", record.get("preference"))
     try:
         nearer_2 = as_share(float(value)) if value is not None and type(value) is not bool else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         nearer_2 = None
     if nearer_2 is None:
         raise UserError(f"{where} has no 'label' or 'preference' ({value!r:.80}): write 1 or 2, the better answer")
@@ -292,7 +293,7 @@ def _ranks(record: dict[str, Any], count: int, where: str) -> tuple[int, ...]:
     ranks = record.get("ranks")
     if ranks is None:
         return tuple(range(count))
-    if not isinstance(ranks, list) or not all(type(rank) is int and rank >= 0 for rank in ranks):
+    if not isinstance(ranks, list) or not all(type(rank) is int and 0 <= rank < 2**31 for rank in ranks):
         raise UserError(f"{where}: 'ranks' is {ranks!r:.80}, not a list of numbers from 0 on")
     return tuple(ranks)
 
@@ -301,9 +302,9 @@ def _margins(value: Any, name: str, where: str) -> tuple[float, ...]:
     if value is None:
         return ()
     numbers = isinstance(value, list) and all(isinstance(one, int | float) and type(one) is not bool for one in value)
-    if not numbers or not all(0 <= one < float("inf") for one in value):
+    if not numbers or not all(0 <= one <= _MAX_MARGIN for one in value):
         shown = value[0] if name == "margin" else value
-        raise UserError(f"{where}: {name!r} is {shown!r:.80}, and what stands there must be numbers from 0 on")
+        raise UserError(f"{where}: {name!r} is {shown!r:.80}, and what stands there must be numbers from 0 on (f32)")
     return tuple(map(float, value))
 
 

@@ -55,7 +55,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, raw in enumerate(lines, start=1):
         where = f"{path} line {number}"
         try:
-            line = raw.decode("utf-8").removesuffix("\r")
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\r")
             if not line.strip():
                 continue
         except UnicodeDecodeError as error:

@@ -9,9 +9,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import socket
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -23,6 +20,7 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import Document
 from jaxlm.io.corpora import Corpus
+from jaxlm.io.writing import dead_siblings, drop_sibling, hold_sibling, remove_all
 from jaxlm.text.tokenizer import Tokenizer
 
 CODE_VERSION = 1  # raise when the same inputs would give other files
@@ -167,14 +165,14 @@ def build_token_dataset(
         return open_token_dataset(final, key=key)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _remove_dead_builds(cache, final.name)
-        building = Path(tempfile.mkdtemp(prefix=f".{final.name}.{socket.gethostname()}.{os.getpid()}.", dir=cache))
+        remove_all(dead_siblings(final))
+        building = hold_sibling(final)
+        building.mkdir()
     except OSError as error:
         raise UserError(f"cannot write token datasets under {cache}: {error.strerror}") from None
     try:
         _write(building, key, corpus, tokenizer, add_bos, add_eos, progress)
         _sync(building)
-        building.chmod(0o755)  # mkdtemp's folder is its owner's alone
         try:
             os.rename(building, final)
         except OSError as error:
@@ -183,7 +181,7 @@ def build_token_dataset(
     except OSError as error:
         raise UserError(f"cannot write the token dataset {final}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)  # gone already if it was renamed
+        drop_sibling(building)
     return open_token_dataset(final, key=key)
 
 
@@ -326,22 +324,3 @@ def _sync(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _remove_dead_builds(cache: Path, name: str) -> None:
-    """Removes what killed builds of the same dataset on this host have left."""
-    prefix = f".{name}.{socket.gethostname()}."
-    for path in cache.glob(f".{name}.*"):
-        process = path.name.removeprefix(prefix).split(".")[0]
-        if path.name.startswith(prefix) and process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jaxlm.core.errors import UserError, is_full_disk
@@ -36,12 +38,62 @@ def check_directory(path: str | Path) -> None:
         raise UserError(f"cannot write into {path}: {there} may not be written to, name another directory")
 
 
+_held: set[str] = set()  # names of the siblings that this process is writing; no two are alike
+
+
+def hold_sibling(place: Path, ending: str = "") -> Path:
+    """A name beside ``place`` that no other process has, ``.NAME.HOST.PID.RANDOM`` and the ending; nothing is made.
+
+    `dead_siblings` leaves it alone until `drop_sibling`.
+    """
+    path = place.with_name(f".{place.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}{ending}")
+    _held.add(path.name)
+    return path
+
+
+def drop_sibling(path: Path) -> None:
+    """Removes what is left of it."""
+    shutil.rmtree(path, ignore_errors=True)  # gone already if it was renamed
+    _held.discard(path.name)
+
+
+def dead_siblings(place: Path) -> list[Path]:
+    """The siblings of ``place`` that killed processes of this host have left."""
+    prefix = f".{place.name}.{socket.gethostname()}."
+    try:
+        found = sorted(path for path in place.parent.iterdir() if path.name.startswith(prefix))
+    except OSError:  # not there yet, or not to be listed
+        return []
+    return [path for path in found if _is_dead(path.name, path.name.removeprefix(prefix).split(".")[0])]
+
+
+def _is_dead(name: str, process: str) -> bool:
+    if not process.isdecimal():
+        return False
+    if int(process) == os.getpid():  # in a container each process is the first, so this may be another's
+        return name not in _held
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def remove_all(directories: Iterable[Path]) -> None:
+    """Removes directories, as far as it may."""
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """A directory that takes its name when all has gone well, and is removed otherwise.
 
-    ``replace``: what has the name makes way. It is moved aside, to ``.NAME.PID.old``, and deleted once the new one
-    stands: a kill in between loses neither.
+    ``replace``: what has the name makes way. It is moved aside, to ``.NAME.HOST.PID.RANDOM.old``, and deleted once the
+    new one stands: a kill in between loses neither. What killed processes of this host have left is removed: at once
+    where that cannot be the only copy, else once the new one stands.
 
     Raises UserError where the name is taken, and for whatever cannot be written.
     """
@@ -51,7 +103,10 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             raise UserError(f"{path} is there already: name a new directory")
         if place.is_dir() and (place.samefile(os.curdir) or place.is_mount()):
             raise UserError(f"{path} is the working directory or a mount point, which stays: name a directory in it")
-        partial, aside = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
+        left = dead_siblings(place)
+        if not any(one.name.endswith(".old") for one in left):
+            remove_all(left)
+        partial, aside = (hold_sibling(place, end) for end in (".partial", ".old"))
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}: name another directory") from error
@@ -65,7 +120,7 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             if aside.exists():
                 aside.rename(place)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_all([aside, *left])
     except Exception as error:
         if is_full_disk(error) and not isinstance(error, UserError):
             raise UserError(f"no space left for {path}: free space; nothing was kept") from error
@@ -77,4 +132,5 @@ def new_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
             raise UserError(f"cannot read {os.fsdecode(name)}: {why}") from error
         raise UserError(f"cannot write {path}: {why}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        drop_sibling(partial)
+        _held.discard(aside.name)  # but what lies there may be the only copy

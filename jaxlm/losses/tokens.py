@@ -1,6 +1,5 @@
 """Next-token cross-entropy and z-loss."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -31,19 +30,30 @@ def chunked_token_nll(
     over a mesh stays split. ``ways``: devices that each hold a part of every row; a chunk then takes as many positions
     from each part, so that none is idle. None, or a chunk of a whole row: all at once.
     """
-    b, t, d = hidden_btd.shape
+    t = hidden_btd.shape[1]
     if chunk is None or chunk >= t:
         return token_nll(logits_fn(hidden_btd), targets_bt)
     if ways > 1 and t % ways == 0:
         return _of_parts(logits_fn, hidden_btd, targets_bt, -(-chunk // ways), ways)
-    padding = -t % chunk
-    hidden_btd = jnp.pad(hidden_btd, ((0, 0), (0, padding), (0, 0)))
-    targets_bt = jnp.pad(targets_bt, ((0, 0), (0, padding)))
-    hidden_cbtd = hidden_btd.reshape(b, -1, chunk, d).swapaxes(0, 1)
-    targets_cbt = targets_bt.reshape(b, -1, chunk).swapaxes(0, 1)
-    nll_cbt, log_z_cbt = _by_chunks(logits_fn, hidden_cbtd, targets_cbt)
-    nll_bt, log_z_bt = (x_cbt.swapaxes(0, 1).reshape(b, -1)[:, :t] for x_cbt in (nll_cbt, log_z_cbt))
+    nll_bt, log_z_bt = in_chunks(
+        lambda hidden, targets: token_nll(logits_fn(hidden), targets), (hidden_btd, targets_bt), chunk
+    )
     return nll_bt, log_z_bt
+
+
+def in_chunks(fn: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], chunk: int | None) -> tuple[Array, ...]:
+    """``fn(*arrays)`` of arrays [b, t, ...], which gives arrays [b, t], by ``chunk`` positions of each row at a time;
+    what lies between is worked out again in the backward pass. None, or a chunk of a whole row: all at once."""
+    b, t = arrays[0].shape[:2]
+    if chunk is None or chunk >= t:
+        return fn(*arrays)
+
+    def cut(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, -t % chunk), *((0, 0),) * (x.ndim - 2)))
+        return x.reshape(b, -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+    found = _by_chunks(fn, tuple(map(cut, arrays)))
+    return tuple(x_cbt.swapaxes(0, 1).reshape(b, -1)[:, :t] for x_cbt in found)
 
 
 def _of_parts(
@@ -56,21 +66,17 @@ def _of_parts(
     targets_bps = jnp.pad(targets_bt.reshape(b, ways, -1), ((0, 0), (0, 0), (0, padding)))
     hidden_cbpsd = jnp.moveaxis(hidden_bpsd.reshape(b, ways, -1, chunk, d), 2, 0)
     targets_cbps = jnp.moveaxis(targets_bps.reshape(b, ways, -1, chunk), 2, 0)
-    out_cbps = _by_chunks(logits_fn, hidden_cbpsd, targets_cbps)
+    out_cbps = _by_chunks(lambda hidden, targets: token_nll(logits_fn(hidden), targets), (hidden_cbpsd, targets_cbps))
     nll_bt, log_z_bt = (
         jnp.moveaxis(x_cbps, 0, 2).reshape(b, ways, -1)[:, :, : t // ways].reshape(b, t) for x_cbps in out_cbps
     )
     return nll_bt, log_z_bt
 
 
-def _by_chunks(logits_fn: Callable[[Array], Array], hidden: Array, targets: Array) -> tuple[Array, Array]:
-    """`token_nll` of each entry of the first axis in turn, its logits worked out again in the backward pass."""
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)  # inside the loop nothing can be merged
-    def of_chunk(hidden: Array, targets: Array) -> tuple[Array, Array]:
-        return token_nll(logits_fn(hidden), targets)
-
-    return jax.lax.map(lambda chunk: of_chunk(*chunk), (hidden, targets))
+def _by_chunks(fn: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+    """``fn`` of each entry of the first axis in turn, what it holds worked out again in the backward pass."""
+    of_chunk = jax.checkpoint(fn, prevent_cse=False)  # inside the loop nothing can be merged
+    return jax.lax.map(lambda chunk: of_chunk(*chunk), arrays)
 
 
 def masked_sum(values_bt: Array, loss_mask_bt: Array) -> Array:

@@ -65,10 +65,13 @@ def remember(
     return seen, stored
 
 
-def repeat_rows(cache: KVCache, times: int) -> KVCache:
-    """Each row ``times`` over, side by side: prompts that were read once, for several answers to each."""
+def repeat_rows(cache: Any, times: int) -> Any:
+    """Each row ``times`` over, side by side: prompts that were read once, for several answers to each. ``cache``: a
+    `KVCache`, or a recurrent state, whose arrays are [b, ...]."""
     if times == 1:
         return cache
+    if not isinstance(cache, KVCache):
+        return jax.tree.map(lambda entry: jnp.repeat(entry, times, axis=0), cache)
     one_row = cache.positions_bs.shape[0] == 1
 
     def repeat(name: str, entry: Array, axis: int) -> Array:

@@ -31,8 +31,11 @@ class DecoderConfig:
     max_seq_len: int = 1024
     """Longest context: rows of the learned positions, and the default capacity when generating."""
     num_layers: int = 4
+    """Blocks of attention and MLP."""
     model_dim: int = 128
+    """Width of the stream between layers."""
     num_heads: int = 4
+    """Query heads."""
     num_kv_heads: int | None = None
     """Key and value heads; None = num_heads. 1 is multi-query attention."""
     head_dim: int | None = None
@@ -41,11 +44,13 @@ class DecoderConfig:
     """Inner width of the MLP, with ``moe`` that of each expert; None = 4 model_dim, or 8/3 model_dim rounded up to a
     multiple of 8 for the gated kinds."""
     mlp: MlpKind = "swiglu"
+    """Kind of the MLP: gated (swiglu, geglu) or not; none: attention alone."""
     moe: MoeConfig | None = None
     """Experts in place of each layer's MLP; None = one MLP for all tokens."""
     mla: MlaConfig | None = None
     """Latent attention; None = queries, keys and values each by one map."""
     norm: NormKind = "rmsnorm"
+    """Kind of all norms."""
     norm_scale: bool = True
     """Learned gains in norms."""
     norm_offset: bool = False
@@ -53,11 +58,13 @@ class DecoderConfig:
     output_norms: bool = False
     """Norms after attention and MLP too, before they are added to the stream (Gemma 3: four a layer)."""
     norm_eps: float = 1e-6
+    """Added to the variance in norms."""
     bias: bool = False
     """Biases in linear maps, and in LayerNorms with gains."""
     qk_norm: bool = True
     """RMS-normalise queries and keys of each head (Dehghani et al. 2023)."""
     position: Position = "rope"
+    """How positions are known: rope turns queries and keys, learned adds rows to the embeddings."""
     rope: RopeConfig = dataclasses.field(default_factory=RopeConfig)
     tie_embeddings: bool = True
     """The head is the embedding table."""
@@ -88,7 +95,9 @@ class DecoderConfig:
     base_head_dim: int | None = None
     """Width of a head at the base; None = that of this model, heads growing in number."""
     param_dtype: DType = "float32"
+    """Of the parameters that are kept."""
     compute_dtype: DType = "float32"
+    """Of activations and matrix products."""
     quantization: Quantization = "none"
     """Products of the layers' linear maps in 8 bits while training: forward and backward (int8, fp8) or forward alone
     (int8_forward, fp8_forward). Parameters, embeddings, head, norms and attention's own products stay as they are.
@@ -100,6 +109,7 @@ class DecoderConfig:
     """What the backward pass recomputes: nothing, all of a layer (full), or all but matrix products (dots). ``auto``:
     the least of these with which pretraining is thought to fit."""
     attention: Implementation = "auto"
+    """What computes attention; auto: what suits the platform."""
     kernels: Kernels = dataclasses.field(default="auto", metadata=ADDED)
     """What norms, activations and the loss run on."""
     logits_dtype: DType = dataclasses.field(default="float32", metadata=ADDED)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.dtypes import as_dtype
-from jaxlm.core.types import STATE_AXES, Array, Batch, Params
+from jaxlm.core.types import STATE_AXES, Array, Batch, Params, Terms
 from jaxlm.models.api import Model, Rules
 from jaxlm.models.encoder import pool
 from jaxlm.models.encoder_config import EncoderConfig
@@ -57,6 +57,8 @@ class TaskModel(NamedTuple):
     """The model's own."""
     head: HeadConfig
     init: Callable[[Array], Params]
+    read_batch: Callable[..., tuple[Array, Terms]]
+    """As ``outputs``, and the terms that the model adds to the loss itself (``term_names``)."""
     outputs: Callable[..., Array]
     """``outputs(params, batch, dropout_key=None)``, f32: logits [b, c] to classify, [b, t, c] to tag, numbers [b] to
     regress. ``batch``: ``tokens``, ``segment_ids`` (1, 0 = padding, on the right), ``token_types`` where there are."""
@@ -64,6 +66,7 @@ class TaskModel(NamedTuple):
     """``read(params, hidden_btd, segment_ids_bt, dropout_key=None)``: what the head gives out of hidden states, as
     ``outputs`` of tokens."""
     rules: Rules
+    term_names: tuple[str, ...] = ()
 
 
 def make_task_model(model: Model, head: HeadConfig) -> TaskModel:
@@ -100,11 +103,14 @@ def make_task_model(model: Model, head: HeadConfig) -> TaskModel:
         out = out + params["classifier"]["bias"].astype(jnp.float32)
         return out[..., 0] if head.kind == "regress" else out
 
-    def outputs(params: Params, batch: Batch, dropout_key: Array | None = None) -> Array:
+    def read_batch(params: Params, batch: Batch, dropout_key: Array | None = None) -> tuple[Array, Terms]:
         body_key, head_key = (None, None) if dropout_key is None else tuple(jax.random.split(dropout_key))
         types = {"token_types": batch["token_types"]} if "token_types" in batch else {}
         options: dict[str, Any] = {"segment_ids": batch["segment_ids"], "dropout_key": body_key, **types}
-        hidden_btd = model.hidden(params, batch["tokens"], **options)[0]
-        return read(params, hidden_btd, batch["segment_ids"], head_key)
+        hidden = model.hidden(params, batch["tokens"], **options)
+        return read(params, hidden.hidden_btd, batch["segment_ids"], head_key), hidden.terms or {}
 
-    return TaskModel(config, head, init, outputs, read, RULES + model.rules)
+    def outputs(params: Params, batch: Batch, dropout_key: Array | None = None) -> Array:
+        return read_batch(params, batch, dropout_key)[0]
+
+    return TaskModel(config, head, init, read_batch, outputs, read, RULES + model.rules, model.term_names)

@@ -1,8 +1,10 @@
 """AdamW, Lion, Adafactor and Muon as optax chains: clip, precondition, decay, scale by the schedule."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
+import jax
 import optax
 import optax.contrib
 
@@ -19,25 +21,36 @@ class OptimizerConfig:
     """An optimiser, its schedule and its guards. One flat record: ``name`` says which fields are read."""
 
     name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
+    """Which optimiser."""
     peak_lr: float = 3e-3
+    """Learning rate at the end of the warm-up."""
     schedule: ScheduleName = "cosine"
+    """How the rate falls after the warm-up; wsd: held, then falling over ``decay_fraction``."""
     warmup_steps: int = 0
+    """Steps over which the rate rises from 0."""
     final_lr_ratio: float = 0.0
     """Rate at the last step over the peak rate."""
     decay_fraction: float = 0.2
     """wsd: the share of all steps over which the rate falls at the end."""
     b1: float = 0.9
+    """adamw, and what muon leaves to it: decay of the mean gradient; lion: its share in the sign."""
     b2: float = 0.95
+    """adamw, and what muon leaves to it: decay of the mean squared gradient; lion: of the momentum."""
     eps: float = 1e-8
+    """adamw, and what muon leaves to it: added to the root of the mean square."""
     weight_decay: float = 0.1
     """Decoupled, times the learning rate, on matrices only (and on embeddings if ``decay_embeddings``)."""
     decay_embeddings: bool = False
+    """Weight decay on embeddings too."""
     clip_norm: float | None = 1.0
     """Gradients are scaled down to this global norm; None = never."""
     embedding_lr: float | None = None
-    """muon: peak rate of what AdamW trains beside it (embeddings, head, norms); None = ``peak_lr``."""
+    """muon: peak rate of what AdamW with Nesterov's momentum (Dozat 2016) trains beside it (embeddings, head, norms,
+    biases); None = ``peak_lr``."""
     muon_momentum: float = 0.95
+    """muon: decay of the momentum."""
     muon_ns_steps: int = 5
+    """muon: Newton-Schulz iterations a step."""
     muon_consistent_rms: float | None = None
     """muon: None scales updates by sqrt(max(1, fan_out / fan_in)); 0.2 matches AdamW's update size (Liu et al.
     2025)."""
@@ -127,8 +140,19 @@ def _adafactor(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scal
     )
 
 
+def _scale_by_shape(consistent_rms: float | None) -> optax.GradientTransformation:
+    """Orthogonal steps [..., fan_in, fan_out] to the size that suits a width (Jordan et al. 2024; Liu et al. 2025)."""
+
+    def scaled(step: Any) -> Any:
+        fan_in, fan_out = step.shape[-2:]
+        if consistent_rms is None:
+            return step * math.sqrt(max(1.0, fan_out / fan_in))
+        return step * (consistent_rms * math.sqrt(max(fan_in, fan_out)))
+
+    return optax.stateless(lambda updates, _: jax.tree.map(scaled, updates))
+
+
 def _muon(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scaling) -> optax.GradientTransformation:
-    del mask
     if scaling and config.muon_consistent_rms is not None:
         raise UserError(
             f"optimizer.muon_consistent_rms={config.muon_consistent_rms} gives a matrix the same step at every width, "
@@ -136,18 +160,27 @@ def _muon(config: OptimizerConfig, num_steps: int, mask: Any, scaling: Scaling) 
         )
     # No scaling: a step of Muon's has the norm sqrt(fan_out / fan_in) as an operator, as muP asks of a hidden matrix.
     embedding_lr = config.peak_lr if config.embedding_lr is None else config.embedding_lr
-    return optax.contrib.muon(
-        config.schedule_fn(num_steps),
-        ns_steps=config.muon_ns_steps,
-        beta=config.muon_momentum,
-        weight_decay=config.weight_decay,
-        adam_b1=config.b1,
-        adam_b2=config.b2,
-        adam_weight_decay=config.weight_decay if config.decay_embeddings else 0.0,
-        adam_learning_rate=config.schedule_fn(num_steps, embedding_lr),
-        muon_weight_dimension_numbers=muon_dimension_numbers,
-        consistent_rms=config.muon_consistent_rms,
+    matrices = optax.chain(
+        optax.contrib.scale_by_muon(
+            ns_steps=config.muon_ns_steps,
+            beta=config.muon_momentum,
+            weight_dimension_numbers=muon_dimension_numbers,
+        ),
+        _scale_by_shape(config.muon_consistent_rms),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(config.schedule_fn(num_steps)),
     )
+    # The rest is not handed to optax.contrib.muon, which would decay norms and biases with the embeddings.
+    others = optax.chain(
+        optax.scale_by_adam(config.b1, config.b2, config.eps, nesterov=True),
+        optax.add_decayed_weights(config.weight_decay, mask),
+        optax.scale_by_learning_rate(config.schedule_fn(num_steps, embedding_lr)),
+    )
+
+    def labels(params: PyTree) -> PyTree:
+        return map_with_paths(lambda path, _: "muon" if param_group(path) == "matrix" else "adam", params)
+
+    return optax.partition({"muon": matrices, "adam": others}, labels)
 
 
 USES_B2 = ("adamw", "lion")

@@ -8,31 +8,35 @@ import numpy as np
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.core.types import PyTree
 from jaxlm.models.decoder import DecoderConfig
+from jaxlm.plan.flops import by_device_kind
 from jaxlm.plan.memory import kv_cache_bytes_per_token
 
 MEMORY_BANDWIDTH: tuple[tuple[str, float], ...] = (
+    ("GH200 144G", 4.9e12),
+    ("GH200", 4.0e12),
     ("H200", 4.8e12),
     ("H100 PCIe", 2.0e12),
+    ("H100 NVL", 3.9e12),
     ("H100", 3.35e12),
     ("A100-SXM4-80GB", 2.04e12),
     ("A100", 1.56e12),
+    ("L40S", 0.86e12),
+    ("L40", 0.86e12),
     ("L4", 0.3e12),
-    ("TPU v6", 1.64e12),
+    ("TPU v6 lite", 1.64e12),
+    ("TPU v6e", 1.64e12),
     ("TPU v5p", 2.77e12),
     ("TPU v5 lite", 0.82e12),
     ("TPU v5e", 0.82e12),
     ("TPU v5", 2.77e12),
     ("TPU v4", 1.23e12),
 )
-"""Bytes a second of one jax device's memory, by a part of ``device_kind``, from the makers' data sheets."""
+"""Bytes a second of one jax device's memory, by words of ``device_kind``, from the makers' data sheets."""
 
 
 def memory_bandwidth(device_kind: str) -> float | None:
     """Peak bytes a second, or None where it is not known (CPUs)."""
-    for name, peak in MEMORY_BANDWIDTH:
-        if name.lower() in device_kind.lower():
-            return peak
-    return None
+    return by_device_kind(MEMORY_BANDWIDTH, device_kind)
 
 
 def read_param_bytes(config: DecoderConfig, params: PyTree) -> int:

@@ -1,5 +1,8 @@
 """FLOPs of a decoder, by the convention of the design: 6ND plus attention, causal attention counted as half."""
 
+import re
+from collections.abc import Sequence
+
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.params import count_decoder_params
 
@@ -37,11 +40,17 @@ def train_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
 
 
 PEAK_BF16_FLOPS: tuple[tuple[str, float], ...] = (
+    ("GH200", 989e12),
     ("H200", 989e12),
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
     ("H100", 989e12),
     ("A100", 312e12),
+    ("L40S", 362e12),
+    ("L40", 181e12),
     ("L4", 121e12),
-    ("TPU v6", 918e12),
+    ("TPU v6 lite", 918e12),
+    ("TPU v6e", 918e12),
     ("TPU v5p", 459e12),
     ("TPU v5 lite", 197e12),
     ("TPU v5e", 197e12),
@@ -50,12 +59,17 @@ PEAK_BF16_FLOPS: tuple[tuple[str, float], ...] = (
     ("TPU v3", 61.5e12),
     ("TPU v2", 22.5e12),
 )
-"""Dense bf16 peak of one jax device, by a part of ``device_kind``, from the makers' data sheets."""
+"""Dense bf16 peak of one jax device, by words of ``device_kind``, from the makers' data sheets."""
+
+
+def by_device_kind(table: Sequence[tuple[str, float]], device_kind: str) -> float | None:
+    """The first row whose words stand in ``device_kind``: an L40S is no L4. None where there is none."""
+    for name, value in table:
+        if re.search(rf"(?<![a-z0-9]){re.escape(name.lower())}(?![a-z0-9])", device_kind.lower()):
+            return value
+    return None
 
 
 def peak_flops(device_kind: str) -> float | None:
     """Dense bf16 peak in FLOP/s, or None where it is not known (CPUs)."""
-    for name, peak in PEAK_BF16_FLOPS:
-        if name.lower() in device_kind.lower():
-            return peak
-    return None
+    return by_device_kind(PEAK_BF16_FLOPS, device_kind)

@@ -43,6 +43,12 @@ def estimate_collectives(
         if group > 1 and num_bytes and times:
             found.append(Collective(kind, int(num_bytes), times, group, crosses, where, where))
 
+    def add_copies(num_bytes: float, times: int, where: str) -> None:
+        """Summed over ``data``: within each slice first, of which each device then sends its part to the others."""
+        inside = data // slices
+        add("all-reduce", num_bytes, times, inside, where)
+        add("all-reduce", num_bytes / inside, times, slices, f"{where}, between slices", crosses=True)
+
     summed = "reduce-scatter" if scatters else "all-reduce"
     params = layer_params(config, model_ways=model, expert_ways=expert)
     shared = params if config.moe is None else attention_params(config) / model
@@ -66,14 +72,14 @@ def estimate_collectives(
         # Passed on: the stream, the rows that wait to enter and those that have come out; each forward and back.
         add("collective-permute", stream, 6 * schedule.ticks * micro, stages, "stage: hidden states passed on")
         add("all-reduce", item * shared, passes, expert, "expert: gradients of what all experts share, in each tick")
-    add("all-reduce", weights / fsdp, layers * micro, data, "data: gradients of a layer", crosses=slices > 1)
+    add_copies(weights / fsdp, layers * micro, "data: gradients of a layer")
 
     table = item * config.padded_vocab_size / model * config.model_dim
     chunks = 1 if loss_chunk is None or loss_chunk >= seq_len else -(-seq_len // loss_chunk)
     add("all-gather", table, micro * (1 + 2 * chunks), ways, "fsdp: the embedding's table, and the head's a chunk")
     add("all-reduce", table, micro * chunks, ways, "fsdp: gradient of the head, a chunk")
     add(summed, table, micro, ways, "fsdp: gradient of the embedding")
-    add("all-reduce", table / fsdp, micro * (chunks + 1), data, "data: gradients of the tables", crosses=slices > 1)
+    add_copies(table / fsdp, micro * (chunks + 1), "data: gradients of the tables")
 
     stream = item * tokens * config.model_dim
     parts = 1 if config.parallel_block else 2

@@ -44,8 +44,8 @@ class CleaningOptions(CommandOptions):
 def main(argv: list[str]) -> int:
     """``CONFIG [--filters-only] [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the figures as
     JSON. The exit code of a study that a signal stopped is that of ``jaxlm pretrain``."""
-    require_single_process("experiments.cleaning")
-    config, options = load_config(CleaningStudyConfig, argv, CleaningOptions, prog="experiments.cleaning")
+    require_single_process("jaxlm cleaning")
+    config, options = load_config(CleaningStudyConfig, argv, CleaningOptions, prog="jaxlm cleaning")
     run_dir = options.run_dir or Path("runs") / "cleaning"
     results = study_cleaning(config, run_dir, filters_only=options.filters_only)
     print_figures(results if "stopped_by" in results else summary(results))

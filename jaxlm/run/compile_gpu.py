@@ -38,7 +38,10 @@ def main(argv: list[str]) -> int:
 
     A table goes to stderr, one JSON object to stdout. The exit code: 0 = fits, 1 = does not fit, 2 = bad input.
     """
-    config, options = load_config(PretrainConfig, argv, GpuOptions, prog=PROG)
+    about = (
+        "Compiles the train step for GPUs that are not there: does it fit, what it moves, how long it takes at least."
+    )
+    config, options = load_config(PretrainConfig, argv, GpuOptions, prog=PROG, about=about)
     if options.gpu is None:
         raise UserError(f"no --gpu given: {PROG} CONFIG --gpu h100")
     gpu, topology = parse_gpus(options.gpu, per_host=options.gpus, hosts=options.hosts)

@@ -63,7 +63,10 @@ def main(argv: list[str]) -> int:
 
     A table goes to stderr, one JSON object to stdout. The exit code: 0 = fits, 1 = does not fit, 2 = bad input.
     """
-    config, options = load_config(PretrainConfig, argv, TpuOptions, prog=PROG)
+    about = (
+        "Compiles the train step for TPUs that are not there: does it fit, what it moves, how long it takes at least."
+    )
+    config, options = load_config(PretrainConfig, argv, TpuOptions, prog=PROG, about=about)
     if options.topology is None:
         raise UserError(f"no --topology given: {PROG} CONFIG --topology v5p:8x8x16")
     topology = parse_topology(options.topology, options.slices)

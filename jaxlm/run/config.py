@@ -47,9 +47,13 @@ class SampleConfig:
     """Texts generated while training and at its end; an encoder writes none."""
 
     prompts: tuple[str, ...] = ("",)
+    """What the texts go on from; () = write none."""
     max_new_tokens: int = 120
+    """Longest completion."""
     temperature: float = 0.8
+    """0 = the likeliest token each time."""
     top_p: float | None = 0.95
+    """Draw from the likeliest tokens that hold this share; None = from all."""
     num_samples: int = 2
     """Completions of each prompt."""
 
@@ -65,6 +69,7 @@ class TasksConfig:
     """Tasks (docs/evaluate.md) that a model is put to at each evaluation while it trains."""
 
     names: tuple[str, ...] = ()
+    """Which tasks; () = none."""
     data: str | None = None
     """The folder that holds their files."""
     num_shots: int = 0
@@ -88,6 +93,7 @@ class PretrainConfig:
     name: str = "pretrain"
     """A title for the report."""
     seed: int = 0
+    """Of the parameters, the order of the data and dropout."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -103,6 +109,7 @@ class PretrainConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig, metadata=ADDED)
     num_steps: int = 1000
+    """Optimiser steps of the run."""
     global_batch_size: int = 16
     """Rows of data.seq_len tokens in one optimiser step, over all devices and microbatches."""
     grad_accum_steps: int = 1
@@ -111,15 +118,18 @@ class PretrainConfig:
     """(batch, rows) pairs: from this batch on a step has so many rows in place of global_batch_size. Microbatches stay
     as large: there are more of them. The schedule of the learning rate goes by steps as ever."""
     z_loss_coef: float = 0.0
+    """Weight of the mean squared log-normaliser, added to the loss (PaLM); 0 = none."""
     loss_chunk: int | None = None
     """Positions of each row whose logits exist at once, worked out again in the backward pass: the same loss and
     gradient in less memory. None = all."""
     ema_decay: float | None = None
     """Decay of the averaged parameters a step; None = keep none."""
     log_every: int = 10
+    """Steps between lines of metrics."""
     eval_every: int | None = None
     """Steps between evaluations on the whole validation split; None = at the end only."""
     eval_batch_size: int = 32
+    """Rows scored at once in evaluations."""
     health_every: int | None = None
     """Steps between looks at what goes on layer by layer (`docs/health.md`), each about the cost of two steps; None =
     never."""

@@ -4,6 +4,7 @@ Everything wrong here is one line (`UserError`), said before any device starts.
 """
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -14,6 +15,7 @@ import itertools
 import re
 import sys
 import traceback
+import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,14 +62,17 @@ def load_config(
     options_type: type[O] = RunOptions,
     *,
     prog: str = "jaxlm pretrain",
+    about: str | None = None,
 ) -> tuple[T, O]:
     """The config and the options that a command line asks for; `options.run_dir` is filled in.
 
     Args:
       config_type: what ``config()`` must return.
       argv: ``CONFIG --field.sub value ...``: a name in ``./configs`` or a path to a Python file, then overrides of any
-        field of the config or of `options_type`, dashes and underscores alike. A lone ``--flag`` sets a bool.
+        field of the config or of `options_type`, dashes and underscores alike. A lone ``--flag`` sets a bool,
+        ``--group None`` leaves out a group of fields that may be None.
       prog: the command, for the help text.
+      about: what the command does, for the help text; None = what the config is.
 
     ``--help`` prints every field with its default and ends the process (SystemExit 0). Raises UserError for anything
     wrong: unknown config or field (near names offered), a file that fails, a wrong type, a value that a config refuses.
@@ -78,6 +83,7 @@ def load_config(
     if argv and not argv[0].startswith("-"):
         path = find_config(argv.pop(0))
         default = run_config_file(path, config_type)
+        default, argv = _without_groups(default, argv)
         options = options_type(run_dir=Path("runs") / path.stem)
     elif wants_help:
         default, options = config_type(), options_type()
@@ -104,7 +110,8 @@ def load_config(
             args=tokens,
             default=both(options, default),
             prog=f"{prog} CONFIG",
-            description=f"{inspect.getdoc(config_type)}\n\nCONFIG: a name in ./configs ({here}) or a .py file.",
+            description=f"{about or inspect.getdoc(config_type)}\n\nCONFIG: a name in ./configs ({here}) or a .py "
+            f"file. {prog} CONFIG --help shows that config's options.",
             # A union's member is the one that the config file gave: no subcommand chooses another.
             config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
         )
@@ -191,6 +198,36 @@ def _importable(directory: Path) -> Iterator[None]:
         sys.path[:] = paths
         new = {name: getattr(sys.modules[name], "__file__", None) for name in sys.modules.keys() - modules}
         _neighbours.update(name for name, file in new.items() if file and Path(file).absolute().parent == directory)
+
+
+def _without_groups(config: T, argv: Sequence[str]) -> tuple[T, list[str]]:
+    """The config without the groups that ``--group None`` takes out of it, and the other tokens."""
+    rest = list(argv)
+    for i in reversed(range(len(rest))):
+        length = 1 if rest[i].endswith("=None") else 2 if rest[i + 1 : i + 2] == ["None"] else 0
+        path = _name(rest[i]).split(".")
+        if length and rest[i].startswith("--") and _may_be_none(config, path):
+            config = _without(config, path)
+            del rest[i : i + length]
+    return config, rest
+
+
+def _may_be_none(config: Any, path: Sequence[str]) -> bool:
+    """Whether a path leads to a group of fields whose type has a None."""
+    *outer, last = path
+    for name in outer:
+        config = getattr(config, name, None)
+    if not (dataclasses.is_dataclass(config) and dataclasses.is_dataclass(getattr(config, last, None))):
+        return False
+    return types.NoneType in typing.get_args(typing.get_type_hints(type(config))[last])
+
+
+def _without(config: Any, path: Sequence[str]) -> Any:
+    """A copy in which a group is None. Unchecked: what takes its place is another option, and tyro builds all anew."""
+    name, *inner = path
+    changed = copy.copy(config)
+    object.__setattr__(changed, name, _without(getattr(config, name), inner) if inner else None)
+    return changed
 
 
 def _option_kinds(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -50,7 +50,8 @@ def main(argv: list[str]) -> int:
     """``CONFIG [--lr R] [--steps N] [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is the verdict,
     as JSON."""
     require_single_process("jaxlm coordinates")
-    config, options = load_config(TransferConfig, argv, CoordinatesOptions, prog="jaxlm coordinates")
+    about = "The coordinate check of muP: how much activations change in training, by width."
+    config, options = load_config(TransferConfig, argv, CoordinatesOptions, prog="jaxlm coordinates", about=about)
     run_dir = options.run_dir or Path("runs") / config.name
     print_figures(check_coordinates(config, run_dir.with_name(f"{run_dir.name}_coordinates"), options))
     return 0

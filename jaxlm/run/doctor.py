@@ -1,6 +1,5 @@
 """``jaxlm doctor``: what this machine has, whether jaxlm can run on it, and what to do about what is wrong."""
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -18,8 +17,9 @@ from typing import Any
 from packaging.requirements import Requirement
 
 import jaxlm
+from jaxlm.run.parsers import Parser
 
-EXTRAS = ("tpu", "cuda", "hf", "clean", "eval", "tfds", "quant", "track", "dev")
+EXTRAS = ("tpu", "cuda", "cuda12", "hf", "clean", "ray", "eval", "tfds", "quant", "dev")
 _GIB = 2**30
 
 
@@ -34,7 +34,7 @@ class Report:
 
 def main(argv: list[str]) -> int:
     """``jaxlm doctor [--json]``: exit code 0 where jaxlm is usable (warnings allowed), 1 where it is not."""
-    parser = argparse.ArgumentParser(prog="jaxlm doctor", description=__doc__)
+    parser = Parser(prog="jaxlm doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     options = parser.parse_args(argv)
     report = examine()

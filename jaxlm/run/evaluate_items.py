@@ -221,8 +221,9 @@ class ByWriting:
         """One completion of each; ``cut`` counts an item's tokens that had no room."""
         room = lm.context - asks[0].max_new_tokens
         if lm.family != "ngram":  # of which the newest few tokens are all that is read
+            begun = int(getattr(lm, "start_id", None) is not None)
             for ask in asks:
-                over = len(lm.tokenizer.encode(ask.prompt)) + 1 - room
+                over = len(lm.tokenizer.encode(ask.prompt)) + begun - room
                 if over > 0 and self.settings.overlong == "refuse":
                     raise UserError(
                         f"{ask.item}: a prompt of {over + room} tokens and {ask.max_new_tokens} new ones exceed the "

@@ -27,7 +27,9 @@ class GainOptions(CommandOptions):
 
 def main(argv: list[str]) -> int:
     """``CONFIG --base RUN [--num-seeds 5] [--field.sub value ...]``; the last line on stdout is the table as JSON."""
-    config, options = load_config(FinetuneConfig, argv, GainOptions, prog="experiments.gain")
+    about = "What pretraining is worth to a task: fine-tuned from the base and from nothing, over several seeds."
+    prog = "python -m experiments.gain"
+    config, options = load_config(FinetuneConfig, argv, GainOptions, prog=prog, about=about)
     run_dir = options.run_dir or Path("runs") / f"{config.name}-gain"
     results = pretraining_gain(config, run_dir, num_seeds=options.num_seeds)
     print_figures(results)

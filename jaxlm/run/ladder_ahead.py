@@ -55,7 +55,8 @@ class PredictOptions(CommandOptions):
 def predict_main(argv: list[str]) -> int:
     """``CONFIG [--times 8] [--train] [--field.sub value ...] [--run-dir DIR]``: the last line on stdout is JSON."""
     require_single_process(PROG)
-    config, options = load_config(LadderConfig, argv, PredictOptions, prog=PROG)
+    about = "Predicts one run beyond a finished ladder, and with --train trains and compares it."
+    config, options = load_config(LadderConfig, argv, PredictOptions, prog=PROG, about=about)
     if not 1 < options.times < math.inf or options.resamples < 100:
         raise UserError(
             f"--times {options.times} must be a number above 1, and --resamples {options.resamples} at least 100"

@@ -212,10 +212,12 @@ class _Loop:
         """What is no step: steps still in flight belong to the interval, what follows does not."""
         jax.block_until_ready(self.state.step)
         start = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start
-        self.interval.start += seconds
-        self.job.goodput.spend(cause, seconds)
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.interval.start += seconds
+            self.job.goodput.spend(cause, seconds)
 
     def close_interval(self) -> None:
         """Counts the time of the steps since the last one, and begins another."""

@@ -51,7 +51,8 @@ def main(argv: list[str]) -> int:
     """``CONFIG [--lowest-lr R] [--highest-lr R] [--steps N] [--field.sub value ...] [--run-dir DIR]``; the last line on
     stdout is the rates as JSON."""
     require_single_process("jaxlm lr-finder")
-    config, options = load_config(PretrainConfig, argv, FinderOptions, prog="jaxlm lr-finder")
+    about = "Finds a learning rate by raising it step by step in one short run."
+    config, options = load_config(PretrainConfig, argv, FinderOptions, prog="jaxlm lr-finder", about=about)
     run_dir = options.run_dir or Path("runs") / config.name
     print_figures(find_lr(config, run_dir.with_name(f"{run_dir.name}_lr_finder"), options))
     return 0

@@ -61,7 +61,10 @@ class MixtureStudyConfig:
     name: str = "mixture"
     """A title for the report."""
     seed: int = 0
-    domains: tuple[DomainConfig, ...] = ()
+    domains: tuple[DomainConfig, ...] = tuple(
+        DomainConfig(part, CorpusConfig(stdlib_part=part)) for part in ("docstrings", "sources")
+    )
+    """Two or more kinds of text."""
     weights: tuple[float, ...] = ()
     """How much the loss on each domain counts in the mean that is minimised; () = all alike."""
     candidates: tuple[CandidateConfig, ...] = ()

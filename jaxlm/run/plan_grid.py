@@ -4,7 +4,6 @@ One row of a table is one run; its last columns are the compiler's, filled in on
 be fitted again without compiling.
 """
 
-import argparse
 import csv
 import dataclasses
 import hashlib
@@ -25,6 +24,7 @@ from jaxlm.plan.memory import estimate_memory
 from jaxlm.plan.topology import GIB, Topology, parse_topology
 from jaxlm.run.compile_tpu import compile_for
 from jaxlm.run.config import PretrainConfig
+from jaxlm.run.parsers import tool_parser
 from jaxlm.run.plan_run import workload
 from jaxlm.sharding.mesh import MeshConfig
 
@@ -147,8 +147,9 @@ def _measured(figures: dict[str, Any]) -> dict[str, str]:
 
 def main(argv: list[str]) -> int:
     """``[--table FILE] [--compile]``: a table of errors on stderr, one JSON object on stdout."""
-    parser = argparse.ArgumentParser(prog="python -m tools.plan calibrate", description=__doc__)
-    parser.add_argument("--table", type=Path, default=Path("experiments/plan_grid.csv"))
+    parser = tool_parser("python -m tools.plan calibrate", __doc__)
+    table = Path("experiments/plan_grid.csv")
+    parser.add_argument("--table", type=Path, default=table, metavar="FILE", help="default %(default)s")
     parser.add_argument(
         "--compile", action="store_true", help="fill in the rows without figures: needs libtpu, minutes"
     )

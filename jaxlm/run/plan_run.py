@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
     A table goes to stderr, one JSON object to stdout. The exit code: 0 = there is a plan, 1 = nothing fits, 2 = bad
     input.
     """
-    config, options = load_config(PretrainConfig, argv, PlanOptions, prog=PROG)
+    about = "What a run needs on a machine, and the mesh to run it on."
+    config, options = load_config(PretrainConfig, argv, PlanOptions, prog=PROG, about=about)
     _check(config, options)
     config = with_batch_tokens(config, options.batch_tokens)
     work = workload(config)
@@ -187,7 +188,7 @@ def _key() -> Any:
     return jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
 
 
-def _steps(config: PretrainConfig, work: Workload, options: PlanOptions) -> float:
+def _steps(config: PretrainConfig, work: Workload, options: PlanOptions) -> int:
     """Steps of the whole run."""
     if options.tokens is not None:
         return math.ceil(options.tokens / work.batch_tokens)
@@ -241,7 +242,7 @@ def plan_figures(
         "recommended": _plan_row(best),
         "days": [least, most],
         "chip_hours": [24 * least * topology.num_chips, 24 * most * topology.num_chips],
-        "overrides": overrides(best, work),
+        "overrides": overrides(best, work, steps),
         "assumptions": best.time["assumptions"],
     }
 
@@ -254,6 +255,8 @@ def as_configured(config: PretrainConfig, work: Workload, topology: Topology) ->
     """The config's own mesh, judged alike; or why it does not go there."""
     try:
         sizes = config.mesh.axis_sizes(topology.num_chips)
+        if sizes["data"] % topology.slices:
+            return f"mesh.data={sizes['data']} does not divide over {topology.slices} slices"
         ways = math.prod(sizes[axis] for axis in BATCH_AXES)
         if config.microbatch_size % ways:
             return f"microbatches of {config.microbatch_size} rows do not divide over {ways} devices"
@@ -292,10 +295,11 @@ def _refusal_row(refusal: Refusal) -> dict[str, Any]:
     return {"mesh": {axis: refusal.axis_sizes[axis] for axis in AXES}, "reason": refusal.reason}
 
 
-def overrides(plan: Plan, work: Workload) -> str:
+def overrides(plan: Plan, work: Workload, steps: int) -> str:
     """The plan as options of ``experiments.pretrain`` and ``tools.compile_tpu``."""
     parts = [f"--mesh.{axis} {plan.axis_sizes[axis]}" for axis in AXES]
-    parts.append(f"--grad-accum-steps {plan.grad_accum_steps}")
+    parts.append(f"--global-batch-size {work.global_batch_size} --grad-accum-steps {plan.grad_accum_steps}")
+    parts.append(f"--num-steps {steps}")
     parts += [f"--model.remat-policy {plan.remat_policy}", f"--loss-chunk {plan.loss_chunk}"]
     if plan.schedule is not None:
         parts.append(f"--mesh.pipeline.rounds {plan.schedule.rounds}")

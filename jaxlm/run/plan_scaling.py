@@ -70,9 +70,11 @@ def _parser() -> Parser:
     parser.add_argument(
         "--chip", default="v5p", help=f"with --chips and --days: {', '.join(CHIPS)}; default %(default)s"
     )
-    parser.add_argument("--chips", type=int, metavar="N")
-    parser.add_argument("--days", type=float, metavar="D")
-    parser.add_argument("--mfu", type=float, default=0.4, help="share of the chips' peak that is reached; %(default)s")
+    parser.add_argument("--chips", type=int, metavar="N", help="in place of --flops, with --days")
+    parser.add_argument("--days", type=float, metavar="D", help="how long the chips are there")
+    parser.add_argument(
+        "--mfu", type=float, default=0.4, help="share of the chips' peak that is reached; default %(default)s"
+    )
     parser.add_argument("--loss", type=float, metavar="L", help="the loss that is wanted, nats a token: what it costs")
     parser.add_argument("--inference-tokens", type=float, metavar="T", help="tokens that the model will read and write")
     parser.add_argument("--unique-tokens", type=float, metavar="U", help="text there is, to be read again past that")

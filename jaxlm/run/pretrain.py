@@ -62,7 +62,8 @@ def inspect_main(argv: list[str]) -> int:
     """``jaxlm inspect CONFIG``: what the model is fed, decoded, with masks and segments."""
     from jaxlm.run.inspect import inspect_batches
 
-    config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect")
+    about = "Shows decoded batches, masks and segments: what the model is fed."
+    config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect", about=about)
     data = prepare_data(config, say)
     split = data.dataset.splits["train"]
     plan = plan_batches(config, split, data.tokenizer)

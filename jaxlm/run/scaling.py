@@ -236,7 +236,7 @@ def recover_main(argv: list[str]) -> int:
     """Coverage of the intervals over many made-up sets of runs."""
     from jaxlm.scaling.recovery import recover, recover_by_bootstrap
 
-    parser = Parser(prog=f"{PROG} recover", description="whether 95 %% intervals cover 95 %% of the time")
+    parser = Parser(prog=f"{PROG} recover", description="whether 95 % intervals cover 95 % of the time")
     parser.add_argument("--trials", type=int, help="default 2000, or 300 by bootstrap")
     parser.add_argument(
         "--noise", type=positive, default=0.005, help="standard deviation of log loss; default %(default)s"

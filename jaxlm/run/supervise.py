@@ -22,6 +22,7 @@ from etils import epath
 from jaxlm.core.errors import STOPPED_CODE, UserError
 from jaxlm.io.checkpoint_steps import committed_steps
 from jaxlm.io.run_dir import RunDir
+from jaxlm.run.parsers import Parser
 from jaxlm.run.processes import detect_processes
 
 COMMANDS = ("pretrain", "finetune", "sft", "reward", "dpo", "ppo")
@@ -125,7 +126,9 @@ class Supervisor:
     def _attempt(self) -> tuple[int, bool]:
         """(exit code, whether it was ended here because it stood still) of one start of the command."""
         moved, seen = time.monotonic(), self._last_sign()
-        self._child = subprocess.Popen(self._argv)
+        # In a group of its own: a terminal's Ctrl-C goes to a whole group, and the child would hear it twice, once from
+        # here, which means "stop without saving".
+        self._child = subprocess.Popen(self._argv, process_group=0)
         if self._signum is not None:  # came in between
             self._child.send_signal(self._signum)
         while True:
@@ -177,14 +180,17 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C are handed on; the run saves, and so ends the supervisor."""
+        """SIGTERM and Ctrl-C are handed on, and the terminal's end as SIGTERM (unless nohup has it ignored); the run
+        saves, and so ends the supervisor."""
 
         def handle(signum: int, _: types.FrameType | None) -> None:
-            self._signum = signum
+            self._signum = signal.SIGTERM if signum == signal.SIGHUP else signum
             if self._child is not None and self._child.poll() is None:
-                self._child.send_signal(signum)
+                self._child.send_signal(self._signum)
 
-        previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGTERM, signal.SIGINT)}
+        signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        heard = [signum for signum in signums if signal.getsignal(signum) != signal.SIG_IGN]
+        previous = {signum: signal.signal(signum, handle) for signum in heard}
         try:
             yield
         finally:
@@ -205,15 +211,27 @@ def _step(step: int | None) -> str:
 
 def main(argv: list[str]) -> int:
     """Returns the command's own exit code, or 1 where it failed too often."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="jaxlm supervise",
         description="Starts a training command, and starts it again when its process dies.",
         usage="jaxlm supervise [options] COMMAND CONFIG --run-dir DIR ...",
     )
-    parser.add_argument("--max-failures", type=int, default=3, help="failures without a new checkpoint; then give up")
-    parser.add_argument("--pause", type=float, default=1.0, help="seconds before a restart, doubled after each failure")
     parser.add_argument(
-        "--stall-minutes", type=float, help="end a run that has written no line and no checkpoint for so long"
+        "--max-failures",
+        type=int,
+        default=3,
+        help="failures without a new checkpoint; then give up (default %(default)s)",
+    )
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=1.0,
+        help="seconds before a restart, doubled after each failure (default %(default)s)",
+    )
+    parser.add_argument(
+        "--stall-minutes",
+        type=float,
+        help="end a run that has written no line and no checkpoint for so long (default never)",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help=f"{' or '.join(COMMANDS)}, with its arguments")
     options = parser.parse_args(argv)

@@ -6,10 +6,13 @@ as many of them as ``matched_words`` words in a row have. One long run alone (GP
 because of one sentence that it quotes. A share, as of tokens in Llama 2 (Touvron et al. 2023, appendix A.6), allows the
 runs to be short, so that a changed word spoils few. ``docs/deduplication.md`` has the figures.
 
+Both are compared in Unicode's normal form C, so that an accented letter is one character, however it was typed.
+
 Items of fewer words than a run are found where all their words stand in a row. Items under ``min_words`` words cannot
 be told from ordinary text: they are listed, not looked for.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -110,7 +113,7 @@ class Findings(NamedTuple):
 def build_index(items: Sequence[EvalItem], overlap: Overlap | None = None) -> ItemIndex:
     """The index of all evaluation items that a corpus is to be free of."""
     overlap = overlap or Overlap()
-    column = TextColumn([item.text for item in items])
+    column = _column([item.text for item in items])
     single = np.isin(column.kinds[column.units.starts], (HAN, KANA))
     factor = np.where(2 * column.units.sums(single) > column.words_n, overlap.han_factor, 1)
     lengths = np.minimum(column.words_n, overlap.width * factor)  # of the item's runs
@@ -134,8 +137,11 @@ def build_index(items: Sequence[EvalItem], overlap: Overlap | None = None) -> It
 
 
 def find_items(texts: TextColumn | Sequence[str], index: ItemIndex) -> Findings:
-    """The items that the texts of a batch hold. A text's findings depend on it alone."""
-    column = texts if isinstance(texts, TextColumn) else TextColumn(texts)
+    """The items that the texts of a batch hold. A text's findings depend on it alone.
+
+    Texts are brought to normal form C, as items are, and places count in that; a column has to be in it already.
+    """
+    column = texts if isinstance(texts, TextColumn) else _column(texts)
     parts = [_matches(column, table, index) for table in index.tables]
     text, item, share, first, last = (
         np.concatenate([np.zeros(0, np.int64), *(part[i] for part in parts)]) for i in range(5)
@@ -144,6 +150,10 @@ def find_items(texts: TextColumn | Sequence[str], index: ItemIndex) -> Findings:
     text, item, first, last = (values[order].astype(np.int64) for values in (text, item, first, last))
     begin = column.chars(column.starts_n[text], first)
     return Findings(text, item, share[order].astype(np.float32), begin, begin + column.chars(first, last))
+
+
+def _column(texts: Sequence[str]) -> TextColumn:
+    return TextColumn([unicodedata.normalize("NFC", text) for text in texts])
 
 
 def _matches(column: TextColumn, table: RunTable, index: ItemIndex) -> tuple[np.ndarray, ...]:

@@ -7,6 +7,7 @@ from jaxlm.core.types import Array, Batch, Params, PyTree, Term, Terms
 from jaxlm.losses import preference
 from jaxlm.losses.tokens import masked_sum
 from jaxlm.models.api import Model
+from jaxlm.train.objectives import model_counts
 from jaxlm.train.preference_objectives import PairConfig, answer_logprobs
 from jaxlm.train.step import Objective
 
@@ -23,7 +24,7 @@ def kto_objective(model: Model, config: PairConfig, *, loss_chunk: int | None = 
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        logprobs_bk = answer_logprobs(model, params, batch, key, loss_chunk=loss_chunk)
+        logprobs_bk, own = answer_logprobs(model, params, batch, key, loss_chunk=loss_chunk)
         ref_bk, mask_bk, good_b = batch["ref_logprobs"], batch["answer_mask"], batch["desirable"]
         point = preference.kto_reference_point(
             jax.lax.stop_gradient(logprobs_bk[:, 1]), ref_bk[:, 1], mask_bk[:, 1] * mask_bk[:, 0]
@@ -46,10 +47,11 @@ def kto_objective(model: Model, config: PairConfig, *, loss_chunk: int | None = 
             "accuracy": Term(masked_sum((signed_b > 0).astype(jnp.float32), mask_b), count, 0.0),
             "reward_margin": Term(2.0 * masked_sum(signed_b, mask_b), count, 0.0),
             "kl": Term(point * count, count, 0.0),
-        }, carry
+        } | own, carry
 
     def counts(batch: Batch) -> dict[str, Array]:
         count = jnp.sum(batch["answer_mask"][:, 0])
-        return dict.fromkeys(("kto", "accuracy", "reward_margin", "kl"), count)
+        found = dict.fromkeys(("kto", "accuracy", "reward_margin", "kl"), count)
+        return found | model_counts(model.term_names, batch)
 
     return Objective(terms, counts)

@@ -1,6 +1,7 @@
 """What a step minimises: cross-entropy of tokens, causal or masked, and of the labels of texts and tokens."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,11 @@ def num_tokens(batch: Batch) -> Array:
     if segment_ids is None:
         return jnp.asarray(batch["tokens"].size, jnp.float32)
     return jnp.sum(segment_ids != 0, dtype=jnp.float32)
+
+
+def model_counts(term_names: Sequence[str], batch: Batch) -> dict[str, Array]:
+    """Counts of the terms that a model adds itself (``Model.term_names``): the tokens that are not padding."""
+    return dict.fromkeys(term_names, num_tokens(batch))
 
 
 def causal_objective(
@@ -65,7 +71,7 @@ def causal_objective(
     def counts(batch: Batch) -> dict[str, Array]:
         count = jnp.sum(batch["loss_mask"])
         out = {"nll": count, "z_loss": count} if z_loss_coef else {"nll": count}
-        return out | dict.fromkeys(model.term_names, num_tokens(batch))
+        return out | model_counts(model.term_names, batch)
 
     return Objective(terms, counts, carry_rows=carried)
 
@@ -76,15 +82,16 @@ def task_objective(task: TaskModel) -> Objective:
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        outputs, labels = task.outputs(params, batch, key), batch["labels"]
+        (outputs, own), labels = task.read_batch(params, batch, key), batch["labels"]
         if task.head.kind == "regress":
             name, losses = "squared_error", jnp.square(outputs - labels)
         else:
             name, losses = "nll", token_nll(outputs, labels)[0]
-        return {name: Term(masked_sum(losses, batch["loss_mask"]), jnp.sum(batch["loss_mask"]))}, carry
+        return {name: Term(masked_sum(losses, batch["loss_mask"]), jnp.sum(batch["loss_mask"]))} | own, carry
 
     def counts(batch: Batch) -> dict[str, Array]:
-        return {"squared_error" if task.head.kind == "regress" else "nll": jnp.sum(batch["loss_mask"])}
+        name = "squared_error" if task.head.kind == "regress" else "nll"
+        return {name: jnp.sum(batch["loss_mask"])} | model_counts(task.term_names, batch)
 
     return Objective(terms, counts)
 

@@ -6,7 +6,7 @@ for the critic ``returns`` and ``old_values``.
 """
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 
@@ -15,6 +15,7 @@ from jaxlm.losses import policy
 from jaxlm.losses.tokens import masked_sum, token_nll
 from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
+from jaxlm.train.objectives import model_counts
 from jaxlm.train.step import Objective
 
 
@@ -109,9 +110,7 @@ def policy_objective(model: Model, config: PolicyConfig) -> Objective:
         reduced = policy.reduced_count(mask_bt, config.reduction, max_length=config.max_length)
         out = {"policy": reduced} | dict.fromkeys(("entropy", "clip_fraction", "old_kl"), jnp.sum(mask_bt))
         out |= {"kl": reduced} if config.kl_coef else {}
-        segment_ids = batch.get("segment_ids")
-        tokens = jnp.asarray(mask_bt.size, jnp.float32) if segment_ids is None else jnp.sum(segment_ids != 0)
-        return out | dict.fromkeys(model.term_names, tokens.astype(jnp.float32))
+        return out | model_counts(model.term_names, batch)
 
     return Objective(terms, counts)
 
@@ -122,11 +121,15 @@ def critic_objective(task: TaskModel, *, clip_eps: float | None = 0.2) -> Object
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        values_bt = task.outputs(params, batch, key)[..., 0]
+        outputs, own = task.read_batch(params, batch, key)
+        values_bt = outputs[..., 0]
         loss_bt = policy.ppo_value_loss(values_bt, batch["old_values"], batch["returns"], clip_eps=clip_eps)
-        return {"value": Term(masked_sum(loss_bt, batch["loss_mask"]), jnp.sum(batch["loss_mask"]))}, carry
+        return {"value": Term(masked_sum(loss_bt, batch["loss_mask"]), jnp.sum(batch["loss_mask"]))} | own, carry
 
-    return Objective(terms, lambda batch: {"value": jnp.sum(batch["loss_mask"])})
+    def counts(batch: Batch) -> dict[str, Array]:
+        return {"value": jnp.sum(batch["loss_mask"])} | model_counts(task.term_names, batch)
+
+    return Objective(terms, counts)
 
 
 CRITIC = "critic"
@@ -134,15 +137,19 @@ CRITIC = "critic"
 
 
 def actor_critic_objective(policy: Objective, critic: Objective, *, value_coef: float) -> Objective:
-    """Both losses over one batch. ``params``: the policy's, and the critic's under `CRITIC`."""
+    """Both losses over one batch. ``params``: the policy's, and the critic's under `CRITIC`. What the critic's model
+    adds to the loss itself is named ``critic_...``."""
+
+    def of_critic(found: dict[str, Any]) -> dict[str, Any]:
+        return {name if name == "value" else f"critic_{name}": one for name, one in found.items()}
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         actor, judge = split_critic(params)
         out, _ = policy.terms(actor, frozen, None, batch, key)
-        value = critic.terms(judge, frozen, None, batch, key)[0]["value"]
-        return out | {"value": value._replace(weight=value_coef)}, carry
+        found = of_critic(critic.terms(judge, frozen, None, batch, key)[0])
+        return out | found | {"value": found["value"]._replace(weight=value_coef)}, carry
 
-    return Objective(terms, lambda batch: policy.counts(batch) | critic.counts(batch))
+    return Objective(terms, lambda batch: policy.counts(batch) | of_critic(critic.counts(batch)))
 
 
 def split_critic(params: Params) -> tuple[Params, Params]:

@@ -6,7 +6,7 @@ holds whole rankings. A prompt whose ``answer_mask`` has fewer than two answers 
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import jax
@@ -17,10 +17,11 @@ from jaxlm.losses import preference
 from jaxlm.losses.tokens import chunked_token_nll, masked_sum
 from jaxlm.models.api import Model
 from jaxlm.models.heads import TaskModel
+from jaxlm.train.objectives import model_counts
 from jaxlm.train.step import Objective
 
-Rewards = Callable[[Params, Batch, Array | None], Array]
-"""``f(params, batch, dropout_key) -> rewards``, f32 [b, k]."""
+Rewards = Callable[[Params, Batch, Array | None], tuple[Array, Terms]]
+"""``f(params, batch, dropout_key) -> rewards``, f32 [b, k], and the terms that the model adds to the loss itself."""
 
 PairLoss = Literal["dpo", "cdpo", "robust", "ipo", "orpo", "simpo", "kto"]
 """All but kto are of pairs; kto is of single answers that were judged (`train.kto_objective`)."""
@@ -64,15 +65,15 @@ class PairConfig:
 
 def answer_logprobs(
     model: Model, params: Params, batch: Batch, key: Array | None = None, *, loss_chunk: int | None = None
-) -> Array:
-    """Log-probability of each answer, the sum over its tokens, nats, f32 [b, k]. Without a ``key`` it is what a
-    reference precomputes as ``ref_logprobs``."""
+) -> tuple[Array, Terms]:
+    """Log-probability of each answer, the sum over its tokens, nats, f32 [b, k]; and the terms that the model adds to
+    the loss itself. Without a ``key`` the first is what a reference precomputes as ``ref_logprobs``."""
     b, k, t = batch["tokens"].shape
     flat = {name: batch[name].reshape(b * k, t) for name in ("tokens", "targets", "segment_ids", "loss_mask")}
     hidden = model.hidden(params, flat["tokens"], segment_ids=flat["segment_ids"], dropout_key=key)
     logits_fn = functools.partial(model.logits, params)
     nll_bt, _ = chunked_token_nll(logits_fn, hidden.hidden_btd, flat["targets"], loss_chunk)
-    return preference.sequence_logprobs(-nll_bt, flat["loss_mask"]).reshape(b, k)
+    return preference.sequence_logprobs(-nll_bt, flat["loss_mask"]).reshape(b, k), hidden.terms or {}
 
 
 def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None = None) -> Objective:
@@ -89,7 +90,7 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        logprobs_bk = answer_logprobs(model, params, batch, key, loss_chunk=loss_chunk)
+        logprobs_bk, own = answer_logprobs(model, params, batch, key, loss_chunk=loss_chunk)
         lengths_bk = jnp.maximum(jnp.sum(batch["loss_mask"], axis=-1), 1.0)
         ref_bk = batch["ref_logprobs"] if config.loss in WITH_REFERENCE else jnp.zeros_like(logprobs_bk)
         scale_bk = lengths_bk if config.loss in BY_MEANS else jnp.ones_like(lengths_bk)
@@ -108,7 +109,7 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
         }
         if nll_weight:
             out["nll"] = Term(masked_sum(-logprobs_bk[:, 0], mask_b), jnp.sum(chosen_tokens_b * mask_b), nll_weight)
-        return out, carry
+        return out | own, carry
 
     def counts(batch: Batch) -> dict[str, Array]:
         mask_b = _pair_mask(batch)
@@ -116,24 +117,27 @@ def pair_objective(model: Model, config: PairConfig, *, loss_chunk: int | None =
         out = dict.fromkeys(names, jnp.sum(mask_b))
         if nll_weight:
             out["nll"] = jnp.sum(jnp.sum(batch["loss_mask"][:, 0], axis=-1) * mask_b)
-        return out
+        return out | model_counts(model.term_names, batch)
 
     nll_weight = 1.0 if config.loss == "orpo" else config.nll_coef
     return Objective(terms, counts)
 
 
-def reward_objective(rewards: Rewards, *, ties: bool = False, centre_coef: float = 0.0) -> Objective:
+def reward_objective(
+    rewards: Rewards, *, ties: bool = False, centre_coef: float = 0.0, term_names: Sequence[str] = ()
+) -> Objective:
     """A reward model's loss: Plackett-Luce over each ranking (of two, Bradley-Terry), or with ``ties`` the mean over
     pairs of different rank, of rewards less the answers' ``margins`` (of a pair: Llama 2's margin); and
     ``centre_coef`` times the squared sum of the best and the worst reward, which holds the rewards' level near 0.
 
-    ``rewards``: `answer_rewards` or `likelihood_rewards` of a model with a head of kind "regress" and pooling "last".
+    ``rewards``: `answer_rewards` or `likelihood_rewards` of a model with a head of kind "regress" and pooling "last";
+    ``term_names``: that model's own terms.
     ``accuracy`` is only watched: the share of pairs of different rank whose rewards are in the right order.
     """
 
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         del frozen
-        rewards_bk = rewards(params, batch, key)
+        rewards_bk, own = rewards(params, batch, key)
         mask_bk, ranks_bk, mask_b = batch["answer_mask"], batch["ranks"], _pair_mask(batch)
         lowered_bk = rewards_bk - batch["margins"]
         if ties:
@@ -154,21 +158,22 @@ def reward_objective(rewards: Rewards, *, ties: bool = False, centre_coef: float
             worst_b = jnp.take_along_axis(rewards_bk, last_b1, axis=1)[:, 0]
             penalty_b = preference.reward_centre_penalty(rewards_bk[:, 0], worst_b)
             out["centre"] = Term(masked_sum(penalty_b, mask_b), count, centre_coef)
-        return out, carry
+        return out | own, carry
 
     def counts(batch: Batch) -> dict[str, Array]:
         count = jnp.sum(_pair_mask(batch))
         pairs = jnp.sum(preference.num_pairs(batch["ranks"], batch["answer_mask"]))
-        out = {"ranking": count, "accuracy": pairs}
+        out = {"ranking": count, "accuracy": pairs} | model_counts(term_names, _whole_rows(batch))
         return out | {"centre": count} if centre_coef else out
 
     return Objective(terms, counts)
 
 
-def answer_rewards(task: TaskModel, params: Params, batch: Batch, key: Array | None = None) -> Array:
-    """The reward of each answer, f32 [b, k]: the head's number at the last token."""
+def answer_rewards(task: TaskModel, params: Params, batch: Batch, key: Array | None = None) -> tuple[Array, Terms]:
+    """The reward of each answer, f32 [b, k]: the head's number at the last token; and the model's own terms."""
     b, k, _ = batch["tokens"].shape
-    return task.outputs(params, _whole_rows(batch), key).reshape(b, k)
+    outputs, own = task.read_batch(params, _whole_rows(batch), key)
+    return outputs.reshape(b, k), own
 
 
 def likelihood_rewards(
@@ -179,9 +184,11 @@ def likelihood_rewards(
     params: Params,
     batch: Batch,
     key: Array | None = None,
-) -> Array:
+    *,
+    loss_chunk: int | None = None,
+) -> tuple[Array, Terms]:
     """The reward of each answer, f32 [b, k]: the number of the task's head at the last token, and ``coef`` times the
-    answer's log-probability by the model itself, nats. ``params``: of both.
+    answer's log-probability by the model itself, nats; and the model's own terms. ``params``: of both.
 
     With a ``scale`` s in place of log p its bounded form ``s (p^(1/s) - 1)``, which tends to log p as s grows and is
     never below -s: an answer that is wrong is no worse for being unlikelier still.
@@ -190,13 +197,14 @@ def likelihood_rewards(
     body_key, head_key = (None, None) if key is None else tuple(jax.random.split(key))
     rows = _whole_rows(batch)
     options = {"segment_ids": rows["segment_ids"], "dropout_key": body_key}
-    hidden_btd = model.hidden(params, rows["tokens"], **options).hidden_btd
+    hidden = model.hidden(params, rows["tokens"], **options)
+    hidden_btd = hidden.hidden_btd
     values = task.read(params, hidden_btd, rows["segment_ids"], head_key)
     targets, mask = (batch[name].reshape(b * k, t) for name in ("targets", "loss_mask"))
-    nll, _ = chunked_token_nll(functools.partial(model.logits, params), hidden_btd[:, :-1], targets, None)
+    nll, _ = chunked_token_nll(functools.partial(model.logits, params), hidden_btd[:, :-1], targets, loss_chunk)
     logprobs = preference.sequence_logprobs(-nll, mask)
     likelihoods = logprobs if scale is None else scale * jnp.expm1(logprobs / scale)
-    return (values + coef * likelihoods).reshape(b, k)
+    return (values + coef * likelihoods).reshape(b, k), hidden.terms or {}
 
 
 def _whole_rows(batch: Batch) -> Batch:

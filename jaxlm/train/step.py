@@ -48,6 +48,10 @@ def join_microbatches(parts: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parts)
 
 
+def _is_zero(weight: float | Array) -> bool:
+    return isinstance(weight, int | float) and weight == 0
+
+
 def make_train_step(
     objective: Objective,
     tx: optax.GradientTransformation,
@@ -69,7 +73,9 @@ def make_train_step(
     ) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
         terms, carry = objective.terms(params, frozen, carry, micro, key)
         means = {name: term.total / jnp.maximum(counts[name], 1) for name, term in terms.items()}
-        loss = sum((terms[name].weight * mean for name, mean in means.items()), start=jnp.zeros((), jnp.float32))
+        # What is only watched stays out of the sum: 0 times what overflows there would be no number.
+        weights = {name: term.weight for name, term in terms.items() if not _is_zero(term.weight)}
+        loss = sum((weight * means[name] for name, weight in weights.items()), start=jnp.zeros((), jnp.float32))
         return loss, (means, carry)
 
     grad_fn = jax.value_and_grad(micro_loss, has_aux=True)
@@ -91,7 +97,7 @@ def make_train_step(
             (loss, (means, carry)), grads = grad_fn(
                 state.params, frozen, own if rows else passed_on, micro, jax.random.fold_in(key, index), counts
             )
-            total = jax.tree.map(jnp.add, total, (loss, means, grads))
+            total = jax.tree.map(lambda sum_, one: sum_ + one.astype(sum_.dtype), total, (loss, means, grads))
             return (total, None if rows else carry), carry if rows else None
 
         micros = split_microbatches(batch, grad_accum_steps)
@@ -99,9 +105,14 @@ def make_train_step(
         first = jax.tree.map(lambda x: x[0], (micros, own))
         shapes = jax.eval_shape(grad_fn, state.params, frozen, first[1] if rows else passed_on, first[0], key, counts)
         (loss_shape, (means_shape, _)), grads_shape = shapes
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (loss_shape, means_shape, grads_shape))
+        # In f32 at least: each microbatch's share is small beside the sum, and 16 bits would lose it.
+        zeros = jax.tree.map(
+            lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)),
+            (loss_shape, means_shape, grads_shape),
+        )
         indices = jnp.arange(grad_accum_steps, dtype=jnp.int32)
         ((loss, means, grads), carry), own = jax.lax.scan(body, (zeros, passed_on), (indices, micros, own))
+        grads = jax.tree.map(lambda sum_, shape: sum_.astype(shape.dtype), grads, grads_shape)
         return loss, means, join_microbatches(own) if rows else carry, grads
 
     def train_step(state: TrainState, frozen: PyTree, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:

@@ -75,6 +75,10 @@ def test_jsonl_and_tsv_say_the_same(tmp_path):
     found = [read_examples(tmp_path / name, ("a", "b"), "label", words=False) for name in ("a.jsonl", "a.tsv")]
     assert [(e.texts, e.labels) for e in found[0]] == [(("one", "two"), ("x",)), (("three", "four"), ("y",))]
     assert [e[:2] for e in found[0]] == [e[:2] for e in found[1]]
+    (tmp_path / "bom.tsv").write_text((tmp_path / "a.tsv").read_text(), encoding="utf-8-sig")
+    assert [e[:2] for e in read_examples(tmp_path / "bom.tsv", ("a", "b"), "label", words=False)] == [
+        e[:2] for e in found[0]
+    ]
     (tmp_path / "w.jsonl").write_text('{"words": ["a", "b"], "tags": ["N", "V"]}')
     (tmp_path / "w.tsv").write_text("words\ttags\na b\tN V\n")
     for name in ("w.jsonl", "w.tsv"):

@@ -25,6 +25,7 @@ TABLE = [
     ("paragraphs", {"exactly": 2, "divider": "***"}, "a\n***\nb\n\nc", "a\n\nb"),
     ("lines", {"exactly": 2}, "a\n\nb", "a"),
     ("bullets", {"exactly": 2}, "So:\n* one\n- two", "* one\n**bold** is none"),
+    ("bullets", {"exactly": 2}, "*第一点\n•第二点", "-\n-- two"),
     ("sections", {"marker": "SECTION", "at_least": 2}, "SECTION 1\na\nSECTION 2\nb", "SECTION one"),
     ("highlights", {"at_least": 2}, "*one* and **two**", "** and * are none"),
     ("placeholders", {"at_least": 2}, "[name] lives in [town]", "[] and [name]"),
@@ -47,7 +48,16 @@ TABLE = [
     ("starts_with", {"phrase": "My friend"}, " my friend, hello", "Hello my friend"),
     ("ends_with", {"phrase": "That is all."}, 'So. "That is all."', "That is all. Bye"),
     ("paragraph_start", {"paragraph": 2, "word": "so", "of": 2}, "a\n\n**So** b", "a\n\nb so"),
+    (
+        "paragraph_start",
+        {"paragraph": 1, "word": "首先", "of": 2},
+        "首先，灯塔。\n\n其次，海。",
+        "首席。\n\n首先，海。",
+    ),
     ("postscript", {"marker": "P.S."}, "text\nP.S. more", "text, psst"),
+    ("postscript", {"marker": "P.S."}, "text\n\n**P. S.** more", "text\nP.P.S. more"),
+    ("postscript", {"marker": "附言"}, "海。\n附言再见", "再见"),
+    ("postscript", {"marker": "***"}, "text\n*** more", "text"),
     ("postscript", {"marker": "P.P.S"}, "text\nP.P.S. more", "text\nP.S. more"),
     ("one_of", {"phrases": ["yes.", "no."]}, "I say no.", "I say maybe."),
     ("responses", {}, "one\n******\ntwo", "one\n******\none"),
@@ -150,6 +160,12 @@ def test_made_up_prompts_are_the_same_each_time_and_have_many_constraints():
     assert items != made_up(200, seed=4)
     assert len({one.name for item in items for one in item.constraints}) > 12
     assert {item.group for item in items} == {"en", "zh"}
+
+
+def test_nothing_is_asked_to_follow_json():
+    asked = [{one.name for one in item.constraints} for item in made_up(500)]
+    assert any("json" in names for names in asked)
+    assert not any({"json", "ends_with"} <= names for names in asked)
 
 
 def test_a_task_of_instructions_is_graded():

@@ -81,6 +81,7 @@ def test_forms_may_mix_and_blank_lines_and_arrays_do(write):
         ({"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}, "line 2: message 1 calls tools"),
         ({"conversations": [{"from": "dog", "value": "x"}]}, "line 2: turn 1 is from 'dog'"),
         ({"conversations": [{"from": "gpt"}]}, "line 2: turn 1: 'value' is of type NoneType"),
+        ({"conversations": [{"from": ["human"], "value": "x"}]}, r"line 2: turn 1 is from \['human'\]"),
         ({"conversations": {}}, "line 2: 'conversations' is no list"),
         ({"instruction": "x", "output": 3}, "line 2: 'output' is of type int"),
         ({"text": "x"}, r"line 2 is no conversation \(it has text\)"),
@@ -177,6 +178,10 @@ def test_packed_files_read_as_they_are(write, tmp_path):
         ({"prompt": "a", "answers": "xy"}, "'answers' is no list of texts"),
         ({"prompt": "a", "chosen": "x", "rejected": "y", "margin": -1}, "'margin' is -1"),
         ({"prompt": "a", "answers": ["x", "y"], "margins": "high"}, "'margins' is 'high'"),
+        ({"prompt": "a", "chosen": "x", "rejected": "y", "margin": 10**400}, "'margin' is 1000"),
+        ({"prompt": "a", "chosen": "x", "rejected": "y", "margin": 1e300}, r"'margin' is 1e\+300"),
+        ({"prompt": "a", "answers": ["x", "y"], "ranks": [0, 2**31]}, "'ranks' is"),
+        ({"input": "a", "output_1": "x", "output_2": "y", "label": 10**400}, r"'preference' \(1000"),
         ({"prompt": "a", "answers": ["x", "y"], "margins": [1]}, "2 answers and 1 margins"),
         ({"prompt": "a", "answers": ["x", "y"], "margins": [0, 1]}, "the better one has the lower margin"),
         ({"prompt": turns(USER, ANSWER), "chosen": "x", "rejected": "y"}, "the prompt ends with the assistant"),
@@ -217,6 +222,8 @@ def test_templates_by_name_and_file(tmp_path):
     assert find_template("gemma") is TEMPLATES["gemma"]
     (tmp_path / "t.jinja").write_text("{{ messages }}", encoding="utf-8")
     assert find_template(str(tmp_path / "t.jinja")).source == "{{ messages }}"
+    (tmp_path / "t.jinja").write_text("{{ messages }}", encoding="utf-8-sig")
+    assert find_template(str(tmp_path / "t.jinja")).source == "{{ messages }}"
     with pytest.raises(UserError, match="'gema' is none of chatml"):
         find_template("gema")
     with pytest.raises(UserError, match="has neither"):
@@ -225,9 +232,13 @@ def test_templates_by_name_and_file(tmp_path):
     for value, wanted in (
         ("one", "one"),
         ([{"name": "tool_use", "template": "no"}, {"name": "default", "template": "two"}], "two"),
+        ([{"name": ["x"], "template": "no"}, {"name": "default", "template": "two"}], "two"),
     ):
         config.write_text(json.dumps({"chat_template": value}), encoding="utf-8")
         assert read_template(tmp_path).source == wanted
+    config.write_text('{"chat_template": [{"name": ["x"]}]}', encoding="utf-8")
+    with pytest.raises(UserError, match="has no chat_template"):
+        read_template(tmp_path)
     config.write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="has no chat_template"):
         read_template(tmp_path)

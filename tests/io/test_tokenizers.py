@@ -51,6 +51,12 @@ def test_round_trip_is_exact_and_gives_no_special(tokenizer):
         assert not len(ids) or (ids.min() >= 0 and ids.max() < tokenizer.vocab_size)
 
 
+def test_a_batch_is_its_texts_one_by_one(tokenizer):
+    long = "word and " * 1000  # cut into three
+    for texts in (["", "good film", "bad film", long], [long, "", "", "x"], ["▁", "", "a"], ["", ""], ["a", "b"], []):
+        assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == [tokenizer.encode(text) for text in texts]
+
+
 def test_round_trip_over_the_tang_poems(tokenizer, shared_data):
     files = sorted((shared_data / "chinese" / "tang").glob("*.gz"))
     assert len(files) == 40

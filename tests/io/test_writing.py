@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -66,6 +67,30 @@ def test_a_kill_in_between_loses_nothing(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert sorted(path.read_text() for path in tmp_path.rglob("file")) == ["new", "old"]
+    with pytest.raises(ZeroDivisionError), new_directory(tmp_path / "run") as partial:
+        (partial / "file").write_text(str(1 / 0))
+    assert sorted(path.read_text() for path in tmp_path.rglob("file")) == ["new", "old"]
+    with new_directory(tmp_path / "run") as partial:
+        (partial / "file").write_text("newest")
+    assert names(tmp_path) == ["run"]
+
+
+def test_what_killed_processes_left_is_no_obstacle_and_goes(tmp_path):
+    host = socket.gethostname()
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    dead = [f".run.{host}.{process}.0123.partial" for process in (int(gone.stdout), os.getpid())]  # one number again
+    kept = [f".run.{host}.{os.getppid()}.0123.partial", f".run.elsewhere{host}.1.0123.partial", ".runs.partial"]
+    for name in dead + kept:
+        (tmp_path / name).mkdir()
+    with new_directory(tmp_path / "run") as partial:
+        inside = names(tmp_path)
+        with new_directory(tmp_path / "run", replace=True) as second:  # what this process writes stays
+            assert partial != second
+            assert partial.is_dir()
+        (partial / "file").write_text("x")
+        (tmp_path / "run").rmdir()
+    assert inside == sorted([*kept, partial.name])
+    assert names(tmp_path) == sorted([*kept, "run"])
 
 
 def test_places_that_cannot_be_taken_are_named(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from jaxlm.core.keys import Purpose, fold_key
 from jaxlm.core.tree import flatten_with_paths
-from jaxlm.generate.decode import generate_tokens, left_pad
+from jaxlm.generate.decode import generate_tokens, left_pad, prefill
 from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.models.families import make_model
 from jaxlm.models.recurrent import RULES, RecurrentConfig, make_recurrent
@@ -62,6 +62,18 @@ def test_generation_is_the_full_forward_token_by_token(cell, rng):
         padded = jnp.asarray([text + [0] * (12 - len(text))], jnp.int32)  # what follows a token does not reach it
         best = np.asarray(jnp.argmax(full(params, padded)[0], axis=-1))
         assert best[len(prompt) - 1 : len(text) - 1].tolist() == text[len(prompt) :]
+
+
+def test_several_answers_to_a_prompt_go_on_from_one_state(rng):
+    model, params = made(cell="lstm")
+    once = left_pad([rng.integers(0, 31, n).tolist() for n in (3, 6)], 0)
+    keys = jax.random.split(jax.random.key(0), 6)
+    options = {"max_new_tokens": 4, "sampling": SamplingConfig(temperature=1.0), "key": keys}
+    state = prefill(model, params, *map(jnp.asarray, once), num_answers=3, **options)
+    repeated = prefill(model, params, *(jnp.asarray(part).repeat(3, axis=0) for part in once), **options)
+    for found, wanted in zip(jax.tree.leaves(state.kv_cache), jax.tree.leaves(repeated.kv_cache), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(state.token_b, repeated.token_b)
 
 
 def test_dropout_has_one_mask_for_all_steps_and_none_without_a_key(rng):

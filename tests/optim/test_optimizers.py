@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
+from jaxlm.core.tree import flatten_with_paths
 from jaxlm.optim.groups import param_group
-from jaxlm.optim.optimizers import OptimizerConfig, decay_mask, make_optimizer
+from jaxlm.optim.optimizers import OptimizerConfig, decay_mask, make_optimizer, muon_dimension_numbers
+from jaxlm.optim.schedules import relaxed_promotion
 
 
 def tree(seed=0, scale=1.0):
@@ -46,15 +49,16 @@ def test_lion_step_is_a_sign_too():
         np.testing.assert_allclose(update, -0.1 * np.sign(grad), rtol=1e-5)
 
 
+@pytest.mark.parametrize("embeddings", [False, True])
 @pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muon"])
-def test_decay_is_rate_times_decay_times_matrix_and_touches_nothing_else(name):
+def test_decay_is_rate_times_decay_times_matrix_and_touches_nothing_else(name, embeddings):
     params, grads = tree(0), tree(1)
-    with_decay = one_step(dataclasses.replace(BASE, name=name, weight_decay=0.5), params, grads)
+    config = dataclasses.replace(BASE, name=name, weight_decay=0.5, decay_embeddings=embeddings)
+    with_decay = one_step(config, params, grads)
     without = one_step(dataclasses.replace(BASE, name=name), params, grads)
     difference = jax.tree.map(lambda a, b: a - b, with_decay, without)
-    expected = jax.tree.map(
-        lambda p, m: -0.1 * 0.5 * np.asarray(p) * m, params, decay_mask(params, decay_embeddings=False)
-    )
+    mask = decay_mask(params, decay_embeddings=embeddings)
+    expected = jax.tree.map(lambda p, m: -0.1 * 0.5 * np.asarray(p) * m, params, mask)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), difference, expected)
 
 
@@ -87,6 +91,32 @@ def test_muon_orthogonalises_each_layer_of_a_stack():
     }
     single = one_step(dataclasses.replace(BASE, name="muon", peak_lr=1.0), alone, alone)
     np.testing.assert_allclose(single["layers"]["layer_0"]["attn"]["q"]["kernel"][0], stacked[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("rms", [None, 0.2])
+def test_muon_is_that_of_optax(rms):
+    """But for what it decays: there norms and biases go with the embeddings."""
+    config = dataclasses.replace(BASE, name="muon", embedding_lr=0.03, weight_decay=0.5, muon_consistent_rms=rms)
+    theirs = optax.contrib.muon(
+        config.schedule_fn(10),
+        weight_decay=0.5,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        adam_learning_rate=config.schedule_fn(10, 0.03),
+        muon_weight_dimension_numbers=muon_dimension_numbers,
+        consistent_rms=rms,
+    )
+    params, grads = tree(0), tree(1)
+    ours, state = one_step(config, params, grads), theirs.init(params)
+    want, _ = relaxed_promotion(theirs.update)(grads, state, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), ours, want)
+    mine = make_optimizer(config, 10).init(params)
+    assert flatten_with_paths(mine).keys() == flatten_with_paths(state).keys()  # checkpoints of either open
+
+
+def test_muon_hands_eps_to_what_trains_the_rest():
+    updates = one_step(dataclasses.replace(BASE, name="muon", eps=1e3), tree(0), tree(1))
+    assert np.abs(updates["embed"]["table"]).max() < 1e-3
 
 
 def test_clipping_scales_to_the_norm():

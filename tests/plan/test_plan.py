@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.plan.activations import Share, StepBytes, decoder_step_bytes
+from jaxlm.plan.decoding import memory_bandwidth
 from jaxlm.plan.flops import attention_flops_per_token, peak_flops, train_flops_per_token
 from jaxlm.plan.memory import estimate_memory, sharded_bytes
 from jaxlm.plan.params import attention_params, count_decoder_params, feed_forward_params
@@ -54,7 +55,14 @@ def test_peaks_are_found_by_device_kind():
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("TPU v5 lite") == 197e12
     assert peak_flops("TPU v5p") == 459e12
+    assert peak_flops("TPU v6 lite") == 918e12
+    assert peak_flops("NVIDIA L40S") == 362e12
+    assert peak_flops("NVIDIA H100 PCIe") == 756e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+    assert peak_flops("NVIDIA L400") is None
     assert peak_flops("cpu") is None
+    assert memory_bandwidth("NVIDIA GH200 480GB") == 4.0e12
+    assert memory_bandwidth("NVIDIA L4") == 0.3e12
 
 
 def test_sharded_bytes_divide_by_the_axes_of_each_spec():

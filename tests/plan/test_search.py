@@ -174,6 +174,24 @@ def test_attention_that_crosses_devices_is_counted():
     assert turns == [(2 * 4 * head, 2 * 3 * 32), (2 * 4 * head * 2, 4 * 32)]
 
 
+@pytest.mark.parametrize(("data", "inside"), [(2, 1), (4, 2), (16, 8)])
+def test_between_slices_goes_what_is_left_of_the_sum_inside(data, inside):
+    found = estimate_collectives(
+        MODEL,
+        rows=1,
+        seq_len=4096,
+        axis_sizes=SIZES | {"data": data},
+        grad_accum_steps=1,
+        loss_chunk=None,
+        slices=2,
+    )
+    between = sum(c.wire_bytes for c in found if c.crosses_slices)
+    whole = sum(c.num_bytes * c.times for c in found if c.crosses_slices) * inside
+    assert between == pytest.approx(whole / inside)  # of two slices each sends its part once
+    within = {c.group for c in found if not c.crosses_slices}
+    assert within == ({inside} if inside > 1 else set())
+
+
 def test_stages_are_counted():
     """Of a pipeline each device holds its own layers, does the forward pass twice, and waits in the bubble."""
     topology = parse_topology("v5p:2x4x4")

@@ -94,6 +94,12 @@ def test_the_commands_are_there():
         assert callable(getattr(sys.modules[module], function))
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help(name, capsys):
+    assert cli.main([name, "--help"]) == 0
+    assert "usage: " in capsys.readouterr().out or name == "scaling"  # whose commands have their own
+
+
 def test_unknown_attribute_of_the_package():
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         jaxlm.lode  # noqa: B018

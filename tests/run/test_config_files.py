@@ -133,6 +133,39 @@ def test_groups_in_a_tuple_are_known_by_their_number(here):
             load_config(Several, ["two", name, "gelu"])
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """A model of its own, or that of a base."""
+
+    model: Model | None = field(default_factory=Model)
+    base: str | None = None
+
+    def __post_init__(self):
+        if (self.model is None) == (self.base is None):
+            raise ValueError("give one of model and base")
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A group in a group."""
+
+    small: Tuned = field(default_factory=Tuned)
+
+
+@pytest.mark.parametrize("given", [["--small.model", "None"], ["--small.model=None"]])
+def test_a_group_that_may_be_none_is_left_out(here, given):
+    write("configs/nested.py", "from {module} import Nested as config")
+    assert load_config(Nested, ["nested", *given, "--small.base", "run"])[0] == Nested(Tuned(None, "run"))
+    assert load_config(Nested, ["nested", "--small.model.num-layers", "3"])[0] == Nested(Tuned(Model(3)))
+    for argv, words in (
+        (given, "give one of model and base"),
+        ([*given, "--small.base", "run", "--small.model.num-layers", "3"], "unknown option --small.model.num_layers"),
+        (["--small", "None"], "--small is a group of fields"),
+    ):
+        with pytest.raises(UserError, match=words):
+            load_config(Nested, ["nested", *argv])
+
+
 def test_options_beside_the_config(here):
     options = load("tiny", "--run-dir", "x/y", "--seed", "3", "--dry-run", "--profile", "--profile-steps", "3", "4")[1]
     assert options == RunOptions(Path("x/y"), dry_run=True, profile=True, profile_steps=(3, 4))
@@ -202,6 +235,12 @@ def test_help_shows_fields_defaults_and_docstrings(here, capsys):
         assert part in text
     with pytest.raises(SystemExit):
         load("--help")
+    assert "jaxlm pretrain CONFIG --help shows that config's options" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit):
+        load_config(Config, ["--help"], about="Looks at its batches.")
+    text = capsys.readouterr().out
+    assert "Looks at its batches." in text
+    assert "A run of this test." not in text
 
 
 def test_bad_input_ends_with_one_line_and_code_2_before_any_device_starts(here):

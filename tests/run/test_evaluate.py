@@ -11,6 +11,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
+from jaxlm.evals.strategies import Ask
 from jaxlm.io.eval_files.results import ItemResults
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.tokenizers import ByteTokenizer
@@ -19,7 +20,7 @@ from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.run import evaluate
 from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.config import PretrainConfig, SampleConfig, TasksConfig
-from jaxlm.run.evaluate_items import Settings, make_scorer
+from jaxlm.run.evaluate_items import ByWriting, Settings, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.ngram_runs import fit_text
 from jaxlm.run.pretrain import pretrain
@@ -207,6 +208,21 @@ def test_an_overlong_item_is_named_and_may_then_be_cut(run, data, capsys):
         _run(run, *asked, "--overlong", "refuse")
     _run(run, *asked)
     assert _figures(capsys)["tasks"]["mmlu"]["truncated"] == 1
+
+
+def test_a_prompt_that_just_fits_is_not_cut(run, data):
+    lm = load(run)
+    assert isinstance(lm, CausalLM)
+    (data / "svamp.jsonl").write_text('{"input": "1 and 1?", "target": 2}\n')
+    scorer = make_scorer(load_task("svamp", data), Settings(strategy="direct", overlong="refuse"))
+    assert isinstance(scorer, ByWriting)
+    for start_id in (None, 0):
+        lm.start_id, cut = start_id, {}
+        room = lm.context - 8 - (start_id is not None)
+        scorer._generate(lm, [Ask("x" * room, (), 8, item="svamp:0")], cut)
+        assert cut == {"svamp:0": 0}
+        with pytest.raises(UserError, match=f"a prompt of {lm.context - 7} tokens and 8 new ones exceed"):
+            scorer._generate(lm, [Ask("x" * (room + 1), (), 8, item="svamp:0")], cut)
 
 
 def test_a_spoilt_results_file_is_named(run, data):

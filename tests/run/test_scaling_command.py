@@ -250,6 +250,8 @@ def test_recovery_is_reported(capsys):
     out, err = capsys.readouterr()
     assert set(json.loads(out)["coverage"]) == set(CHINCHILLA.names)
     assert "intervals hold it" in err
+    assert run_main(scaling.main, ["recover", "--help"]) == 0
+    assert "whether 95 % intervals cover 95 % of the time" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["sweep", "predict", "quality", "align"])

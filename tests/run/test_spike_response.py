@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from jaxlm.run.cli import run_main
 from tests.run.commands import (
     REPO,
     assert_same_run,
@@ -17,6 +18,7 @@ from tests.run.commands import (
     wait_for,
     write_config,
 )
+from tools import spikes
 
 FIELDS = """
         data=DataConfig(seq_len=32),
@@ -49,6 +51,31 @@ def start(config, run_dir, faults, **variables):
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((), "missing value for argument '--inject'"),
+        (("{junk}",), "is no JSON"),
+        (("[1]",), "is no JSON object"),
+        (('{"junks": [1]}',), "unknown field 'junks'; did you mean 'junk'?"),
+        (('{"junk": 1}',), "--inject.junk=1 is not a list"),
+    ],
+)
+def test_faults_that_cannot_be_read_are_one_line(config_file, tmp_path, capsys, given, message):
+    argv = ["run", str(config_file), "--run-dir", str(tmp_path / "run"), "--inject", *given]
+    assert run_main(spikes.main, argv) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_of_runs_with_faults(capsys):
+    for argv, words in ((["--help"], "{run,table}"), (["run", "--help"], "--inject")):
+        assert run_main(spikes.main, argv) == 0
+        assert words in capsys.readouterr().out
 
 
 def incidents(run_dir):

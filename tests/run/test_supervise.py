@@ -3,7 +3,10 @@
 import importlib
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,7 +15,9 @@ from jaxlm.core.errors import UserError
 from jaxlm.run import cli
 from jaxlm.run.supervise import COMMANDS, Patience, kind_of_end, main
 from tests.run.commands import (
+    REPO,
     assert_same_run,
+    environment,
     finish,
     free_port,
     launch,
@@ -59,11 +64,18 @@ def child_of(process):
 
 def send(process, run_dir, signum, *, after, to_child=True):
     """A signal, once the run has a checkpoint of step ``after`` or a later one, before its last."""
+    while True:
+        wait_for_checkpoint(process, run_dir, after=after)
+        if pid := child_of(process) if to_child else process.pid:
+            os.kill(pid, signum)
+            return
+
+
+def wait_for_checkpoint(process, run_dir, *, after):
     end = time.monotonic() + 240
     while time.monotonic() < end and process.poll() is None:
         steps = [int(p.name) for p in (run_dir / "checkpoints").glob("*") if p.name.isdigit()]
-        if steps and max(steps) >= after and (pid := child_of(process) if to_child else process.pid):
-            os.kill(pid, signum)
+        if steps and max(steps) >= after:
             return
         time.sleep(0.01)
     raise AssertionError(process.communicate()[1])
@@ -97,6 +109,44 @@ def test_a_sigterm_to_the_supervisor_saves_and_ends_it(config_file, tmp_path):
     ((code, _, err),) = finish([process])
     assert code == 143, err
     assert [event["end"] for event in events(run_dir)] == ["stopped"]
+    assert saved(run_dir)[0]
+
+
+def on_a_terminal(*argv, **variables):
+    """The command as a shell's child on a terminal of its own; (process, the terminal's other end)."""
+    master, slave = pty.openpty()
+    # The first terminal that a new session's leader opens is that session's.
+    script = f'exec < {os.ttyname(slave)}; exec "$@"'
+    process = subprocess.Popen(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "jaxlm", *argv],
+        cwd=REPO,
+        env=environment(1, **variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    return process, (master, slave)
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "hang-up"])
+def test_what_a_terminal_says_is_heard_once_and_the_run_saves(config_file, tmp_path, how):
+    run_dir = tmp_path / "run"
+    argv = ("supervise", "pretrain", str(config_file), "--run-dir", str(run_dir))
+    process, (master, slave) = on_a_terminal(*argv)
+    wait_for_checkpoint(process, run_dir, after=10)
+    child = child_of(process)
+    assert os.getpgid(child) == child  # which Ctrl-C does not reach but through the supervisor
+    if how == "ctrl-c":
+        os.write(master, b"\x03")
+    else:
+        os.close(slave)
+        os.close(master)
+    ((code, _, err),) = finish([process])
+    assert code == (130 if how == "ctrl-c" else 143), err
+    assert [event["end"] for event in events(run_dir)] == ["stopped"]
+    assert "stopped by" in err
     assert saved(run_dir)[0]
 
 

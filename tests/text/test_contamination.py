@@ -1,6 +1,7 @@
 """Evaluation items in texts: whole ones are always found, edited ones mostly, a few words in common are no find."""
 
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -88,6 +89,15 @@ def test_han_characters_are_half_words():
     assert index.runs.tolist() == [6]
     assert find_items(["有人說" + item + "吧"], index).share.tolist() == [1.0]
     assert len(find_items(["孔子是中國古代的人"], index).item) == 0
+
+
+def test_items_and_texts_may_be_decomposed():
+    item = "Où sont passés les élèves de cette école à présent"
+    forms = [unicodedata.normalize(form, item) for form in ("NFC", "NFD")]
+    for one in forms:
+        found = find_items([f"é {text}." for text in forms], index_of(one))
+        assert found.share.tolist() == [1.0, 1.0]
+        assert found.start.tolist() == [2, 2]
 
 
 def test_changed_items_are_found():

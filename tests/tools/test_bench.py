@@ -74,3 +74,6 @@ def test_a_session_out_of_time_says_what_it_left_out(tmp_path, monkeypatch, caps
 def test_no_repeats_are_refused_in_a_line(capsys):
     assert main(["data", "--repeats", "0"]) == 2
     assert capsys.readouterr() == ("", "error: --repeats 0 must be at least 1\n")
+    assert main(["data", "--repeats", "x"]) == 2
+    said = "argument --repeats: invalid int value: 'x' (python -m tools.bench --help shows the options)"
+    assert capsys.readouterr() == ("", f"error: {said}\n")

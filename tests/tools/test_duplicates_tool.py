@@ -4,12 +4,21 @@ import json
 
 import pytest
 
+from jaxlm.run.cli import run_main
 from tools import duplicates
 
 
 def figures(capsys, *argv):
     duplicates.main(list(argv))
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("argv", [["known", "--data", "/no/such"], ["kown"]])
+def test_what_is_wrong_is_one_line(argv, capsys):
+    assert run_main(duplicates.main, argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
 
 
 def test_planted_near_copies(shared_data, capsys):

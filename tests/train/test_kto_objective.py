@@ -66,7 +66,7 @@ def test_what_is_refused_names_the_record():
 def test_the_loss_is_the_published_one():
     model, params = decoder()
     batch = {name: jnp.asarray(array) for name, array in judged_rows(FORM, RECORDS, seq_len=60).arrays.items()}
-    own = np.asarray(jax.jit(lambda p, b: answer_logprobs(model, p, b))(params, batch), np.float64)
+    own = np.asarray(jax.jit(lambda p, b: answer_logprobs(model, p, b)[0])(params, batch), np.float64)
     ref = (own + np.random.default_rng(0).normal(size=own.shape) - 0.5).astype(np.float32)
     batch["ref_logprobs"] = jnp.asarray(ref)
     batch["answer_mask"] = batch["answer_mask"].at[3].set(0)  # a row of padding

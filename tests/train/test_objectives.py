@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from jaxlm.models.decoder import DecoderConfig, MoeConfig, make_decoder
+from jaxlm.train.distillation_objective import distillation_objective
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
@@ -115,6 +116,22 @@ def test_accumulation_with_unequal_masks_gives_the_loss_and_gradient_of_one_pass
         return metrics["loss"], after.opt_state
 
     assert_same(first_step(1), first_step(accum))
+
+
+@pytest.mark.parametrize("chunk", [4, 7])
+def test_a_teacher_by_chunks_is_the_teacher(chunk):
+    sizes = {"vocab_size": VOCAB, "num_layers": 1, "model_dim": 16, "num_heads": 2, "max_seq_len": 16}
+    model, teacher = make_decoder(DecoderConfig(**sizes)), make_decoder(DecoderConfig(**sizes | {"model_dim": 24}))
+    params, frozen = drawn_params(model), drawn_params(teacher)
+    batch = batch_of([documents(0, (5, 9)), documents(1, (12,))], 16)
+
+    def loss(params, loss_chunk):
+        found = distillation_objective(model, teacher, coef=0.7, temperature=2.0, loss_chunk=loss_chunk)
+        terms, _ = found.terms(params, frozen, None, batch, jax.random.key(0))
+        return sum(term.weight * term.total for term in terms.values())
+
+    whole, parts = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, one) for one in (None, chunk))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), parts, whole)
 
 
 def test_z_loss_is_its_weighted_mean():

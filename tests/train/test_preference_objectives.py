@@ -14,12 +14,15 @@ from jaxlm.data.examples import ExamplePlan
 from jaxlm.data.preferences import ranked_rows
 from jaxlm.io.tokenizers import ByteTokenizer
 from jaxlm.losses import preference
-from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.models.decoder import DecoderConfig, MoeConfig, make_decoder
 from jaxlm.models.heads import HeadConfig, make_task_model
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.text.chat.messages import Message, Ranking
+from jaxlm.text.chat.template import ChatTemplate
 from jaxlm.text.chat.templates import TEMPLATES
+from jaxlm.train.kto_objective import kto_objective
+from jaxlm.train.objectives import task_objective
 from jaxlm.train.preference_objectives import (
     PairConfig,
     answer_logprobs,
@@ -29,6 +32,7 @@ from jaxlm.train.preference_objectives import (
 )
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
+from jaxlm.train.step_reward_objective import step_reward_objective
 from tests.drawn import drawn_params
 
 FORM = ChatFormat(TEMPLATES["chatml"], ByteTokenizer())
@@ -67,6 +71,18 @@ def test_rows_count_the_answer_alone_and_the_best_comes_first():
     assert made.arrays["margins"].tolist() == [[0, 0, 0]]
 
 
+def test_an_answer_counts_whole_whatever_the_template_has_the_model_begin_with():
+    source = TEMPLATES["chatml"].source.replace("assistant\\n' }}{% endif %}", "assistant\\n<think>\\n' }}{% endif %}")
+    form = ChatFormat(ChatTemplate("thinking", source), ByteTokenizer())
+    assert form.tokenizer.decode(form.prompt(PROMPT)).endswith("<think>\n")
+    earlier = (*PROMPT, Message("assistant", "\nb."), Message("user", "c?"))
+    for prompt in (PROMPT, earlier):
+        made = ranked_rows(form, [ranking("yes", "no", prompt=prompt)], seq_len=200).arrays
+        for j, answer in enumerate(("yes", "no")):
+            said = made["targets"][0, j][made["loss_mask"][0, j] == 1]
+            assert said.tolist() == [*form.tokenizer.encode(answer), *form.stop_ids]
+
+
 def test_margins_lower_the_rewards_that_the_loss_sees():
     margins = (0.0, 3.0, 1.0)
     made = ranked_rows(FORM, [ranking("c", "a", "b", ranks=(2, 0, 1), margins=margins)], seq_len=80).arrays
@@ -79,7 +95,7 @@ def test_margins_lower_the_rewards_that_the_loss_sees():
         True: preference.all_pairs_loss(lowered, batch["ranks"], mask),
     }
     for ties, want in wanted.items():
-        objective = reward_objective(lambda params, batch, key: rewards, ties=ties)
+        objective = reward_objective(lambda params, batch, key: (rewards, {}), ties=ties)
         found = objective.terms({}, None, None, batch, jax.random.key(0))[0]
         np.testing.assert_allclose(found["ranking"].total, want[0], rtol=1e-6)
         assert found["accuracy"].total == 3, "of the rewards themselves"
@@ -105,7 +121,7 @@ def test_batches_are_a_function_of_seed_and_number():
 def test_answer_logprobs_are_those_of_each_answer_alone():
     model, params = decoder()
     batch = batch_of(LISTS)
-    found = jax.jit(lambda p, b: answer_logprobs(model, p, b))(params, batch)
+    found = jax.jit(lambda p, b: answer_logprobs(model, p, b)[0])(params, batch)
     log_probs = jax.nn.log_softmax(jax.jit(model.apply_fn)(params, batch["tokens"][0]))
     for j in range(3):
         places = np.flatnonzero(batch["loss_mask"][0, j])
@@ -126,7 +142,7 @@ def test_pairs_in_parts_sum_to_the_whole(loss):
     model, params = decoder()
     batch = batch_of(PAIRS)
     batch["answer_mask"] = batch["answer_mask"].at[0].set(0)  # a row of padding: parts of unequal count
-    ref = jax.jit(lambda p, b: answer_logprobs(model, p, b))(params, batch)
+    ref = jax.jit(lambda p, b: answer_logprobs(model, p, b)[0])(params, batch)
     objective = pair_objective(model, PairConfig(loss, nll_coef=0.5))
     whole, parts = (step_of(objective, params, batch | {"ref_logprobs": ref}, accum) for accum in (1, 8))
     np.testing.assert_allclose(parts[0]["loss"], whole[0]["loss"], rtol=1e-5)
@@ -140,7 +156,7 @@ def test_pairs_in_parts_sum_to_the_whole(loss):
 def test_each_loss_is_the_one_it_names(loss):
     model, params = decoder()
     batch = batch_of(PAIRS)
-    own = np.asarray(jax.jit(lambda p, b: answer_logprobs(model, p, b))(params, batch))
+    own = np.asarray(jax.jit(lambda p, b: answer_logprobs(model, p, b)[0])(params, batch))
     lengths = np.asarray(batch["loss_mask"].sum(-1))
     batch["ref_logprobs"] = jnp.asarray(own + np.random.default_rng(0).normal(size=own.shape), jnp.float32)
     config = PairConfig(loss, beta=0.3)
@@ -168,7 +184,7 @@ def test_rewards_read_the_last_token_of_each_answer():
     task = make_task_model(model, HeadConfig("regress", pooling="last"))
     params = drawn_params(task)
     batch = batch_of(LISTS)
-    found = jax.jit(lambda p, b: answer_rewards(task, p, b))(params, batch)
+    found = jax.jit(lambda p, b: answer_rewards(task, p, b)[0])(params, batch)
     for j, answer in enumerate(("aa", "b", "cccc")):
         ids = [*FORM.prompt(PROMPT), *FORM.tokenizer.encode(answer), *FORM.stop_ids]
         alone = {"tokens": jnp.asarray([ids], jnp.int32), "segment_ids": jnp.ones((1, len(ids)), jnp.int32)}
@@ -190,6 +206,48 @@ def test_a_reward_model_learns_the_order(ties):
         state, metrics = step(state, None, batch, jax.random.key(0))
     assert metrics["term/accuracy"] == 1
     assert metrics["term/ranking"] < 0.2
+
+
+@functools.cache
+def experts():
+    moe = MoeConfig(num_experts=4, top_k=2, balance_coef=0.5, router_z_coef=0.1)
+    sizes: dict[str, Any] = {"num_layers": 1, "model_dim": 16, "num_heads": 2, "mlp_dim": 16, "max_seq_len": 96}
+    return make_decoder(DecoderConfig(vocab_size=281, compute_dtype="float32", moe=moe, **sizes))
+
+
+def tuning_objectives():
+    model = experts()
+    whole = make_task_model(model, HeadConfig("regress", pooling="last"))
+    steps = make_task_model(model, HeadConfig("tag"))
+    rewards = functools.partial(answer_rewards, whole)
+    return {
+        "dpo": (model, pair_objective(model, PairConfig("dpo"))),
+        "kto": (model, kto_objective(model, PairConfig("kto"))),
+        "reward": (whole, reward_objective(rewards, term_names=whole.term_names)),
+        "steps": (steps, step_reward_objective(steps)),
+        "task": (whole, task_objective(whole)),
+    }
+
+
+@pytest.mark.parametrize("name", ["dpo", "kto", "reward", "steps", "task"])
+def test_the_router_of_experts_is_kept_even_in_tuning(name):
+    """Its terms are those of the tokens that were read, whatever is learnt from them, and in parts as in one."""
+    model, objective = tuning_objectives()[name]
+    params, batch = drawn_params(model), batch_of(PAIRS)
+    batch |= {"ref_logprobs": jnp.zeros((8, 2)), "desirable": jnp.ones(8)}
+    if name in ("steps", "task"):
+        rows = {"tokens": batch["tokens"][:, 0], "segment_ids": batch["segment_ids"][:, 0]}
+        labels = jnp.ones(rows["tokens"].shape if name == "steps" else 8)
+        batch = rows | {"labels": labels, "loss_mask": jnp.ones_like(labels)}
+    (whole, _), (parts, _) = (step_of(objective, params, batch, accum) for accum in (1, 4))
+    tokens = np.sum(batch["segment_ids"] > 0) + (16 if name == "reward" else 0)  # there the end is read too
+    counts = objective.counts(batch)
+    for term, weight in (("router_balance", 0.5), ("router_z", 0.1)):
+        assert counts[term] == tokens
+        assert whole[f"term/{term}"] > 0
+        found = objective.terms(params, None, None, batch, jax.random.key(0))[0][term]
+        assert (float(found.weight), float(found.count)) == (pytest.approx(weight), tokens)
+    assert parts["term/router_z"] == pytest.approx(whole["term/router_z"], rel=1e-5)
 
 
 def test_bad_settings_are_refused():

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxlm.core.types import Term
@@ -70,6 +71,37 @@ def test_accumulation_with_unequal_masks_changes_only_rounding(accum):
     for name in ("loss", "grad_norm", "term/error", "term/shrink"):
         np.testing.assert_allclose(metrics_a[name], metrics_b[name], rtol=1e-5)
     np.testing.assert_allclose(a.params["map"]["kernel"], b.params["map"]["kernel"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("accum", [1, 1024])
+def test_shares_of_16_bit_parameters_are_summed_in_f32(accum):
+    """Each of 1,024 microbatches adds a thousandth: to a bf16 sum of 0.25 that would be nothing."""
+
+    def terms(params, frozen, carry, batch, key):
+        return {"x": Term(jnp.sum(batch["x"] * params["w"].astype(jnp.float32)), jnp.sum(batch["x"]))}, carry
+
+    objective = Objective(terms, lambda batch: {"x": jnp.sum(batch["x"])})
+    tx = optax.sgd(1.0)
+    step = jax.jit(make_train_step(objective, tx, schedule=lambda s: 1.0, grad_accum_steps=accum))
+    state = create_state({"w": jnp.zeros((), jnp.bfloat16)}, tx)
+    after, metrics = step(state, None, {"x": jnp.ones(1024)}, jax.random.key(0))
+    assert metrics["grad_norm"] == 1
+    assert after.params["w"].dtype == jnp.bfloat16
+    assert after.params["w"] == -1
+
+
+def test_what_is_only_watched_may_overflow():
+    def terms(params, frozen, carry, batch, key):
+        w = params["w"]
+        return {"good": Term(w**2, 1.0), "watched": Term(jnp.exp(w + 100.0), 1.0, 0.0)}, carry
+
+    objective = Objective(terms, lambda batch: {"good": jnp.ones(()), "watched": jnp.ones(())})
+    tx = optax.sgd(0.5)
+    step = jax.jit(make_train_step(objective, tx, schedule=lambda s: 0.5))
+    after, metrics = step(create_state({"w": jnp.ones(())}, tx), None, {"x": jnp.ones(1)}, jax.random.key(0))
+    assert (metrics["loss"], metrics["grad_norm"], metrics["skipped"]) == (1, 2, 0)
+    assert np.isinf(metrics["term/watched"])
+    assert after.params["w"] == 0
 
 
 def test_microbatches_deal_rows_so_that_a_sharded_axis_stays_sharded():

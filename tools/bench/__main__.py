@@ -5,7 +5,6 @@ Times are medians over repeats; the spread is given beside them, since machines 
 held in memory: nothing is read from disk but what a section measures.
 """
 
-import argparse
 import importlib
 import json
 import sys
@@ -13,8 +12,10 @@ from collections.abc import Iterator
 
 import jax
 
+from jaxlm.core.errors import UserError
 from jaxlm.run.devices import keep_freed_memory
 from jaxlm.run.libtpu import quiet_without_tpu
+from jaxlm.run.parsers import tool_parser
 from tools.bench.measuring import Row
 
 SECTIONS = {
@@ -46,15 +47,18 @@ def show(row: Row) -> None:
 
 def main(argv: list[str]) -> int:
     """Prints rows to stderr as they come, and the whole table as one JSON line on stdout."""
-    parser = argparse.ArgumentParser(prog="tools.bench", description=__doc__)
+    parser = tool_parser("python -m tools.bench", __doc__)
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="all unless named")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=20, help="of each measurement; default %(default)s")
     parser.add_argument("--plan", choices=["gpu"], help="a prepared session in place of sections")
     parser.add_argument("--seconds", type=float, default=480.0, help="of the session; default %(default)s")
     parser.add_argument("--nanogpt", help="a folder with nanoGPT's model.py, to measure in turns with it")
-    args = parser.parse_args(argv)
-    if args.repeats < 1:
-        print(f"error: --repeats {args.repeats} must be at least 1", file=sys.stderr)
+    try:
+        args = parser.parse_args(argv)
+        if args.repeats < 1:
+            raise UserError(f"--repeats {args.repeats} must be at least 1")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     quiet_without_tpu()
     if args.plan:

@@ -5,7 +5,6 @@ torch. Prints one JSON line: times, how many times as fast ours is, and how far 
 the difference over norm).
 """
 
-import argparse
 import functools
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxlm.run.parsers import tool_parser
 from tools.versus.turns import PEER_TURNS, alternate, ratio, serve, spread
 
 PEER = """
@@ -75,15 +75,15 @@ def apart(directory: str, name: str) -> float:
 
 def main(argv: list[str]) -> int:
     """Prints one JSON line."""
-    parser = argparse.ArgumentParser(prog="tools.versus attention", description=__doc__)
+    parser = tool_parser("python -m tools.versus attention", __doc__)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has torch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--width", type=int, default=32, help="of a head")
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--repeats", type=int, default=10, help="passes a turn")
+    parser.add_argument("--rows", type=int, default=16, help="default %(default)s")
+    parser.add_argument("--length", type=int, default=256, help="positions of a row; default %(default)s")
+    parser.add_argument("--heads", type=int, default=4, help="default %(default)s")
+    parser.add_argument("--width", type=int, default=32, help="of a head; default %(default)s")
+    parser.add_argument("--turns", type=int, default=9, help="default %(default)s")
+    parser.add_argument("--repeats", type=int, default=10, help="passes a turn; default %(default)s")
     args = parser.parse_args(argv)
     shape = (args.rows, args.length, args.heads, args.width)
     rng = np.random.default_rng(0)

@@ -7,7 +7,6 @@ row, where datatrove cuts the words of a text once; each step of the recipe for 
 Prints one JSON line. Verdicts differ where `docs/cleaning.md` says so.
 """
 
-import argparse
 import collections
 import gzip
 import json
@@ -19,6 +18,7 @@ from typing import Any
 
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.corpora import open_corpus
+from jaxlm.run.parsers import tool_parser
 from jaxlm.text.column import TextColumn
 from jaxlm.text.edits.c4 import C4Lines
 from jaxlm.text.recipe import clean
@@ -152,10 +152,12 @@ def alone(step: Step, texts: Sequence[str]) -> None:
 
 def main(argv: list[str]) -> int:
     """Prints the table as one JSON line."""
-    parser = argparse.ArgumentParser(prog="tools.versus datatrove", description=__doc__)
-    parser.add_argument("--text", type=Path, nargs="*", default=[])
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=1000, help="documents at most, spread over all")
+    parser = tool_parser("python -m tools.versus datatrove", __doc__)
+    parser.add_argument("--text", type=Path, nargs="*", default=[], metavar="FILE", help="default the standard library")
+    parser.add_argument("--turns", type=int, default=3, help="default %(default)s")
+    parser.add_argument(
+        "--limit", type=int, default=1000, help="documents at most, spread over all; default %(default)s"
+    )
     args = parser.parse_args(argv)
     texts = read_texts(args.text)
     texts = texts[:: max(1, len(texts) // args.limit)][: args.limit]

@@ -6,7 +6,6 @@ file, ``tools.ngram score`` against query on its binary model, both over the tra
 one only the starts are measured). Prints one JSON line: times, ratios, and both perplexities of the held-out text.
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from jaxlm.run.parsers import tool_parser
 from tools.versus.turns import ratio, spread
 
 TOOLS = ("lmplz", "build_binary", "query")
@@ -36,13 +36,13 @@ def run(command: list[str], *, stdin: Path | None = None, stdout: Path | None = 
 
 def main(argv: list[str]) -> int:
     """Prints the table as one JSON line."""
-    parser = argparse.ArgumentParser(prog="tools.versus kenlm", description=__doc__)
+    parser = tool_parser("python -m tools.versus kenlm", __doc__)
     parser.add_argument("bin", type=Path, help="the folder of KenLM's programs")
-    parser.add_argument("--train", type=Path, required=True)
-    parser.add_argument("--held-out", type=Path, required=True)
-    parser.add_argument("--order", type=int, default=5)
-    parser.add_argument("--memory", default="1G", help="lmplz -S")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="a sentence a line")
+    parser.add_argument("--held-out", type=Path, required=True, metavar="FILE", help="a sentence a line")
+    parser.add_argument("--order", type=int, default=5, help="default %(default)s")
+    parser.add_argument("--memory", default="1G", help="lmplz -S; default %(default)s")
+    parser.add_argument("--turns", type=int, default=7, help="default %(default)s")
     args = parser.parse_args(argv)
     for name in TOOLS:
         if not (args.bin / name).exists():

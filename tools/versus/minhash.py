@@ -7,7 +7,6 @@ set of a text's shingles as strings, which are made in Python and timed as well.
 turns; one JSON line.
 """
 
-import argparse
 import gzip
 import json
 import logging
@@ -19,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxlm.data.deduplication import DeduplicationConfig
+from jaxlm.run.parsers import tool_parser
 from jaxlm.text.minhash import MinHash, sign
 from tools.duplicates import MIN_WORDS, docstrings
 
@@ -80,10 +80,10 @@ def rensas(texts: Sequence[str]) -> Callable[[], None]:
 
 def main(argv: list[str]) -> int:
     """Prints the table as one JSON line."""
-    parser = argparse.ArgumentParser(prog="tools.versus minhash", description=__doc__)
-    parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--rensa", type=Path)
-    parser.add_argument("--turns", type=int, default=5)
+    parser = tool_parser("python -m tools.versus minhash", __doc__)
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default the standard library")
+    parser.add_argument("--rensa", type=Path, metavar="SITE", help="a site-packages directory that holds rensa")
+    parser.add_argument("--turns", type=int, default=5, help="default %(default)s")
     args = parser.parse_args(argv)
     logging.disable(logging.WARNING)
     texts = read(args.files) if args.files else docstrings()

@@ -6,7 +6,6 @@ in a process of its own, on the same device, and take turns of some steps.
 Prints one JSON line: milliseconds a step (median over turns of the median step), tokens a second, seconds to compile.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxlm.run.parsers import tool_parser
 from tools.versus.turns import alternate, ratio, serve, spread
 
 
@@ -130,13 +130,17 @@ def _ours(name: str) -> tuple[Any, Any, int]:
 
 def main(argv: list[str]) -> int:
     """Prints the table as one JSON line."""
-    parser = argparse.ArgumentParser(prog="tools.versus nanogpt", description=__doc__)
+    parser = tool_parser("python -m tools.versus nanogpt", __doc__)
     parser.add_argument("nanogpt", type=Path, help="a folder with nanoGPT's model.py")
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has torch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
-    parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=40, help="pieces of work a turn: a step, on a GPU five")
-    parser.add_argument("--model", choices=list(SHAPES), default="char", help="gpt2: 124M, on a GPU")
+    parser.add_argument("--turns", type=int, default=15, help="default %(default)s")
+    parser.add_argument(
+        "--steps", type=int, default=40, help="pieces of work a turn: a step, on a GPU five; default %(default)s"
+    )
+    parser.add_argument(
+        "--model", choices=list(SHAPES), default="char", help="gpt2: 124M, on a GPU; default %(default)s"
+    )
     args = parser.parse_args(argv)
     if not (args.nanogpt / "model.py").exists():
         parser.error(f"{args.nanogpt} has no model.py: give nanoGPT's folder")

@@ -5,7 +5,6 @@ difference of outputs and gradients (norm of the difference over norm), and the 
 one JSON line a cell.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.nn.recurrent import IMPLEMENTATIONS
+from jaxlm.run.parsers import tool_parser
 from tools.versus.turns import PEER_TURNS, alternate, ratio, serve, spread
 
 BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -118,16 +118,18 @@ def differences(directory: Path) -> dict[str, float]:
 
 def main(argv: list[str]) -> int:
     """Prints one JSON line a cell."""
-    parser = argparse.ArgumentParser(prog="tools.versus recurrent", description=__doc__)
+    parser = tool_parser("python -m tools.versus recurrent", __doc__)
     parser.add_argument("--peer-python", default=sys.executable, help="an interpreter that has torch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's threads")
-    parser.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=["lstm", "gru"])
-    parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="auto", help="of our loop over time")
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=64, help="steps of the unrolled layer")
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--repeats", type=int, default=10, help="passes a turn")
+    parser.add_argument("--cells", nargs="+", choices=list(BLOCKS), default=["lstm", "gru"], help="default both")
+    parser.add_argument(
+        "--implementation", choices=IMPLEMENTATIONS, default="auto", help="of our loop over time; default %(default)s"
+    )
+    parser.add_argument("--width", type=int, default=256, help="of the layer; default %(default)s")
+    parser.add_argument("--rows", type=int, default=32, help="default %(default)s")
+    parser.add_argument("--steps", type=int, default=64, help="steps of the unrolled layer; default %(default)s")
+    parser.add_argument("--turns", type=int, default=9, help="default %(default)s")
+    parser.add_argument("--repeats", type=int, default=10, help="passes a turn; default %(default)s")
     args = parser.parse_args(argv)
     for cell in args.cells:
         with tempfile.TemporaryDirectory() as directory:

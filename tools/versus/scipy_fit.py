@@ -7,16 +7,15 @@ to all of them.
 One JSON line.
 """
 
-import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
 from jaxlm.io.run_table import read_runs
+from jaxlm.run.parsers import tool_parser
 from jaxlm.scaling.chinchilla import fit_chinchilla
 from jaxlm.scaling.fitting import resample_weights
 from jaxlm.scaling.forms import CHINCHILLA
@@ -49,8 +48,8 @@ def main(argv: list[str]) -> int:
     """Prints one JSON line."""
     from scipy import optimize
 
-    parser = argparse.ArgumentParser(prog="tools.versus scipy_fit", description=__doc__)
-    parser.add_argument("file", type=Path)
+    parser = tool_parser("python -m tools.versus scipy_fit", __doc__)
+    parser.add_argument("file", type=Path, metavar="FILE", help="svg_extracted_data.csv")
     parser.add_argument("--share", type=int, default=20, help="SciPy does one in so many; default %(default)s")
     args = parser.parse_args(argv)
     runs = read_runs(args.file, {"n": "Model Size", "flops": "Training FLOP", "loss": "loss"})
@@ -100,7 +99,3 @@ def main(argv: list[str]) -> int:
         )
     )
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxlm.evals.instructions.languages import LANGUAGES, is_in
-from jaxlm.evals.instructions.units import bullets, han_characters, occurrences, paragraphs, sentences, words
+from jaxlm.evals.instructions.units import bounded, bullets, han_characters, occurrences, paragraphs, sentences, words
 
 _RANGE = {"at_least": int, "at_most": int, "exactly": int}
 
@@ -109,9 +109,13 @@ def _ends(text: str, *, phrase: str) -> bool:
 
 
 def _postscript(text: str, *, marker: str) -> bool:
-    letters = [re.escape(one) for one in marker if one.isalpha()]
-    # "P. S." and "P.S" are postscripts where "P.S." was asked for.
-    return re.search(rf"(?:^|\s){'[.]?[ ]?'.join(letters)}\b", text, re.IGNORECASE) is not None
+    letters = [one for one in marker if one.isalpha()]
+    if not letters:
+        return marker in text
+    # "P. S." and "P.S" are postscripts where "P.S." was asked for, "P.P.S." is not; "**P.S.**" is one too.
+    spelt = "[.]?[ ]?".join(map(re.escape, letters))
+    before, after = (r"(?<![\w.])" if bounded(letters[0]) else ""), (r"(?!\w)" if bounded(letters[-1]) else "")
+    return re.search(f"{before}{spelt}{after}", text, re.IGNORECASE) is not None
 
 
 def _responses(text: str, *, divider: str = "******", exactly: int = 2) -> bool:
@@ -124,8 +128,8 @@ def _paragraph_start(text: str, *, paragraph: int, word: str, of: int) -> bool:
     parts = paragraphs(text)
     if len(parts) != of or not 1 <= paragraph <= of:
         return False
-    first = words(parts[paragraph - 1])[:1]
-    return bool(first) and first[0].lower() == word.lower()
+    asked = [one.lower() for one in words(word)]  # of a Chinese word, each character
+    return bool(asked) and [one.lower() for one in words(parts[paragraph - 1])[: len(asked)]] == asked
 
 
 def _upper(text: str) -> bool:

@@ -118,6 +118,8 @@ def made_up(count: int, seed: int = 0) -> list[Item]:
         language = ("en", "zh")[number % 2]
         families = rng.permutation(len(_FAMILIES))[: int(rng.integers(1, 4))]
         asked = [_FAMILIES[i][int(rng.integers(len(_FAMILIES[i])))](rng, language) for i in sorted(families.tolist())]
+        if any(one["id"] == "json" for one, _ in asked):  # nothing may follow it
+            asked = [(one, text) for one, text in asked if one["id"] != "ends_with"]
         subject = SUBJECTS[language][int(rng.integers(len(SUBJECTS[language])))]
         prompt = _said(language, " ", "").join([_ASK[language].format(subject), *(text for _, text in asked)])
         constraints = tuple(

@@ -10,7 +10,7 @@ _ENDS = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s|$)|[。！？…]+[”’」�
 _SHORT = re.compile(
     r"(?:^|[\s(\"])(?:[ap]\.m|mr|mrs|ms|dr|prof|st|vs|etc|e\.g|i\.e|no|jr|sr|inc|p|[a-z])\.$", re.IGNORECASE
 )
-_BULLET = re.compile(r"^\s*(?:[*•]\s+|-\s*)\S", re.MULTILINE)
+_BULLET = re.compile(r"^\s*(?:[*•](?!\*)|-(?!-))[ \t]*\S", re.MULTILINE)
 
 
 def words(text: str) -> list[str]:
@@ -54,8 +54,8 @@ def paragraphs(text: str, divider: str | None = None) -> list[str]:
 
 
 def bullets(text: str) -> int:
-    """Lines of a Markdown list: behind ``*`` or ``-`` (``**bold**`` begins none)."""
-    return sum(1 for found in _BULLET.finditer(text) if not found.group().lstrip().startswith("--"))
+    """Lines of a list: behind ``*``, ``•`` or ``-``, with a space after it or without (``**bold**`` begins none)."""
+    return len(_BULLET.findall(text))
 
 
 def occurrences(text: str, phrase: str, *, within_words: bool = False) -> int:
@@ -67,10 +67,11 @@ def occurrences(text: str, phrase: str, *, within_words: bool = False) -> int:
     """
     pattern = re.escape(phrase)
     if not within_words:
-        before, after = (r"(?<!\w)" if _bounded(phrase[:1]) else ""), (r"(?!\w)" if _bounded(phrase[-1:]) else "")
+        before, after = (r"(?<!\w)" if bounded(phrase[:1]) else ""), (r"(?!\w)" if bounded(phrase[-1:]) else "")
         pattern = f"{before}{pattern}{after}"
     return len(re.findall(pattern, text, re.IGNORECASE))
 
 
-def _bounded(character: str) -> bool:
+def bounded(character: str) -> bool:
+    """Whether a word that begins or ends with it is told from what stands beside it: not in Han and Kana."""
     return bool(re.match(r"\w", character)) and not re.match(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]", character)

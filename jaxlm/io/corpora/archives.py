@@ -26,7 +26,7 @@ class SourceFile(NamedTuple):
 
     ``member``: of the archive ``path``; "*" for all of a compressed tar. ``size``: bytes as stored (of a TFDS split:
     of its files). ``start`` and ``stop``: the bytes of a plain tar's member or of a large file's piece, which begins
-    and ends with a line; or the examples of a TFDS split.
+    and ends with a line; or the examples of a TFDS split. ``start`` of a zip's member: its place in the zip's list.
     """
 
     path: str
@@ -62,7 +62,8 @@ class Input:
 
 def find_files(source: SourceConfig, suffixes: tuple[str, ...], bad: BadInput) -> list[SourceFile]:
     """The files of ``source.paths`` in order, each once; in folders and archives those with one of ``suffixes``."""
-    found: dict[SourceFile, None] = {}
+    found: dict[SourceFile, SourceFile] = {}  # by where they really lie: a path has many spellings
+    real = functools.cache(os.path.realpath)
     for name in source.paths:
         path, count = Path(name).expanduser(), bad.count
         here: list[SourceFile] = []
@@ -83,8 +84,9 @@ def find_files(source: SourceConfig, suffixes: tuple[str, ...], bad: BadInput) -
                     here += _pieces(one, source)
         if not here and count == bad.count:
             bad.add_at(str(path), None, f"holds no file for format={source.format!r}")
-        found.update(dict.fromkeys(here))
-    return list(found)
+        for file in here:
+            found.setdefault(file._replace(path=real(file.path)), file)
+    return list(found.values())
 
 
 def _plain(path: Path) -> SourceFile:
@@ -140,12 +142,18 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ZIPS + TARS)
 
 
-def _wanted(name: str, source: SourceConfig, suffixes: tuple[str, ...]) -> bool:
-    base = name.rsplit("/", 1)[-1]
-    plain = base.lower()
+def without_packing(name: str) -> str:
+    """A file's name in lower case, without what says that it is compressed."""
+    plain = name.lower()
     for packed in PACKED:
         plain = plain.removesuffix(packed)
-    if suffixes and not plain.endswith(suffixes):
+    return plain
+
+
+def _wanted(name: str, source: SourceConfig, suffixes: tuple[str, ...]) -> bool:
+    name = _within(name)
+    base = name.rsplit("/", 1)[-1]
+    if suffixes and not without_packing(base).endswith(suffixes):
         return False
 
     def among(patterns: tuple[str, ...]) -> bool:
@@ -162,8 +170,12 @@ def _members(path: Path, source: SourceConfig, suffixes: tuple[str, ...], bad: B
         declared = sum(info.file_size for info in infos)
         if declared > source.limits.expanded(stored):  # also where members share their bytes
             raise ExpansionError(f"{declared} bytes declared by {stored}")
-        files = [SourceFile(str(path), i.filename, i.compress_size) for i in infos if not i.is_dir()]
-        encrypted = {i.filename for i in infos if i.flag_bits & 1}
+        files = [
+            SourceFile(str(path), info.filename, info.compress_size, place)
+            for place, info in enumerate(infos)
+            if not info.is_dir()
+        ]
+        encrypted = {place for place, info in enumerate(infos) if info.flag_bits & 1}
     else:
         files = []
         with reading(str(path), bad), tarfile.open(path, mode="r:") as tar:  # what stands before a damage is kept
@@ -175,7 +187,7 @@ def _members(path: Path, source: SourceConfig, suffixes: tuple[str, ...], bad: B
         name = file.member
         if _hidden(name) or not _wanted(name, source, suffixes):
             continue
-        if name in encrypted:
+        if file.start in encrypted:
             bad.add_at(str(file), None, "is encrypted")
             continue
         if is_archive(name):
@@ -185,7 +197,15 @@ def _members(path: Path, source: SourceConfig, suffixes: tuple[str, ...], bad: B
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    parts = [part for part in name.split("/") if part not in (".", "..")]
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _within(name: str) -> str:
+    """A member's path: an archive made of "." has "./" before all names."""
+    while name.startswith("./"):
+        name = name[2:]
+    return name
 
 
 # ---- opening
@@ -195,7 +215,7 @@ def inputs(file: SourceFile, source: SourceConfig, suffixes: tuple[str, ...], ba
     """What ``file`` stands for: itself, or every member of a compressed tar, one after the other."""
     limits = source.limits
     if file.member != "*":
-        name = file.member or os.path.basename(file.path)
+        name = _within(file.member) or os.path.basename(file.path)
         raw = functools.partial(_open_stored, file)
         root = None if file.member else Path(file.path).parent
         yield Input(str(file), name, lambda: unpack(raw(), name, file.size, limits), raw, root)
@@ -219,7 +239,7 @@ def inputs(file: SourceFile, source: SourceConfig, suffixes: tuple[str, ...], ba
             def member(info: tarfile.TarInfo = info, raw: Callable[[], BinaryIO] = raw_member) -> BinaryIO:
                 return unpack(raw(), info.name, info.size, limits)
 
-            yield Input(where, info.name, member, raw_member)
+            yield Input(where, _within(info.name), member, raw_member)
     if not count:
         bad.pass_over(f"archive without a file for format={source.format!r}", file.path)
 
@@ -234,7 +254,9 @@ def _open_stored(file: SourceFile) -> BinaryIO:
     if file.member and file.stop is None:
         archive = _open_zip(file.path, os.stat(file.path).st_mtime_ns, os.getpid())
         try:
-            return cast(BinaryIO, archive.open(file.member))
+            infos = archive.infolist()[file.start : file.start + 1]
+            named = infos and infos[0].filename == file.member  # of two members of one name, the name gives the last
+            return cast(BinaryIO, archive.open(infos[0] if named else file.member))
         except (RuntimeError, KeyError) as error:  # a flag or a name that the damage changed
             raise zipfile.BadZipFile(str(error)) from None
     stream = Path(file.path).open("rb")  # noqa: SIM115  (the caller closes it)

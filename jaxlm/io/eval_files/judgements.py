@@ -28,8 +28,8 @@ def read_annotations(path: Path) -> list[Annotation]:
         value = record.get("preference", "")
         try:
             preference = None if value is None else float(value)
-        except (TypeError, ValueError):
-            raise UserError(f"{where} has no 'preference' ({value!r}): write 0, 1, 2 or null") from None
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"{where} has no 'preference' ({value!r:.80}): write 0, 1, 2 or null") from None
         lengths = [
             len(text) if isinstance(text := record.get(name), str) else None for name in ("output_2", "output_1")
         ]

@@ -89,7 +89,7 @@ class SentencePieceTokenizer:
                     plan.append((number, len(parts)))
                     parts.append(part)
         encoded = self._processor.encode(parts, num_threads=min(threads, max(1, len(parts)))) if parts else []
-        if len(plan) == len(texts) == len(parts):  # nothing was cut, nothing was empty: the usual case
+        if plan == [(number, number) for number in range(len(texts))]:  # nothing was cut or empty: the usual case
             return encoded
         ids: list[list[int]] = [[] for _ in texts]
         for number, part in plan:

@@ -76,6 +76,9 @@ def best_of(
         check_new_file(path)
         if Path(path).suffix != ".jsonl":
             raise UserError(f"{path}: name a .jsonl file")
+    paths = [Path(path).resolve() for path in (prompts, out, pairs) if path is not None]
+    if len(set(paths)) < len(paths):
+        raise UserError("--prompts, --out and --pairs name one file twice: what is written would replace it")
     if num_samples < 2:
         raise UserError(f"num_samples={num_samples} leaves nothing to choose: ask for 2 or more")
     asked = list(read_prompts(prompts))

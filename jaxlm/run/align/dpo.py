@@ -23,7 +23,7 @@ from jaxlm.run.align.assembled import AlignRun, example_shapes, make_terms_evalu
 from jaxlm.run.align.base import open_chat_base
 from jaxlm.run.align.dpo_config import DpoConfig
 from jaxlm.run.align.dpo_data import Preferences, prepare_preferences
-from jaxlm.run.align.policy import Policy, make_policy_model
+from jaxlm.run.align.policy import Policy, in_int8, make_policy_model
 from jaxlm.run.align.records import open_fields
 from jaxlm.run.align.reference import compute_logprobs, keep_logprobs, read_logprobs, reference_key
 from jaxlm.run.interval import Figures
@@ -106,7 +106,7 @@ class Dpo(AlignRun):
         run, step = (
             (config.base, config.base_step) if config.reference is None else (config.reference, config.reference_step)
         )
-        key = reference_key(self.data.fingerprint, run, step)
+        key = reference_key(self.data.fingerprint, run, step, int8=self._refers_in_int8)
         found = read_logprobs(directory.path, key)
         if found is None:
             say(f"log-probabilities of the reference {run} ...")
@@ -114,6 +114,11 @@ class Dpo(AlignRun):
             on_first_process("reference", lambda: keep_logprobs(directory.path, key, found))
         for name, part in self.parts.items():
             part["ref_logprobs"][:] = found[name]
+
+    @property
+    def _refers_in_int8(self) -> bool:
+        """The reference is the base beside the adapters, as the policy computes with it."""
+        return self.config.reference is None and self.config.tune == "lora_int8"
 
     def _refer(self) -> dict[str, np.ndarray]:
         """The reference's log-probabilities of all answers."""
@@ -127,6 +132,8 @@ class Dpo(AlignRun):
         model = make_policy_model(base.model, config, self.mesh)
         assert base.params is not None
         params = place_params(base.params, model.rules, self.mesh)
+        if self._refers_in_int8:
+            params = in_int8(params, model.rules, self.mesh)
         return {
             name: compute_logprobs(
                 model, params, self.data_arrays(name), self.eval_rows, self.mesh, loss_chunk=config.loss_chunk

@@ -113,7 +113,9 @@ def best_and_worst(ranking: Ranking) -> Ranking:
     """The pair of a ranking's first best and last worst answer; a pair is itself."""
     order = sorted(range(len(ranking.ranks)), key=lambda i: ranking.ranks[i])
     first, last = order[0], order[-1]
-    return ranking._replace(answers=(ranking.answers[first], ranking.answers[last]), ranks=(0, 1))
+    margins = (ranking.margins[first], ranking.margins[last]) if ranking.margins else ()
+    answers = (ranking.answers[first], ranking.answers[last])
+    return ranking._replace(answers=answers, ranks=(0, 1), margins=margins)
 
 
 def good_and_bad(path: str, *, on_bad: Any = None) -> list[Judged]:

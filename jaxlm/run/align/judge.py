@@ -24,8 +24,9 @@ class Judge(NamedTuple):
     """The reward of each answer; not of a judge of steps."""
 
 
-def make_judge(model: Model, config: JudgeConfig) -> Judge:
-    """The judge that this config asks for, on a model."""
+def make_judge(model: Model, config: JudgeConfig, *, loss_chunk: int | None = None) -> Judge:
+    """The judge that this config asks for, on a model. ``loss_chunk``: positions whose logits exist at once, where the
+    judge reads likelihoods."""
     if config.of == "steps":
         task = make_task_model(model, HeadConfig("tag", num_outputs=1, dropout=config.head_dropout))
     else:
@@ -38,7 +39,8 @@ def make_judge(model: Model, config: JudgeConfig) -> Judge:
         """The parameters of both: the vocabulary's head stays."""
         return dict(model.init(key)) | {"classifier": fresh(key)["classifier"]}
 
-    rewards = functools.partial(likelihood_rewards, model, task, config.likelihood_coef, config.likelihood_scale)
+    coef, scale = config.likelihood_coef, config.likelihood_scale
+    rewards = functools.partial(likelihood_rewards, model, task, coef, scale, loss_chunk=loss_chunk)
     return Judge(task._replace(init=init), rewards)
 
 
@@ -47,6 +49,6 @@ def row_rewards(judge: Judge) -> Callable[[Params, Batch], Array]:
 
     def rewards(params: Params, rows: Batch) -> Array:
         one = {name: rows[name][:, None] for name in ("tokens", "targets", "segment_ids", "loss_mask")}
-        return judge.rewards(params, one, None)[:, 0]
+        return judge.rewards(params, one, None)[0][:, 0]
 
     return rewards

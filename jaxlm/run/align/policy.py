@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import count_params, flatten_with_paths
 from jaxlm.core.types import Array, Params, PyTree
-from jaxlm.models.api import Model
+from jaxlm.models.api import Model, Rules
 from jaxlm.models.decoder import make_decoder
 from jaxlm.models.families import for_platform, make_model, width_of
 from jaxlm.models.heads import TaskModel
@@ -44,6 +44,12 @@ def with_dropout(config: Any, dropout: float | None) -> Any:
     if not hasattr(config, "dropout"):
         raise UserError(f"dropout={dropout}: a {config.family} has rates of other names, leave it None")
     return dataclasses.replace(config, dropout=dropout)
+
+
+def in_int8(params: Params, rules: Rules, mesh: Mesh) -> Params:
+    """A base on the mesh, its kernels rounded to int8."""
+    shardings = param_shardings(jax.eval_shape(quantize_base, params), int8_rules(rules), mesh)
+    return jax.jit(quantize_base, out_shardings=shardings)(params)
 
 
 class Policy:
@@ -105,11 +111,9 @@ class Policy:
     def base_params(self) -> Params:
         """The frozen base on the mesh, in int8 where the config says so. Only for adapters."""
         if self._frozen is None:
-            whole, rules = place_params(self._whole_base(), self.model.rules, self.mesh), self.model.rules
-            if self.tuning.tune == "lora_int8":
-                shardings = param_shardings(jax.eval_shape(quantize_base, whole), int8_rules(rules), self.mesh)
-                whole = jax.jit(quantize_base, out_shardings=shardings)(whole)
-            self._frozen = whole
+            whole = place_params(self._whole_base(), self.model.rules, self.mesh)
+            int8 = self.tuning.tune == "lora_int8"
+            self._frozen = in_int8(whole, self.model.rules, self.mesh) if int8 else whole
         return self._frozen
 
     def _whole_base(self) -> Params:

@@ -20,9 +20,10 @@ from jaxlm.train.preference_objectives import answer_logprobs
 FILE = "ref_logprobs.npz"
 
 
-def reference_key(examples: str, run: str, step: int | None) -> str:
-    """What the log-probabilities depend on, sha256 (hex): the rows, the reference and its step."""
-    return hashlib.sha256(repr((examples, os.path.abspath(run), step)).encode()).hexdigest()
+def reference_key(examples: str, run: str, step: int | None, *, int8: bool = False) -> str:
+    """What the log-probabilities depend on, sha256 (hex): the rows, the reference, its step and its form."""
+    form = ("int8",) if int8 else ()
+    return hashlib.sha256(repr((examples, os.path.abspath(run), step, *form)).encode()).hexdigest()
 
 
 def read_logprobs(directory: Path, key: str) -> dict[str, np.ndarray] | None:
@@ -53,7 +54,7 @@ def compute_logprobs(
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def of_batch(params: Params, batch: Batch) -> Any:
-        return answer_logprobs(model, params, batch, loss_chunk=loss_chunk)
+        return answer_logprobs(model, params, batch, loss_chunk=loss_chunk)[0]
 
     jitted = jax.jit(of_batch, out_shardings=everywhere)
     plan = ExamplePlan(dict(arrays), rows, shuffle=False, num_epochs=1)

@@ -78,7 +78,9 @@ class RewardRun(AlignRun):
         config = data.config
         assert config.num_steps is not None
         self.data, shape = data, data.train.arrays["tokens"].shape
-        self.judge = make_judge(make_policy_model(config.model, config, mesh), config.reward)
+        self.judge = make_judge(
+            make_policy_model(config.model, config, mesh), config.reward, loss_chunk=config.loss_chunk
+        )
         policy = Policy(self.judge.task, data.base.params, config, config.num_steps, mesh, extra=(NEW_HEAD,))
         super().__init__(config, data.base, policy, mesh, math.prod(shape[1:]))
         self.plan = ExamplePlan(data.train.arrays, config.global_batch_size, config.seed)
@@ -104,7 +106,12 @@ class RewardRun(AlignRun):
         config = self.config.reward
         if config.of == "steps":
             return step_reward_objective(self.judge.task)
-        return reward_objective(self.judge.rewards, ties=bool(config.ties), centre_coef=config.centre_coef)
+        return reward_objective(
+            self.judge.rewards,
+            ties=bool(config.ties),
+            centre_coef=config.centre_coef,
+            term_names=self.judge.task.term_names,
+        )
 
     def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a batch, sharded over the mesh."""
@@ -121,7 +128,7 @@ class RewardRun(AlignRun):
         terms = make_terms_evaluator(self, self.objective(), self.eval_plan)
         if self.config.reward.of == "steps":
             return terms
-        rewards_of = self.each(lambda params, batch: self.judge.rewards(params, batch, None))
+        rewards_of = self.each(lambda params, batch: self.judge.rewards(params, batch, None)[0])
 
         def evaluate(params: Params) -> Figures:
             found = rewards_of(params, held_out_batches(self.eval_plan, self.mesh))

@@ -18,7 +18,7 @@ from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.language_model import LanguageModel, check_counts
 from jaxlm.run.opening import Opened
 from jaxlm.text.chat.encoding import ChatFormat
-from jaxlm.text.chat.messages import Conversation, as_messages
+from jaxlm.text.chat.messages import as_messages
 from jaxlm.text.chat.template import ChatTemplate
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -55,32 +55,32 @@ class RewardLM(LanguageModel):
             part = encoded[first : first + batch_size]
             outputs = self._run(part, batch_size)[: len(part)]
             if self.judge.of == "steps":
-                found += [1 / (1 + np.exp(-row[places, 0])) for row, (_, places) in zip(outputs, part, strict=True)]
+                ends = [np.flatnonzero(mask) for _, mask in part]
+                found += [1 / (1 + np.exp(-row[places, 0])) for row, places in zip(outputs, ends, strict=True)]
             else:
                 found.append(outputs)
         if self.judge.of == "steps":
             return found
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
-    def _encode(self, turns: Any, where: str) -> tuple[list[int], list[int]]:
-        """(ids up to the end of the answer, the places of its steps; of a whole answer, where it begins)."""
+    def _encode(self, turns: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """(ids up to the end of the answer, which of them are the answer's; of one in steps, which end a step)."""
         messages = as_messages(turns, where)
         if messages[-1].role != "assistant":
             raise UserError(f"{where} ends with the {messages[-1].role}: the assistant's turn is judged")
         if self.judge.of == "steps":
             steps = [line for line in messages[-1].content.split("\n") if line.strip()]
-            ids, places = encode_steps(self.form, messages[:-1], steps, where)
+            listed, places = encode_steps(self.form, messages[:-1], steps, where)
+            ids, mask = np.array(listed, np.int32), np.zeros(len(listed), bool)
+            mask[places] = True
         else:
-            chat, places = (
-                self.form.encode(Conversation(messages, where)),
-                [len(self.form.prompt(messages[:-1], where))],
-            )
-            ids = chat.tokens[: int(np.flatnonzero(chat.loss_mask)[-1]) + 1].tolist()
+            ids, loss_mask = self.form.encode_answer(messages[:-1], messages[-1].content, where)
+            mask = loss_mask == 1
         if len(ids) > self.context:
             raise UserError(f"{where} has {len(ids)} tokens, more than the {self.context} that the model reads: cut it")
-        return ids, places
+        return ids, mask
 
-    def _run(self, rows: list[tuple[list[int], list[int]]], batch_size: int) -> np.ndarray:
+    def _run(self, rows: list[tuple[np.ndarray, np.ndarray]], batch_size: int) -> np.ndarray:
         """Outputs for rows, padded to few shapes."""
         width = min(self.context, bucket_length(max(len(ids) for ids, _ in rows)))
         steps = self.judge.of == "steps"
@@ -89,10 +89,10 @@ class RewardLM(LanguageModel):
         }
         batch["tokens"][:] = self.tokenizer.pad_id
         batch["loss_mask"] = np.zeros((batch_size, width), np.float32)
-        for i, (ids, places) in enumerate(rows):
+        for i, (ids, mask) in enumerate(rows):
             read = ids if steps else ids[:-1]
             batch["tokens"][i, : len(read)], batch["segment_ids"][i, : len(read)] = read, 1
             batch["targets"][i, : len(ids) - 1] = ids[1:]
             if not steps:
-                batch["loss_mask"][i, places[0] - 1 : len(read)] = 1
+                batch["loss_mask"][i, : len(read)] = mask[1:]
         return np.asarray(_outputs_fn(self.config, self.judge)(self.params, batch), np.float32)

@@ -91,8 +91,14 @@ class Sft(AlignRun):
         if self.teacher is None:
             return causal_objective(self.model, loss_chunk=self.config.loss_chunk)
         distil = self.config.distil
-        options = {"coef": distil.coef, "direction": distil.direction, "temperature": distil.temperature}
-        return distillation_objective(self.model, self.teacher.model, **options)
+        return distillation_objective(
+            self.model,
+            self.teacher.model,
+            coef=distil.coef,
+            direction=distil.direction,
+            temperature=distil.temperature,
+            loss_chunk=self.config.loss_chunk,
+        )
 
     def rest(self) -> Params | None:
         """The teacher's parameters."""

@@ -53,13 +53,15 @@ class BuildOptions(CommandOptions):
 
 
 def main(argv: list[str]) -> int:
-    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is one JSON object of the totals."""
+    """``CONFIG [--field.sub value ...] [--run-dir DIR]``; the last line on stdout is one JSON object of the totals,
+    or of the plan."""
     require_single_process("jaxlm corpus")
     config, options = load_config(CorpusBuildConfig, argv, BuildOptions, prog="jaxlm corpus")
     run_dir = options.run_dir or Path("runs") / "corpus"
     if options.dry_run:
-        for line in plan_lines(config, run_dir):
-            say(line)
+        lines = plan_lines(config, run_dir)
+        say("\n".join(lines))
+        print_figures({"run_dir": str(run_dir), "plan": lines})
         return 0
     print_figures(build_corpus(config, run_dir))
     return 0

@@ -25,7 +25,6 @@ from jaxlm.run.corpus.evaluation_index import read_index
 from jaxlm.run.corpus.repeated_lines import FILE, LINES, is_counted, read_counts
 from jaxlm.run.corpus.workspace import LEDGER, TIMES, write_json
 from jaxlm.run.corpus.writing import is_held_out
-from jaxlm.text.column import TextColumn
 from jaxlm.text.contamination import ItemIndex, Overlap, find_items
 from jaxlm.text.recipe import NOTHING_LEFT
 from jaxlm.text.repeats import LineCounts, drop_repeated, merge_counts
@@ -197,7 +196,7 @@ class _Pass:
 
     def _drop_contaminated(self, records: list[Record], index: ItemIndex) -> list[Record]:
         account = self._account(records, CONTAMINATED)
-        findings = find_items(TextColumn([record.text for record in records]), index)
+        findings = find_items([record.text for record in records], index)
         worst = findings.first(len(records))
         for i in np.flatnonzero(worst >= 0).tolist():
             found = worst[i]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,20 +49,35 @@ class ChatFormat:
 
         Raises UserError for what is no conversation, a template that raises, and one that marks nothing.
         """
+        return self._chat(conversation)
+
+    def encode_answer(self, prompt: Sequence[Message], answer: str, where: str = "this conversation") -> EncodedChat:
+        """A prompt with one answer, up to the answer's end. The tokens are those of `encode`; of what the assistant
+        says only the answer counts, whatever it has said before. Raises UserError as `encode` does."""
+        check_turns(prompt, where)
+        earlier = sum(said for _, said in _Writer(self, prompt, where).cut())
+        chat = self._chat(Conversation((*prompt, Message("assistant", answer)), where), earlier)
+        end = int(np.flatnonzero(chat.loss_mask)[-1]) + 1
+        return EncodedChat(chat.tokens[:end], chat.loss_mask[:end])
+
+    def prompt(self, messages: Sequence[Message], where: str = "this conversation") -> list[int]:
+        """The ids to answer from: the turns so far, up to where the assistant begins to speak, with the borders of what
+        it has said where `encode` has them."""
+        check_turns(messages, where)
+        writer = _Writer(self, messages, where)
+        stretches = writer.cut(prompt=True)
+        return self._encode(one for text, _ in stretches for one in writer.symbols(text, counted=False))[0]
+
+    def _chat(self, conversation: Conversation, earlier: int = 0) -> EncodedChat:
+        """Tokens and mask; of the stretches that the assistant says the first ``earlier`` do not count."""
         check_conversation(conversation)
-        ids, mask = self._encode(self.segments(conversation))
+        ids, mask = self._encode(self._segments(conversation, earlier))
         if not any(mask):
             raise UserError(
                 f"{conversation.where}: chat template {self.template.name!r} marks nothing as the assistant's: "
                 "put {% generation %} around its words"
             )
         return EncodedChat(np.array(ids, np.int32), np.array(mask, np.uint8))
-
-    def prompt(self, messages: Sequence[Message], where: str = "this conversation") -> list[int]:
-        """The ids to answer from: the turns so far, up to where the assistant begins to speak."""
-        check_turns(messages, where)
-        writer = _Writer(self, messages, where)
-        return self._encode(writer.symbols(writer.text(messages, prompt=True), counted=False))[0]
 
     @functools.cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -90,11 +105,18 @@ class ChatFormat:
 
     def segments(self, conversation: Conversation) -> list[Segment]:
         """The rendered text, cut at symbols and at the borders of what the assistant says; joined it is the whole."""
-        writer = _Writer(self, conversation.messages, conversation.where)
-        cut = writer.by_marks() if self.template.marked else writer.by_prefixes()
-        return [segment for text, counted in cut for segment in writer.symbols(text, counted=counted)]
+        return list(self._segments(conversation, 0))
 
-    def _encode(self, segments: Sequence[Segment] | Iterator[Segment]) -> tuple[list[int], list[int]]:
+    def _segments(self, conversation: Conversation, earlier: int) -> Iterator[Segment]:
+        writer = _Writer(self, conversation.messages, conversation.where)
+        stretches = list(writer.cut())
+        if earlier >= sum(said for _, said in stretches):
+            earlier = 0  # a template may mark the last turn alone
+        for text, said in stretches:
+            yield from writer.symbols(text, counted=said and not earlier)
+            earlier = max(0, earlier - said)
+
+    def _encode(self, segments: Iterable[Segment]) -> tuple[list[int], list[int]]:
         ids: list[int] = []
         mask: list[int] = []
         for text, counted, symbol_id in segments:
@@ -173,9 +195,13 @@ class _Writer:
                 return content[:at] + self.marks.break_ + content[at:]
         return content
 
-    def by_marks(self) -> Iterator[tuple[str, bool]]:
+    def cut(self, *, prompt: bool = False) -> Iterator[tuple[str, bool]]:
+        """The text in stretches, and whether the assistant says each. ``prompt``: up to where it begins to speak."""
+        return self._by_marks(prompt) if self.chat.template.marked else self._by_prefixes(prompt)
+
+    def _by_marks(self, prompt: bool) -> Iterator[tuple[str, bool]]:
         """The text cut at the template's own marks."""
-        for i, part in enumerate(self.text(self.messages).split(self.marks.begin)):
+        for i, part in enumerate(self.text(self.messages, prompt=prompt).split(self.marks.begin)):
             said, end, rest = part.partition(self.marks.end)
             if bool(i) != bool(end):
                 raise UserError(
@@ -185,16 +211,19 @@ class _Writer:
                 yield said, True
             yield rest if i else said, False
 
-    def by_prefixes(self) -> Iterator[tuple[str, bool]]:
+    def _by_prefixes(self, prompt: bool) -> Iterator[tuple[str, bool]]:
         """For a template without marks: an assistant's turn is what it adds to the prompt before it, up to the last
-        symbol if only white space follows that."""
-        whole, done = self.text(self.messages), 0
+        symbol if only white space follows that. A prompt whose past is rewritten stays in one from there on: no
+        conversation in training has its borders."""
+        whole, done = self.text(self.messages, prompt=prompt), 0
         for i, message in enumerate(self.messages):
             if message.role != "assistant":
                 continue
             before = self.text(self.messages[:i], prompt=True) if i else ""
             upto = self.text(self.messages[: i + 1])
             if not (upto.startswith(before) and whole.startswith(upto)):
+                if prompt:
+                    break
                 raise UserError(
                     f"{self.where}: chat template {self.chat.template.name!r} writes a conversation's beginning "
                     "otherwise than when it stands alone, so that the assistant's part cannot be told: put "

@@ -35,7 +35,7 @@ class BadWords:
 
     def judge(self, texts: TextColumn) -> Verdicts:
         """See `Rule`."""
-        entries = TextColumn(tuple(dict.fromkeys(word.lower() for word in self.words)))
+        entries = TextColumn(self.words)  # which folds case as the column of the texts does
         keys = entries.run_hashes(entries.units.bounds[:-1], entries.units.bounds[1:])
         sizes, bounds = entries.units.count_n, texts.units.bounds
         sums = prefix_sums(texts.unit_hashes)

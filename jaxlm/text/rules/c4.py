@@ -33,7 +33,7 @@ class C4Pages:
         """See `Rule`."""
         checks = []
         for phrase in self.forbidden:
-            count_n = texts.counts_of(phrase.lower().encode())
+            count_n = texts.counts_of(phrase.encode().lower())  # bytes: of ASCII alone, as the texts are
             checks.append(Check(f"holds {phrase!r}", count_n, count_n > 0))
         few = f"fewer than {self.min_sentences} sentences"
         return decide([*checks, below(few, sentences_n(texts), self.min_sentences)])

@@ -17,6 +17,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.data.source import ReadLimits, SourceConfig
 from jaxlm.io.corpora import open_corpus
+from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.corpora.files import BadInput
 from jaxlm.io.corpora.sources import account, find_files, read_source
 from tests.io.corpora.reading import read, texts, zst
@@ -70,6 +71,12 @@ PACKINGS = {
     "zip": lambda name, content: ("a.zip", _zip({f"in/{name}": content, "in/.hidden": b"x"})),
     "gz in zip": lambda name, content: ("a.zip", _zip({f"in/{name}.gz": gzip.compress(content)})),
     "tar": lambda name, content: ("a.tar", _tar({f"in/{name}": content})),
+    "tar of .": lambda name, content: (
+        "a.tar",
+        _tar({f"./in/{name}": content, "./in/.hidden": b"x", "./.git/x": b"x"}),
+    ),
+    "tar.gz of .": lambda name, content: ("a.tar.gz", _tar({f"./in/{name}": content, "./.hidden": b"x"}, "w:gz")),
+    "zip of .": lambda name, content: ("a.zip", _zip({f"./in/{name}": content, "./__MACOSX/x": b"x"})),
     "tar.gz": lambda name, content: ("a.tar.gz", _tar({f"in/{name}": content}, "w:gz")),
     "tgz": lambda name, content: ("a.tgz", _tar({f"in/{name}.gz": gzip.compress(content)}, "w:gz")),
     "tar.zst": lambda name, content: ("a.tar.zst", zst(_tar({f"in/{name}": content}))),
@@ -89,7 +96,8 @@ def test_records_are_the_same_in_every_format_and_packing(tmp_path, format, pack
     where = str(tmp_path / name)
     assert all(d.origin.startswith(where) for d in documents)
     if "zip" in packing or "t" in packing.partition(".")[0][:1]:
-        assert all(f"::in/r.{format}" in d.origin for d in documents)
+        inside = f"::./in/r.{format}" if "of ." in packing else f"::in/r.{format}"
+        assert all(inside in d.origin for d in documents)
 
 
 def test_each_member_of_an_archive_is_a_file_of_its_own_but_in_a_compressed_tar(tmp_path):
@@ -114,6 +122,10 @@ def test_include_and_exclude_choose_by_name_or_path(tmp_path):
     assert texts(read(tmp_path, include=("ca??",))[0]) == ["a/ca01", "b/ca02"]
     assert texts(read(tmp_path, include=("ca*",), exclude=("b/*",))[0]) == ["a/ca01"]
     assert texts(read(tmp_path, exclude=("*.txt", "README"))[0]) == ["a/ca01", "b/ca02"]
+    members = {"./a/ca01": b"a/ca01", "./b/ca02": b"b/ca02"}
+    for name, content in (("x.tar", _tar(members)), ("x.tgz", _tar(members, "w:gz")), ("x.zip", _zip(members))):
+        (tmp_path / name).write_bytes(content)
+        assert texts(read(tmp_path / name, include=("b/*",))[0]) == ["b/ca02"]
 
 
 def test_a_file_named_twice_is_read_once_and_a_missing_one_is_bad(tmp_path):
@@ -126,6 +138,41 @@ def test_a_file_named_twice_is_read_once_and_a_missing_one_is_bad(tmp_path):
         find_files(source, BadInput())
     with pytest.raises(UserError, match=r"source 's' has no file at .*/none\*"):
         find_files(SourceConfig("s", "text", (f"{tmp_path}/none*",)), BadInput(skip=True))
+
+
+def test_a_file_of_two_spellings_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.zip").write_bytes(_zip({"b.txt": b"b", "c.txt": b"c"}))
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    paths = ("a.txt", "b.zip", f"{tmp_path}/a.txt", f"{tmp_path}/b.zip", "link/a.txt", "./*.txt")
+    files = find_files(SourceConfig("s", "text", paths), BadInput())
+    assert list(map(str, files)) == ["a.txt", "b.zip::b.txt", "b.zip::c.txt"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_read_each(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in (("a.txt", "first"), ("b.txt", "other"), ("a.txt", "later")):
+            archive.writestr(name, content)
+    documents, bad = read(tmp_path)
+    assert (texts(documents), bad.count) == (["first", "other", "later"], 0)
+
+
+def test_documents_of_packed_records(tmp_path):
+    content = b'{"text": "one\\n\\ntwo"}\n{"text": "three"}\n'
+    for name, packed in (
+        ("a.jsonl", content),
+        ("A.JSONL", content),
+        ("a.ndjson", content),
+        ("a.jsonl.gz", gzip.compress(content)),
+        ("a.NDJSON.GZ", gzip.compress(content)),
+        ("a.jsonl.zst", zst(content)),
+    ):
+        (tmp_path / name).write_bytes(packed)
+        assert read_documents([tmp_path / name]) == ["one\n\ntwo", "three"], name
+    (tmp_path / "a.txt").write_text("one\n\ntwo")
+    assert read_documents([tmp_path / "a.txt", tmp_path / "a.jsonl"]) == ["one", "two", "one\n\ntwo", "three"]
 
 
 def test_text_is_files_paragraphs_or_lines(tmp_path):

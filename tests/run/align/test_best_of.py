@@ -64,6 +64,8 @@ def test_what_is_refused(run, tmp_path, capsys):
         ({"--judge": run}, "is no reward model of answers"),
         ({"--out": tmp_path / "out.txt"}, "name a .jsonl file"),
         ({"--num-samples": "1"}, "leaves nothing to choose"),
+        ({"--pairs": tmp_path / "out.jsonl"}, "name one file twice"),
+        ({"--out": prompts}, "name one file twice"),
         ({"--prompts": tmp_path / "none.jsonl"}, "none.jsonl cannot be read"),
         ({}, "raised ValueError: no for an answer to"),
     ):

@@ -1,5 +1,6 @@
 """Preference tuning end to end at tiny size: it learns, resumes bit for bit, computes its reference once."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 import jaxlm
 from jaxlm.io.checkpoints import Checkpointer
-from jaxlm.run.align.dpo_data import good_and_bad
+from jaxlm.io.conversations import read_rankings
+from jaxlm.run.align.dpo_data import best_and_worst, good_and_bad
 from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
 
@@ -108,6 +110,17 @@ def test_other_losses_and_adapters(loss, tune, config, tmp_path, capsys):
         assert ("embed" in checkpointer.shapes()["params"]) == (tune == "all")
 
 
+def test_an_int8_base_is_its_own_reference(config, tmp_path, capsys):
+    """So the first loss is that of a coin; against the base as it was, the rounding would stand in every pair."""
+    run = tmp_path / "run"
+    argv = ("--tune", "lora_int8", "--num-steps", "1", "--log-every", "1", "--run-dir", run)
+    code, _, err = command(capsys, config, *argv)
+    assert code == 0, err
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (first,) = [line["train/loss"] for line in lines if line["step"] == 1 and "train/loss" in line]
+    assert first == pytest.approx(np.log(2), abs=2e-6)
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys, make_run):
     other = tmp_path / "other"
     make_run(other, kind="char", max_seq_len=64, seq_len=64)
@@ -143,6 +156,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys
         for word in words:
             assert word in line, line
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_of_a_ranking_with_margins_the_ends_keep_theirs(tmp_path):
+    record = {"prompt": "hi", "answers": ["bad", "good", "middling"], "ranks": [2, 0, 1], "margins": [0.0, 3.0, 1.0]}
+    (ranking,) = read_rankings(str(write(tmp_path / "ranked.jsonl", [record])))
+    pair = best_and_worst(ranking)
+    assert (pair.answers, pair.ranks, pair.margins) == (("good", "bad"), (0, 1), (3.0, 0.0))
 
 
 def test_labels_of_comparisons_are_not_taken_for_judgements(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import functools
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,13 @@ def test_evaluation_sets_are_accounted_for(tmp_path: Path) -> None:
     assert not (tmp_path / "other/stages/1-collect").exists()
 
 
+def test_a_decomposed_evaluation_item_is_found(tmp_path: Path) -> None:
+    texts = [f"La soirée {text.replace('w', 'é')}" for text in TEXTS]
+    exam = _source(tmp_path, "exam", [unicodedata.normalize("NFD", texts[3])])
+    build_corpus(_config(_source(tmp_path, "a", texts), evaluation=(exam,)), tmp_path / "run")
+    assert "| exam | 1 | 0 | 0 | 1 |" in (tmp_path / "run/DATACARD.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -198,7 +206,9 @@ def test_dry_run_says_what_is_done_and_what_is_refused(tmp_path: Path, capsys: p
     planted.write_sources(tmp_path)
     path = str(planted.write_config(tmp_path))
     assert main([path, "--dry-run", "--run-dir", str(tmp_path / "run")]) == 0
-    assert "source good: 6 files" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "source good: 6 files" in err
+    assert json.loads(out.splitlines()[-1])["plan"] == err.splitlines()
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="no tokenizer at"):
         main([path, "--dry-run", "--tokenizer-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")])

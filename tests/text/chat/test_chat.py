@@ -88,7 +88,11 @@ TABLE = [  # template, conversation, the text with what the assistant says betwe
 def tokenizers():
     text = "Say hi. One? Two. Three? Four lines. user assistant system model instruction response\n" * 20
     pieces = train_tokenizer(TokenizerConfig("bpe", vocab_size=320), [text])
-    return {"byte": ByteTokenizer(), "bpe": pieces, "hf": hf_tokenizer()}
+    words = ["Two", "words", "Four", "lines", "Be", "short", "Say", "hi", "Three", "One", "more", "of", "this"]
+    turns = "".join(f" USER: {a} {b}? ASSISTANT: {b} {a}.\n\n{c}.\n" for a in words for b in words for c in words[:3])
+    unigram = train_tokenizer(TokenizerConfig("unigram", vocab_size=330), [turns])
+    hf = {"hf": hf_tokenizer(), "hf with breaks": hf_tokenizer("\n\n" * 9)}  # the second has a piece of two line breaks
+    return {"byte": ByteTokenizer(), "bpe": pieces, "unigram": unigram} | hf
 
 
 def shown(segments):
@@ -129,6 +133,82 @@ def test_a_prompt_and_an_answer_make_the_conversation(tokenizers, kind, name):
     ends = np.flatnonzero(np.diff(np.append(mask, 0).astype(int)) == -1) + 1
     for end in ends:
         assert tuple(tokens[end - len(form.stop_ids) : end]) == form.stop_ids
+
+
+UNMARKED = ChatTemplate(
+    "unmarked",
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+)
+SPOKEN = ChatTemplate(
+    "spoken",
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ASSISTANT: ' }}"
+    "{% generation %}{{ m.content + eos_token }}{% endgeneration %}"
+    "{% else %}{{ ' USER: ' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' ASSISTANT: ' }}{% endif %}",
+)
+THINKING = ChatTemplate(
+    "thinking", SPOKEN.source.replace("{{ ' ASSISTANT: ' }}{% endif %}", "{{ ' ASSISTANT: <think>' }}{% endif %}")
+)
+BREAKS = chat(u="One?", a="\n\nlines.", u2="Three?", a2="\nTwo words.")
+
+
+@pytest.mark.parametrize("template", [TEMPLATES["chatml"], TEMPLATES["alpaca"], SPOKEN, UNMARKED], ids=lambda t: t.name)
+@pytest.mark.parametrize("kind", ["byte", "bpe", "unigram", "hf", "hf with breaks"])
+@pytest.mark.parametrize("conversation", [TWO, BREAKS, chat(u="One?", a="Two.", u2="Three?", a2="Four lines.")])
+def test_a_prompt_with_earlier_answers_has_the_borders_of_training(tokenizers, kind, template, conversation):
+    form = ChatFormat(template, tokenizers[kind])
+    tokens, mask = form.encode(conversation)
+    starts = np.flatnonzero(np.diff(mask.astype(int)) == 1) + 1
+    turns = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
+    for start, turn in zip(starts, turns, strict=True):
+        assert form.prompt(conversation.messages[:turn]) == tokens[:start].tolist()
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES.values(), SPOKEN, THINKING], ids=lambda t: t.name)
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "hf"])
+def test_an_answer_is_what_the_mask_of_training_counts_last(tokenizers, kind, template):
+    form = ChatFormat(template, tokenizers[kind])
+    for conversation in (ONE, TWO):
+        tokens, mask = form.encode(conversation)
+        *prompt, last = conversation.messages
+        found = form.encode_answer(prompt, last.content, "data.jsonl line 7")
+        end = np.flatnonzero(mask)[-1] + 1
+        start = np.flatnonzero(mask[:end] == 0)[-1] + 1
+        assert found.tokens.tolist() == tokens[:end].tolist()
+        assert found.loss_mask.tolist() == [0] * start + [1] * (end - start)
+    with pytest.raises(UserError, match="line 7 has no messages"):
+        form.encode_answer([], "Hi!", "data.jsonl line 7")
+
+
+def test_answers_in_a_row_and_marks_inside_a_turn_count_as_the_turn_does():
+    source = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{{ '|' }}{% generation %}{{ eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    form = ChatFormat(ChatTemplate("two marks", source), ByteTokenizer())
+    tokens, mask = form.encode_answer(chat(u="a", a="b", a2="c").messages, "de")
+    assert form.tokenizer.decode(tokens) == "ab|c|de|"
+    assert mask.tolist() == [0] * 7 + [1, 1, 0, 1]
+
+
+def test_a_template_may_mark_the_last_turn_alone():
+    source = (
+        "{% set last = namespace(at=0) %}{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% set last.at = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}{% if loop.index0 == last.at %}"
+        "{% generation %}{{ m.content + eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    form = ChatFormat(ChatTemplate("last", source), ByteTokenizer())
+    tokens, mask = form.encode_answer(chat(u="a", a="b", u2="c").messages, "de")
+    assert form.tokenizer.decode(tokens) == "abcde"
+    assert mask.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_prompt_whose_past_is_rewritten_is_written_as_the_template_has_it():
+    source = UNMARKED.source.replace("m.content +", "(m.content if loop.last else '') +")
+    form = ChatFormat(ChatTemplate("forgetful", source), ByteTokenizer())
+    ids = form.prompt(chat(u="a", a="b", u2="c").messages)
+    assert form.tokenizer.decode(ids) == "user\n\nassistant\n\nuser\nc\nassistant\n"
 
 
 def test_stops_are_single_symbols_where_the_tokenizer_has_them(tokenizers):
@@ -177,12 +257,6 @@ def test_no_message_forges_a_symbol(tokenizers, kind, name, text):
 
 
 # --- templates from elsewhere
-
-UNMARKED = ChatTemplate(
-    "unmarked",
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
-)
 
 
 @pytest.mark.parametrize("conversation", [ONE, TWO, OPEN])

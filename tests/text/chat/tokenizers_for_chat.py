@@ -14,8 +14,8 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def tokenizer_json() -> str:
-    """Byte-level BPE in GPT-2's form, learnt from a few words."""
+def tokenizer_json(more: str = "") -> str:
+    """Byte-level BPE in GPT-2's form, learnt from a few words, and from ``more``."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -25,10 +25,10 @@ def tokenizer_json() -> str:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=340, initial_alphabet=alphabet, special_tokens=SYMBOLS)
     text = "user assistant system model One? Two. Three? Four lines. Below is an instruction\n\n### Response:\n"
-    tokenizer.train_from_iterator([text] * 30, trainer)
+    tokenizer.train_from_iterator([text + more] * 30, trainer)
     return json.dumps(json.loads(tokenizer.to_str()))
 
 
-def hf_tokenizer() -> HFTokenizer:
+def hf_tokenizer(more: str = "") -> HFTokenizer:
     """The same behind jaxlm's protocol."""
-    return HFTokenizer(tokenizer_json().encode(), SETTINGS)
+    return HFTokenizer(tokenizer_json(more).encode(), SETTINGS)

@@ -41,6 +41,8 @@ def test_c4_pages():
     assert reason(C4Pages(), five + " Lorem Ipsum.") == "holds 'lorem ipsum'"
     assert reason(C4Pages(), five + " if (x) {") == "holds '{'"
     assert reason(C4Pages(min_sentences=0, forbidden=()), "") == ""
+    for text, why in (("Ähnliche INHALTE", "holds 'Ähnliche Inhalte'"), ("ähnliche inhalte", "")):  # ASCII case alone
+        assert reason(C4Pages(min_sentences=0, forbidden=("Ähnliche Inhalte",)), text) == why
 
 
 FINEWEB_OFF = FineWeb(min_ended_lines=0.0, max_short_lines=1.0, max_repeated_chars=1.0, max_breaks=9.0)
@@ -86,6 +88,13 @@ def test_bad_words_are_whole_words_in_any_case():
         assert reason(rule, text) == "bad words"
     assert reason(BadWords(("ass",), max_count=1), "ass") == ""
     assert reason(BadWords(("ass",), max_count=1), "ass ass") == "bad words"
+
+
+def test_a_bad_word_has_the_case_of_letters_beyond_ascii_as_it_stands():
+    rule = BadWords(("Дурак", "Été NOIR"))
+    for text in ("он Дурак", "été noir", "an Été noir"):
+        assert reason(rule, text) == ("bad words" if text != "été noir" else "")
+    assert reason(rule, "он дурак") == ""
 
 
 def test_bad_words_do_not_cross_texts():
