@@ -107,7 +107,7 @@ def make_train_step(
         (loss_shape, (means_shape, _)), grads_shape = shapes
         # In f32 at least: each microbatch's share is small beside the sum, and 16 bits would lose it.
         zeros = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)),
+            lambda s: jnp.zeros(s.shape, jnp.float32 if s.dtype.itemsize < 4 else s.dtype),
             (loss_shape, means_shape, grads_shape),
         )
         indices = jnp.arange(grad_accum_steps, dtype=jnp.int32)
