@@ -137,6 +137,7 @@ def test_what_a_terminal_says_is_heard_once_and_the_run_saves(config_file, tmp_p
     process, (master, slave) = on_a_terminal(*argv)
     wait_for_checkpoint(process, run_dir, after=10)
     child = child_of(process)
+    assert child is not None
     assert os.getpgid(child) == child  # which Ctrl-C does not reach but through the supervisor
     if how == "ctrl-c":
         os.write(master, b"\x03")

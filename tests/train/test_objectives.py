@@ -1,6 +1,8 @@
 """The causal objective through a real decoder: packing, accumulation, z-loss and masks change nothing they should
 not."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,8 +122,8 @@ def test_accumulation_with_unequal_masks_gives_the_loss_and_gradient_of_one_pass
 
 @pytest.mark.parametrize("chunk", [4, 7])
 def test_a_teacher_by_chunks_is_the_teacher(chunk):
-    sizes = {"vocab_size": VOCAB, "num_layers": 1, "model_dim": 16, "num_heads": 2, "max_seq_len": 16}
-    model, teacher = make_decoder(DecoderConfig(**sizes)), make_decoder(DecoderConfig(**sizes | {"model_dim": 24}))
+    config = DecoderConfig(vocab_size=VOCAB, num_layers=1, model_dim=16, num_heads=2, max_seq_len=16)
+    model, teacher = make_decoder(config), make_decoder(dataclasses.replace(config, model_dim=24))
     params, frozen = drawn_params(model), drawn_params(teacher)
     batch = batch_of([documents(0, (5, 9)), documents(1, (12,))], 16)
 

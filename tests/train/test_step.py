@@ -93,7 +93,8 @@ def test_shares_of_16_bit_parameters_are_summed_in_f32(accum):
 def test_what_is_only_watched_may_overflow():
     def terms(params, frozen, carry, batch, key):
         w = params["w"]
-        return {"good": Term(w**2, 1.0), "watched": Term(jnp.exp(w + 100.0), 1.0, 0.0)}, carry
+        one = jnp.ones(())
+        return {"good": Term(w**2, one), "watched": Term(jnp.exp(w + 100.0), one, 0.0)}, carry
 
     objective = Objective(terms, lambda batch: {"good": jnp.ones(()), "watched": jnp.ones(())})
     tx = optax.sgd(0.5)
