@@ -94,7 +94,8 @@ def estimate_collectives(
         add("reduce-scatter", stream, (6 + recomputes) * passes, model, "model: sums of attention and MLP")
     own_rows = item * rows * seq_len / context * config.model_dim
     add("all-reduce", own_rows, 2 * micro, model, "model: embeddings, and the head's gradient")
-    heads, width = config.num_heads // model, item * tokens * (config.qk_width + config.v_width)
+    heads = config.num_heads // model if config.num_heads % model == 0 else config.num_heads
+    width = item * tokens * (config.qk_width + config.v_width)
     if exchanges(layout.context_attention, heads, context):
         keys = math.lcm(config.kv_heads, model * context) / model  # repeated, so that each device has some
         times = (1 + forwards) * passes

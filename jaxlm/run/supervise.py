@@ -188,8 +188,9 @@ class Supervisor:
             if self._child is not None and self._child.poll() is None:
                 self._child.send_signal(self._signum)
 
-        signums = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        heard = [signum for signum in signums if signal.getsignal(signum) != signal.SIG_IGN]
+        heard = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            heard.append(signal.SIGHUP)
         previous = {signum: signal.signal(signum, handle) for signum in heard}
         try:
             yield

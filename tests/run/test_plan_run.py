@@ -109,6 +109,8 @@ def test_a_pipeline_is_planned_with_its_bubble_and_its_second_forward_pass(capsy
     assert row["compute_seconds"] == pytest.approx(products * 4 / 3 / (1 - 7 / 39))
     assert "bubble 17.9%" in err
     assert "--mesh.stage 8" in figures["overrides"]
+    assert f"--global-batch-size {figures['batch_tokens'] // figures['seq_len']} " in figures["overrides"]
+    assert f"--num-steps {figures['steps']} " in figures["overrides"]
     assert "--mesh.pipeline.rounds 1" in figures["overrides"]
     assert any("the bubble" in line for line in figures["assumptions"])
 
