@@ -3,7 +3,7 @@
     python -m experiments.scaling align align_sizes --processes 2
     python -m experiments.scaling align align_sizes --num-seeds 3      # later: two more roads of each width
 
-Not run in full yet.
+Fifty minutes on two cores, beside tests. What it says is in ``docs/scaling.md``.
 """
 
 import dataclasses

@@ -57,13 +57,26 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+_MOST_RESIDENT = 2 << 30
+"""Bytes of memory at which a worker gives its compiled programs back."""
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has now; where that is not told, more than it may have."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return _MOST_RESIDENT + 1
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs() -> Iterator[None]:
-    """Compiled programs are given back after each file: kept for the whole session they come to gigabytes."""
+    """Compiled programs are kept for the next file, which needs many of them, until they come to gigabytes."""
     yield
     import jax
 
-    jax.clear_caches()
+    if _resident() > _MOST_RESIDENT:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

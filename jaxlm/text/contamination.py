@@ -6,7 +6,8 @@ as many of them as ``matched_words`` words in a row have. One long run alone (GP
 because of one sentence that it quotes. A share, as of tokens in Llama 2 (Touvron et al. 2023, appendix A.6), allows the
 runs to be short, so that a changed word spoils few. ``docs/deduplication.md`` has the figures.
 
-Both are compared in Unicode's normal form C, so that an accented letter is one character, however it was typed.
+Both are compared in Unicode's normal form KC: an accented letter is one character, however it was typed, and a
+full-width digit or a ligature is the plain one, as in corpora that were brought to that form.
 
 Items of fewer words than a run are found where all their words stand in a row. Items under ``min_words`` words cannot
 be told from ordinary text: they are listed, not looked for.
@@ -139,7 +140,7 @@ def build_index(items: Sequence[EvalItem], overlap: Overlap | None = None) -> It
 def find_items(texts: TextColumn | Sequence[str], index: ItemIndex) -> Findings:
     """The items that the texts of a batch hold. A text's findings depend on it alone.
 
-    Texts are brought to normal form C, as items are, and places count in that; a column has to be in it already.
+    Texts are brought to normal form KC, as items are, and places count in that; a column has to be in it already.
     """
     column = texts if isinstance(texts, TextColumn) else _column(texts)
     parts = [_matches(column, table, index) for table in index.tables]
@@ -153,7 +154,7 @@ def find_items(texts: TextColumn | Sequence[str], index: ItemIndex) -> Findings:
 
 
 def _column(texts: Sequence[str]) -> TextColumn:
-    return TextColumn([unicodedata.normalize("NFC", text) for text in texts])
+    return TextColumn([unicodedata.normalize("NFKC", text) for text in texts])
 
 
 def _matches(column: TextColumn, table: RunTable, index: ItemIndex) -> tuple[np.ndarray, ...]:

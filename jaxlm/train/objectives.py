@@ -102,8 +102,8 @@ TEXT_TOKENS = "text_tokens"
 
 def with_text(objective: Objective, model: Model, coef: float, *, loss_chunk: int | None = None) -> Objective:
     """Another objective and ``coef`` times the cross-entropy of the plain text that stands beside in the batch
-    (``TEXT_TOKENS``), term ``text``: what a model is tuned to must not cost it what it knows of text (PPO-ptx, Ouyang
-    et al. 2022)."""
+    (``TEXT_TOKENS``), term ``text``, with the terms that the model adds there (``text_router_z``...): what a model is
+    tuned to must not cost it what it knows of text (PPO-ptx, Ouyang et al. 2022)."""
     of_text = causal_objective(model, loss_chunk=loss_chunk)
 
     def rows(batch: Batch) -> Batch:
@@ -117,9 +117,12 @@ def with_text(objective: Objective, model: Model, coef: float, *, loss_chunk: in
     def terms(params: Params, frozen: PyTree, carry: PyTree, batch: Batch, key: Array) -> tuple[Terms, PyTree]:
         found, carry = objective.terms(params, frozen, carry, batch, key)
         text, _ = of_text.terms(params, frozen, None, rows(batch), jax.random.fold_in(key, 1))
-        return found | {"text": text["nll"]._replace(weight=coef)}, carry
+        return found | {_named(name): term._replace(weight=coef * term.weight) for name, term in text.items()}, carry
 
     def counts(batch: Batch) -> dict[str, Array]:
-        return objective.counts(batch) | {"text": of_text.counts(rows(batch))["nll"]}
+        return objective.counts(batch) | {_named(name): count for name, count in of_text.counts(rows(batch)).items()}
+
+    def _named(name: str) -> str:
+        return "text" if name == "nll" else f"text_{name}"
 
     return Objective(terms, counts, objective.carry_rows)

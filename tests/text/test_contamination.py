@@ -100,6 +100,14 @@ def test_items_and_texts_may_be_decomposed():
         assert found.start.tolist() == [2, 2]
 
 
+def test_items_are_found_in_corpora_of_plain_forms():
+    item = "２０２４年 the ﬁrst ofﬁcer ﬂew ＡＢＣ home in the ﬁnal hour"
+    plain = unicodedata.normalize("NFKC", item)
+    assert plain != unicodedata.normalize("NFC", item)
+    for one in (item, plain):
+        assert find_items([item, plain, unicodedata.normalize("NFKD", item)], index_of(one)).share.tolist() == [1.0] * 3
+
+
 def test_changed_items_are_found():
     draw = random.Random(1)
     items = [sentence(draw, draw.randrange(30, 80)) for _ in range(300)]

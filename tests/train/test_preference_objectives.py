@@ -22,7 +22,7 @@ from jaxlm.text.chat.messages import Message, Ranking
 from jaxlm.text.chat.template import ChatTemplate
 from jaxlm.text.chat.templates import TEMPLATES
 from jaxlm.train.kto_objective import kto_objective
-from jaxlm.train.objectives import task_objective
+from jaxlm.train.objectives import TEXT_TOKENS, causal_objective, task_objective, with_text
 from jaxlm.train.preference_objectives import (
     PairConfig,
     answer_logprobs,
@@ -240,9 +240,8 @@ def test_the_router_of_experts_is_kept_even_in_tuning(name):
         labels = jnp.ones(rows["tokens"].shape if name == "steps" else 8)
         batch = rows | {"labels": labels, "loss_mask": jnp.ones_like(labels)}
     (whole, _), (parts, _) = (step_of(objective, params, batch, accum) for accum in (1, 4))
-    tokens = int(np.sum(np.asarray(batch["segment_ids"]) > 0)) + (
-        16 if name == "reward" else 0
-    )  # there the end is read too
+    tokens = int(np.sum(np.asarray(batch["segment_ids"]) > 0))
+    tokens += 16 if name == "reward" else 0  # there the end is read too
     counts = objective.counts(batch)
     for term, weight in (("router_balance", 0.5), ("router_z", 0.1)):
         assert counts[term] == tokens
@@ -250,6 +249,24 @@ def test_the_router_of_experts_is_kept_even_in_tuning(name):
         found = objective.terms(params, None, None, batch, jax.random.key(0))[0][term]
         assert (float(found.weight), float(found.count)) == (pytest.approx(weight), tokens)
     np.testing.assert_allclose(parts["term/router_z"], whole["term/router_z"], rtol=1e-5)
+
+
+def test_the_router_reads_the_text_beside_the_pairs_too():
+    model = experts()
+    objective = with_text(pair_objective(model, PairConfig("dpo")), model, 0.25)
+    params, batch = drawn_params(model), batch_of(PAIRS)
+    batch |= {"ref_logprobs": jnp.zeros((8, 2)), TEXT_TOKENS: batch["tokens"][:, 0, :33]}
+    alone = {"tokens": batch[TEXT_TOKENS][:, :-1], "targets": batch[TEXT_TOKENS][:, 1:], "loss_mask": jnp.ones((8, 32))}
+    found, _ = objective.terms(params, None, None, batch, jax.random.key(0))
+    expected, _ = causal_objective(model).terms(params, None, None, alone, jax.random.key(0))
+    names = {"nll": "text", "router_balance": "text_router_balance", "router_z": "text_router_z"}
+    assert expected.keys() == names.keys()
+    for own, name in names.items():
+        assert found[name].weight == pytest.approx(0.25 * expected[own].weight)
+        np.testing.assert_allclose(found[name].total, expected[own].total, rtol=1e-5)
+        assert objective.counts(batch)[name] == found[name].count == 256
+    (whole, _), (parts, _) = (step_of(objective, params, batch, accum) for accum in (1, 4))
+    np.testing.assert_allclose(parts["term/text_router_z"], whole["term/text_router_z"], rtol=1e-5)
 
 
 def test_bad_settings_are_refused():
