@@ -79,6 +79,20 @@ def _programs() -> Iterator[None]:
         jax.clear_caches()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fast_fits() -> Iterator[None]:
+    """Fits of scaling laws run for seconds: their search alone is worth the making of fast code."""
+    import jax
+
+    from jaxlm.scaling import minimise
+
+    with pytest.MonkeyPatch.context() as patch:
+        options = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+        search = jax.jit(minimise._tick.__wrapped__, static_argnums=0, compiler_options=options)
+        patch.setattr(minimise, "_tick", search)
+        yield
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The root of the checkout."""

@@ -14,11 +14,12 @@ otherwise wait for ever."""
 
 
 class Barriers:
-    """Of all programs of a kernel. ``count_ref``: int32, zero at first, that no one else writes. In Pallas's
-    interpreter there is a single program, which waits for no one."""
+    """Of all programs of a kernel, each of so many ``threads``. ``count_ref``: int32, zero at first, that no one else
+    writes. In Pallas's interpreter there is a single program, which waits for no one."""
 
-    def __init__(self, count_ref: Any, zero: Array, programs: int, *, interpret: bool):
-        self.count_ref, self.zero, self.programs, self.interpret = count_ref, zero, programs, interpret
+    def __init__(self, count_ref: Any, zero: Array, programs: int, threads: int, *, interpret: bool):
+        self.count_ref, self.zero, self.interpret = count_ref, zero, interpret
+        self.programs, self.threads = programs, threads
 
     def join_warps(self) -> None:
         """Of this program alone: what its warps wrote is there for all of them."""
@@ -48,5 +49,8 @@ class Barriers:
 
     def _look(self) -> Array:
         # A plain read is no fence, and need not be one: an arrival empties this multiprocessor's first cache, and
-        # until the wait is over nothing is read that another program may still write.
-        return plgpu.load(self.count_ref.at[self.zero], volatile=True)
+        # until the wait is over nothing is read that another program may still write. One thread of a program reads:
+        # else all of its warps ask for the one place that arrivals are written to.
+        thread_t = jnp.arange(self.threads, dtype=jnp.int32)
+        count_t = plgpu.load(self.count_ref.at[self.zero + 0 * thread_t], mask=thread_t == 0, other=0, volatile=True)
+        return jnp.max(count_t)

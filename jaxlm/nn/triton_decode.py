@@ -158,7 +158,7 @@ def decode_greedily(kernel: DecodeKernel, weights: KernelWeights, cache: tuple[A
             packed,
             kernel.interpret,
         )
-        barriers = Barriers(ref["arrivals"], zero, programs, interpret=kernel.interpret)
+        barriers = Barriers(ref["arrivals"], zero, programs, 32 * kernel.warps, interpret=kernel.interpret)
         attention_refs = AttentionRefs(
             *(ref[name] for name in ("qkv", "keys", "values", "visible", "parts", "tops", "sums", "own"))
         )

@@ -14,10 +14,15 @@ from jax.experimental.pallas import triton as plgpu
 
 from jaxlm.core.types import Array
 
-COLUMNS = 128
+_LANES = 32
+"""Threads of a warp."""
+COLUMNS = 4 * _LANES
 """Words of a row in one tile: 512 bytes, 16 for each thread of a warp."""
 _AHEAD = 2
 """Pieces of the vector that are on their way while one is used."""
+_MOST_APART = 3
+"""Outputs of a thread whose sums stay apart in the words that it reads at once. Of more a thread sums what is its own:
+sums of 4 numbers each left so few registers that the assembler moved reads of weights down to where they are used."""
 
 
 def pack(kernel: Array) -> Array:
@@ -186,9 +191,9 @@ class Product:
     def run(self, x: Vector, use: Any, *, following: "Product | None" = None, early: int = 0) -> None:
         """``use(rows, which exist, outputs of each kernel)`` for each block of rows. ``following``: what comes next;
         its first ``early`` tiles are asked for as this one's run out."""
-        sums = {
-            (i, k): jnp.zeros(self.share.tile, jnp.float32) for i in range(self.blocks) for k in range(self.kernels)
-        }
+        places = [(i, k) for i in range(self.blocks) for k in range(self.kernels)]
+        width = _LANES if len(places) > _MOST_APART else COLUMNS
+        sums = dict.fromkeys(places, jnp.zeros((self.share.tile[0], width), jnp.float32))
         part: Any = None
         for at, (j, i, k) in enumerate(self.order):
             if i == k == 0:
@@ -220,8 +225,15 @@ def _fma(share: Share, a: Array, b: Array, c: Array) -> Array:
     return out
 
 
-def _accumulate(share: Share, words_rc: Array, x: list[Array], sum_rc: Array) -> Array:
-    """The sum and the products of words and the vector's pieces for their halves, f32 [r, c]."""
-    for number_rc, x_rc in zip(share.numbers(words_rc), x, strict=True):
-        sum_rc = _fma(share, number_rc, x_rc, sum_rc)
-    return sum_rc
+def _accumulate(share: Share, words_rc: Array, x: list[Array], sum_rx: Array) -> Array:
+    """The sum and the products of words and the vector's pieces for their halves, f32 [r, columns or lanes]."""
+    numbers = list(zip(share.numbers(words_rc), x, strict=True))
+    if sum_rx.shape == words_rc.shape:
+        for number_rc, x_rc in numbers:
+            sum_rx = _fma(share, number_rc, x_rc, sum_rx)
+        return sum_rx
+    (number_rc, x_rc), *others = numbers
+    part_rc = number_rc * x_rc
+    for number_rc, x_rc in others:
+        part_rc = _fma(share, number_rc, x_rc, part_rc)
+    return sum_rx + jnp.sum(part_rc.reshape(part_rc.shape[0], _LANES, -1), axis=2)

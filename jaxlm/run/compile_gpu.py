@@ -75,11 +75,8 @@ def described(gpu: Gpu, topology: Topology) -> list[Any]:
 
 def with_attention(model: ModelConfig) -> tuple[ModelConfig, list[str]]:
     """The model with an attention that can be compiled here, and a note where the GPU's own would be another: cuDNN's
-    needs its library while it is traced. Norms, activations and loss are XLA's: our kernels ask for a real GPU."""
-    if not isinstance(model, DecoderConfig):
-        return model, []
-    model = dataclasses.replace(model, kernels="xla")
-    if model.attention != "auto" or has_cudnn():
+    needs its library while it is traced. Our own kernels need no GPU to be compiled."""
+    if not isinstance(model, DecoderConfig) or model.attention != "auto" or has_cudnn():
         return model, []
     chosen = choose_implementation(
         "auto",
