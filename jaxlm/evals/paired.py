@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from jaxlm.evals import intervals
 from jaxlm.evals.intervals import Values
@@ -46,4 +45,6 @@ def mcnemar(a: Values, b: Values) -> float:
     if right_a.shape != right_b.shape or not np.isin(np.concatenate([right_a, right_b]), (0, 1)).all():
         raise ValueError("McNemar's test is of two arms on the same items, each value 0 or 1")
     only_a, only_b = int(np.sum(right_a > right_b)), int(np.sum(right_a < right_b))
+    from scipy import stats
+
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0

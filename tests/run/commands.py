@@ -55,7 +55,9 @@ def write_config(directory, fields):
 def environment(num_devices, **variables):
     """The caches' and the tests' own variables, and those given; nothing of an outer cluster."""
     kept = {k: v for k, v in os.environ.items() if k not in VARIABLES and not k.startswith("SLURM_")}
-    return kept | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"} | variables
+    # The last word on a flag counts.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={num_devices}"
+    return kept | {"XLA_FLAGS": flags.strip()} | variables
 
 
 def start(config, run_dir, *argv, num_devices=1, **variables):
