@@ -30,6 +30,7 @@ def test_no_words_are_refused():
         train_tokenizer(CONFIG, [" \n"])
 
 
+@pytest.mark.slow
 def test_wikitext_has_the_official_vocabulary(shared_data):
     with gzip.open(shared_data / "text" / "wikitext-2" / "train.recovered.txt.gz", "rt", encoding="utf-8") as file:
         lines = [line for line in file if line.strip()]

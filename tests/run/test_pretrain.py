@@ -157,7 +157,9 @@ def wait_for(condition, process, seconds=240):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_stopped_run_goes_on_to_the_same_parameters_bit_for_bit(whole_run, command, tmp_path, signum):
     whole_dir, _, _ = whole_run
     run_dir = tmp_path / "run"

@@ -200,6 +200,7 @@ def test_kaplans_laws_agree_with_each_other():
     assert kaplan.min_flops(100.0, batch, 3.0) == pytest.approx(50.0)
 
 
+@pytest.mark.slow
 def test_profile_intervals_cover():
     found = recover(160)
     assert found.num_runs == len(design()["N"]) == 72

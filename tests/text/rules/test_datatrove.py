@@ -56,6 +56,7 @@ def agreement(name, steps, texts, **off):
     ]
 
 
+@pytest.mark.slow
 def test_gopher_quality(texts):
     """But for one check: of the words, 80 % must have a letter; datatrove counts every sign as a word."""
     rule = dataclasses.replace(GopherQuality(), min_alphabetic=0.0)
