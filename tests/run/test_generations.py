@@ -196,8 +196,8 @@ def test_a_signal_stops_it_as_it_stops_pretraining(command):
     assert "holds the counts of other text or another config" in err.splitlines()[-1]
 
 
-def test_bad_input_is_one_line(command):
-    run, _, _ = command
+def test_bad_input_is_one_line(command, capsys):
+    _, _, directory = command
     for argv, words in (
         (("--tokenizer.kind", "char"), "cannot spell every text"),
         (("--ngram.smoothing", "backoff"), "no likelihoods"),
@@ -207,7 +207,7 @@ def test_bad_input_is_one_line(command):
         (("--max-encoder-documents", "0"), "max_encoder_documents=0"),
         (("--encoder.data.seq-len", "64"), "encoder: data.seq_len=64 is more than model.max_seq_len=32"),
     ):
-        done = run(*argv)
-        assert done.returncode == 2, done.stderr
-        (line,) = done.stderr.splitlines()
+        run_dir = ("--run-dir", str(directory / "refused"))
+        assert main(["generations", str(directory / "tiny.py"), *argv, *run_dir]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
         assert words in line

@@ -45,7 +45,8 @@ def start(config, run_dir, faults, **variables):
     return subprocess.Popen(
         [*args, "--run-dir", str(run_dir)],
         cwd=REPO,
-        env=environment(1, **variables),
+        # Fast code, as users have it: the course of a run that spikes hangs on how it rounds.
+        env=environment(1, XLA_FLAGS="--xla_force_host_platform_device_count=1", **variables),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
