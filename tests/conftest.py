@@ -3,6 +3,7 @@
 The settings must be in the environment before jax is imported, and are inherited by the commands that tests start.
 """
 
+import inspect
 import os
 import signal
 import sys
@@ -88,7 +89,7 @@ def _fast_fits() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         options = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
-        search = jax.jit(minimise._tick.__wrapped__, static_argnums=0, compiler_options=options)
+        search = jax.jit(inspect.unwrap(minimise._tick), static_argnums=0, compiler_options=options)
         patch.setattr(minimise, "_tick", search)
         yield
 
