@@ -22,7 +22,7 @@ _AHEAD = 2
 """Pieces of the vector that are on their way while one is used."""
 _MOST_APART = 3
 """Outputs of a thread whose sums stay apart in the words that it reads at once. Of more a thread sums what is its own:
-sums of 4 numbers each left so few registers that the assembler moved reads of weights down to where they are used."""
+with four sums for each of six outputs the assembler moved reads of weights down to where they are used (LOG.md)."""
 
 
 def pack(kernel: Array) -> Array:
