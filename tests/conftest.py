@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.quick import FLAGS
+
 if "jax" in sys.modules:
     raise RuntimeError(
         "jax was imported before tests/conftest.py could set up its devices: remove that plugin or import"
@@ -19,11 +21,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
-# Most of the suite's time would be the making of fast code for programs that run for a moment.
-_FLAGS = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
-os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FLAGS} {os.environ.get('XLA_FLAGS', '')}".strip()
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

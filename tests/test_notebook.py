@@ -5,6 +5,8 @@ from pathlib import Path
 import nbclient
 import nbformat
 
+from tests.quick import FLAGS
+
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "quickstart.ipynb"
 
 
@@ -12,7 +14,7 @@ def test_notebook_runs(tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     monkeypatch.setenv("JAXLM_NOTEBOOK_STEPS", "20")
     monkeypatch.setenv("JAXLM_NOTEBOOK_RUN_DIR", str(run_dir))
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as on a person's machine
+    monkeypatch.setenv("XLA_FLAGS", FLAGS)  # one device, as on a person's machine
     monkeypatch.delenv("MPLBACKEND")  # the kernel sets its own, which puts pictures into the notebook
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)

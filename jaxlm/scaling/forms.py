@@ -5,10 +5,12 @@ perfectly, so a search measures ``log N`` from its mean (`centred`), where they 
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -60,10 +62,17 @@ class Form:
 def _sum_of_powers(xp, theta, x_kn, places: Sequence[tuple[int, int, int]], floor: int | None):
     """log of a sum of ``exp(theta[i] - theta[j] x[k])`` for each (i, j, k), and of ``exp(theta[floor])``."""
     terms = [theta[i] - theta[j] * x_kn[k] for i, j, k in places]
-    total = terms[0]
-    for term in terms[1:]:
-        total = xp.logaddexp(total, term)
-    return total if floor is None else xp.logaddexp(total, theta[floor])
+    return _log_sum_exp(xp, terms if floor is None else [*terms, theta[floor]])
+
+
+def _log_sum_exp(xp, terms: Sequence[Any]):
+    if len(terms) == 1:
+        return terms[0]
+    if xp is np:
+        return functools.reduce(np.logaddexp, terms)
+    # The derivative of jnp.logaddexp minds infinities, and made a fit's gradient cost seven times its value.
+    highest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, terms))
+    return highest + jnp.log(sum(jnp.exp(term - highest) for term in terms))
 
 
 _CHINCHILLA = ((0, 3, 0), (1, 4, 1))
@@ -96,7 +105,7 @@ def _power_floor(xp, theta, x_kn):
 def _kaplan(xp, theta, x_kn):
     # theta holds alpha log of the scale, so that the form is linear in it where one term rules.
     n_c, d_c, alpha_n, alpha_d = theta
-    return alpha_d * xp.logaddexp((n_c - alpha_n * x_kn[0]) / alpha_d, (d_c - alpha_d * x_kn[1]) / alpha_d)
+    return alpha_d * _log_sum_exp(xp, [(n_c - alpha_n * x_kn[0]) / alpha_d, (d_c - alpha_d * x_kn[1]) / alpha_d])
 
 
 def _read_chinchilla(theta: np.ndarray) -> dict[str, np.ndarray]:

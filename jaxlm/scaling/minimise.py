@@ -202,6 +202,6 @@ def _advance(lane: _Lane, theta: jax.Array, value: jax.Array, grad: jax.Array, l
 
 
 def _updated(inverse: jax.Array, change: jax.Array, change_grad: jax.Array, along: jax.Array) -> jax.Array:
-    rho = 1.0 / jnp.where(along > 0, along, 1.0)
-    left = jnp.eye(len(change)) - rho * jnp.outer(change, change_grad)
-    return left @ inverse @ left.T + rho * jnp.outer(change, change)
+    rho, moved = 1.0 / jnp.where(along > 0, along, 1.0), inverse @ change_grad
+    both = jnp.outer(moved, change)
+    return inverse + rho * ((1.0 + rho * change_grad @ moved) * jnp.outer(change, change) - both - both.T)

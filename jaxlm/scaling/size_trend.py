@@ -38,7 +38,7 @@ class SizeTrend(NamedTuple):
     @property
     def inverse(self) -> bool:
         """Whether larger models are worse: a fall without a rise, and a slope whose interval lies below 0."""
-        return self.shape == "falls" and self.interval[1] < 0
+        return self.shape == "falls" and bool(self.interval[1] < 0)
 
 
 class SeedErrors(NamedTuple):

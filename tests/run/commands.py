@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.run import cli
 from jaxlm.run.processes import VARIABLES
 
 REPO = Path(__file__).parents[2]
@@ -141,6 +142,18 @@ def refused(processes, *words):
         (line,) = [line for line in err.splitlines() if line.startswith("error:")]
         for word in words:
             assert word in line, line
+
+
+def refused_here(capsys, argv, *words):
+    """The same of a ``jaxlm`` command in this process; all lines that it wrote."""
+    capsys.readouterr()
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+    for word in words:
+        assert word in line, line
+    return err.splitlines()
 
 
 def wait_for(condition, processes, seconds=240):

@@ -1,12 +1,8 @@
 """Pretraining through the real command: figures, resume, signals, refusals. Each run is a tiny model on real text."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,8 @@ import jaxlm
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.tokenizers import ByteTokenizer, load_tokenizer
 from jaxlm.run.prepare import keep_tokenizer
+from tests.run import commands
+from tests.run.commands import launch, refused_here, start, wait_for
 
 REPO = Path(__file__).parents[2]
 CONFIG = '''
@@ -38,7 +36,7 @@ def config():
         optimizer=OptimizerConfig(name="muon", peak_lr=0.02, warmup_steps=2),
         sample=SampleConfig(prompts=("The ",), max_new_tokens=8, num_samples=1),
         checkpoint=CheckpointConfig(save_every=4),
-        num_steps=60, global_batch_size=8, grad_accum_steps=2, ema_decay=0.9, log_every=4, eval_every=30,
+        num_steps=40, global_batch_size=16, grad_accum_steps=2, ema_decay=0.9, log_every=4, eval_every=20,
     )
 '''
 
@@ -64,21 +62,16 @@ def command(config_file, cache_dir, tmp_path):
     """``command("--flag", ...)`` starts ``jaxlm pretrain`` on the tiny config as a process of its own, on one
     device."""
 
-    def start(*argv, config=config_file, sub="pretrain", run_dir=tmp_path / "run"):
-        env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAXLM_CACHE_DIR": str(cache_dir)}
-        args = [sys.executable, "-m", "jaxlm", sub, str(config), *argv]
-        if run_dir is not None:
-            args += ["--run-dir", str(run_dir)]
-        return subprocess.Popen(
-            args, cwd=REPO, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-        )
+    def begin(*argv, config=config_file, sub="pretrain", run_dir=tmp_path / "run"):
+        place = () if run_dir is None else ("--run-dir", str(run_dir))
+        return launch(sub, str(config), *argv, *place, JAXLM_CACHE_DIR=str(cache_dir))
 
-    return start
+    return begin
 
 
-def finish(process, timeout=300):
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
+def finish(process):
+    (found,) = commands.finish([process])
+    return found
 
 
 def parameters(run_dir):
@@ -98,18 +91,16 @@ def flat(tree):
 def whole_run(config_file, cache_dir, tmp_path_factory):
     """One uninterrupted run, and what it printed."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAXLM_CACHE_DIR": str(cache_dir)}
-    args = [sys.executable, "-m", "jaxlm", "pretrain", str(config_file), "--run-dir", str(run_dir)]
-    done = subprocess.run(args, cwd=REPO, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return run_dir, done.stdout, done.stderr
+    code, out, err = finish(start(config_file, run_dir, JAXLM_CACHE_DIR=str(cache_dir)))
+    assert code == 0, err
+    return run_dir, out, err
 
 
 def test_the_last_line_holds_the_final_figures(whole_run):
     _, out, err = whole_run
     figures = json.loads(out.splitlines()[-1])
     assert {"eval/loss", "eval/bits_per_byte", "perf/tokens_per_second", "num_params", "step"} <= figures.keys()
-    assert figures["step"] == 60
+    assert figures["step"] == 40
     assert 0 < figures["eval/loss"] < np.log(281)
     assert figures["eval/xz_bits_per_byte"] > 0
     assert "compiling the train step" in err
@@ -121,8 +112,8 @@ def test_a_run_directory_has_what_the_contract_names(whole_run):
     there = {path.name for path in run_dir.iterdir()}
     assert {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "report.html", "tokenizer"} <= there
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "train/loss" in line] == list(range(4, 61, 4))
-    assert [line["step"] for line in lines if "eval/loss" in line] == [30, 60]
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(4, 41, 4))
+    assert [line["step"] for line in lines if "eval/loss" in line] == [20, 40]
     assert json.loads((run_dir / "config.json").read_text())["config"]["model"]["vocab_size"] == 281
 
 
@@ -149,14 +140,6 @@ def test_the_handle_scores_and_generates(whole_run):
     assert model.is_ema
 
 
-def wait_for(condition, process, seconds=240):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(
     "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
 )
@@ -164,7 +147,7 @@ def test_a_stopped_run_goes_on_to_the_same_parameters_bit_for_bit(whole_run, com
     whole_dir, _, _ = whole_run
     run_dir = tmp_path / "run"
     process = command()
-    wait_for(lambda: (run_dir / "checkpoints" / "4").exists(), process)
+    wait_for(lambda: (run_dir / "checkpoints" / "4").exists(), [process])
     process.send_signal(signum)
     code, out, err = finish(process)
     assert not (run_dir / "done.json").exists()
@@ -274,15 +257,14 @@ def test_inspect_shows_decoded_batches(command):
     assert "segment" in out
 
 
-def refused(process, *words):
-    """Exit code 2, one clear line, no traceback."""
-    code, out, err = finish(process)
-    assert code == 2, err
-    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
-    assert "Traceback" not in err
-    assert not out.strip()
-    for word in words:
-        assert word in line, line
+@pytest.fixture
+def refused(config_file, tmp_path, capsys):
+    """``refused(argv, *words)``: the command is refused, in this process, in one line that has these words."""
+
+    def ask(argv, *words, config=config_file, run_dir=tmp_path / "run"):
+        refused_here(capsys, ["pretrain", str(config), *argv, "--run-dir", str(run_dir)], *words)
+
+    return ask
 
 
 @pytest.mark.parametrize(
@@ -300,30 +282,30 @@ def refused(process, *words):
         (("--data.num-epochs", "1", "--num-steps", "5000"), ("num_epochs=1", "num_steps=5000")),
     ],
 )
-def test_bad_values_are_refused_in_one_line(command, tmp_path, argv, words):
-    refused(command(*argv), *words)
+def test_bad_values_are_refused_in_one_line(refused, tmp_path, argv, words):
+    refused(argv, *words)
     assert not (tmp_path / "run" / "config.json").exists()  # the mended command may use the same directory
 
 
-def test_an_unknown_config_is_refused(command):
-    refused(command(config="no_such_config"), "no_such_config")
+def test_an_unknown_config_is_refused(refused):
+    refused((), "no_such_config", config="no_such_config")
 
 
 @pytest.mark.parametrize(
     ("content", "word"), [(b"", "empty"), (b"caf\xe9 " * 40, "utf-8"), (b"only a few words here", "sequence")]
 )
-def test_bad_text_is_refused_and_named(command, tmp_path, content, word):
+def test_bad_text_is_refused_and_named(refused, tmp_path, content, word):
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
     argv = ("--corpus.paths", str(path), "--corpus.split", "tail", "--corpus.document", "file")
-    refused(command(*argv), word)
+    refused(argv, word)
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_run_directory_of_another_config_is_refused_with_the_fields(whole_run, command):
+def test_a_run_directory_of_another_config_is_refused_with_the_fields(whole_run, refused):
     run_dir, _, _ = whole_run
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
-    refused(command("--seed", "5", "--optimizer.peak-lr", "0.5", run_dir=run_dir), "seed", "peak_lr")
+    refused(("--seed", "5", "--optimizer.peak-lr", "0.5"), "seed", "peak_lr", run_dir=run_dir)
     lock = run_dir / "lock"
     after = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
     assert {p: t for p, t in after.items() if p != lock} == {p: t for p, t in before.items() if p != lock}

@@ -7,11 +7,12 @@ import sys
 from xml.etree import ElementTree
 
 from jaxlm.io.metrics import MetricsWriter
+from tests.quick import FLAGS
 
 
 def draw(*argv):
     # A process of its own: the tool asks JAX for eight devices, which must come before any use of it.
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment = os.environ | {"XLA_FLAGS": FLAGS}
     return subprocess.run(
         [sys.executable, "-m", "tools.pictures", *map(str, argv)], capture_output=True, text=True, env=environment
     )

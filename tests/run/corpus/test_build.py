@@ -22,6 +22,7 @@ from jaxlm.run.config_files import run_config_file
 from jaxlm.run.corpus.build import build_corpus, make_stages
 from jaxlm.run.corpus.config import CorpusBuildConfig
 from jaxlm.run.corpus.workspace import Workspace
+from tests.run.commands import refused_here
 
 _spec = importlib.util.spec_from_file_location("corpus_config", Path(__file__).with_name("corpus_config.py"))
 assert _spec is not None
@@ -174,7 +175,7 @@ def _files(run: Path) -> Iterator[Path]:
         yield from (p for p in sorted((run / "stages" / stage).rglob("*")) if p.is_file() and p.name != "times.json")
 
 
-def test_bad_input_is_one_line_before_any_work(tmp_path: Path) -> None:
+def test_bad_input_is_one_line_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planted.write_sources(tmp_path)
     path = planted.write_config(tmp_path)
     text = path.read_text(encoding="utf-8")
@@ -187,10 +188,7 @@ def test_bad_input_is_one_line_before_any_work(tmp_path: Path) -> None:
     }
     for said, content in wrong.items():
         path.write_text(content, encoding="utf-8")
-        done = subprocess.run(_command(path, tmp_path / "run"), cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2, done.stderr
-        assert said in done.stderr, done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        assert len(refused_here(capsys, ["corpus", str(path), "--run-dir", str(tmp_path / "run")], said)) == 1
         assert not (tmp_path / "run" / "stages").exists()
 
 
