@@ -48,7 +48,7 @@ def show(row: Row) -> None:
 def main(argv: list[str]) -> int:
     """Prints rows to stderr as they come, and the whole table as one JSON line on stdout."""
     parser = tool_parser("python -m tools.bench", __doc__)
-    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="all unless named")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default all")
     parser.add_argument("--repeats", type=int, default=20, help="of each measurement; default %(default)s")
     parser.add_argument("--plan", choices=["gpu"], help="a prepared session in place of sections")
     parser.add_argument("--seconds", type=float, default=480.0, help="of the session; default %(default)s")
@@ -57,6 +57,9 @@ def main(argv: list[str]) -> int:
         args = parser.parse_args(argv)
         if args.repeats < 1:
             raise UserError(f"--repeats {args.repeats} must be at least 1")
+        for name in args.sections:
+            if name not in SECTIONS:
+                raise UserError(f"there is no section {name!r}: there are {', '.join(SECTIONS)}")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
