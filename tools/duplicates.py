@@ -289,6 +289,8 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     try:
         figures = measure(args)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is not there: give the shared data, --data DIR") from error
     print(json.dumps(figures, ensure_ascii=False))
@@ -298,11 +300,13 @@ def main(argv: list[str]) -> int:
 def measure(args: argparse.Namespace) -> dict[str, object]:
     """The figures of one part."""
     given = {
-        name: getattr(args, name) for name in ("width", "threshold", "recall", "max_hashes") if getattr(args, name)
+        name: getattr(args, name)
+        for name in ("width", "threshold", "recall", "max_hashes")
+        if getattr(args, name) is not None
     }
     if args.what == "items":
-        chosen = {name: getattr(args, name) for name in ("width", "share") if getattr(args, name)}
-        chosen["matched_words"] = args.matched_words or max(8, args.width or 5)
+        chosen = {name: getattr(args, name) for name in ("width", "share") if getattr(args, name) is not None}
+        chosen["matched_words"] = max(8, args.width or 5) if args.matched_words is None else args.matched_words
         overlap = DecontaminationConfig(**chosen).overlap
         return items(args.data, count=args.count, seed=args.seed, overlap=overlap)
     if args.what == "planted":

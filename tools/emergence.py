@@ -14,7 +14,7 @@ the last line of stdout is one JSON object. Verdicts: docs/emergence.md.
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from jaxlm.io.eval_files.ladders import ROLES, Ladder, read_harness_ladders, rea
 from jaxlm.io.page import text_table
 from jaxlm.io.run_dir import json_ready
 from jaxlm.io.run_table import parse_roles
+from jaxlm.io.writing import check_new_file
 from jaxlm.run.cli import run_main
 from jaxlm.run.parsers import tool_parser
 
@@ -37,12 +38,16 @@ from jaxlm.run.parsers import tool_parser
 def main(argv: list[str]) -> int:
     """Prints the verdicts."""
     args = _parser().parse_args(argv)
+    if args.out is not None:
+        check_new_file(args.out)
     if args.simulated is not None:
+        if args.simulated < 1:
+            raise UserError(f"--simulated {args.simulated} must be at least 1")
         print(json.dumps(json_ready(simulated(args.simulated, args.seed))))
         return 0
     try:
         if args.items:
-            judged = judge_items(dict(map(_rung, args.items)), args)
+            judged = judge_items(_rungs(args.items), args)
         else:
             ladders = read_ladders(args)
             wanted = args.only or list(ladders)
@@ -128,12 +133,18 @@ def simulated(count: int, seed: int) -> dict[str, Any]:
     return {"num_ladders": count, "kinds": found}
 
 
-def _rung(text: str) -> tuple[float, Path]:
-    size, _, path = text.partition("=")
-    try:
-        return float(size), Path(path)
-    except ValueError:
-        raise UserError(f"--items {text!r}: write SIZE=FILE") from None
+def _rungs(texts: Sequence[str]) -> dict[float, Path]:
+    found: dict[float, Path] = {}
+    for text in texts:
+        size, _, path = text.partition("=")
+        try:
+            number = float(size)
+        except ValueError:
+            raise UserError(f"--items {text!r}: write SIZE=FILE") from None
+        if number in found:
+            raise UserError(f"--items has the size {size} twice: keep one file of it")
+        found[number] = Path(path)
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

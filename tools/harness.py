@@ -15,6 +15,7 @@ from typing import Any
 from jaxlm.core.errors import UserError
 from jaxlm.io.eval_files.harness_results import HarnessResults, read_results, results_of
 from jaxlm.io.run_dir import json_ready, write_json, write_text
+from jaxlm.io.writing import check_directory
 from jaxlm.run.cli import run_main
 from jaxlm.run.parsers import add_checkpoint_options, tool_parser
 
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> int:
         return 0
     if args.run is None or not args.tasks:
         raise UserError("give RUN and --tasks, or --read FILE")
+    if args.out is not None:
+        check_directory(args.out)
     # Here and not above: without the extra --read works, and a missing extra is said before a model is opened.
     from jaxlm.run.handle import load
     from jaxlm.run.harness import run_harness

@@ -16,6 +16,7 @@ from pathlib import Path
 from jaxlm.core.errors import UserError
 from jaxlm.evals.instructions.made_up import made_up
 from jaxlm.io.eval_files.instructions import write_instructions
+from jaxlm.io.writing import check_directory
 from jaxlm.run.cli import run_main
 from jaxlm.run.parsers import tool_parser
 
@@ -29,6 +30,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.count < 1 or args.seed < 0:
         raise UserError(f"--count {args.count} must be at least 1 and --seed {args.seed} at least 0")
+    check_directory(args.out)
     items = made_up(args.count, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "instructions.jsonl"

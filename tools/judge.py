@@ -21,6 +21,7 @@ from jaxlm.evals.length_controlled import length_controlled
 from jaxlm.evals.pairwise import TEMPLATE, Judgement, Pair, report
 from jaxlm.io.eval_files.judgements import pair_answers, read_answers, write_annotations
 from jaxlm.io.run_dir import json_ready
+from jaxlm.io.writing import check_new_file
 from jaxlm.run.cli import run_main
 from jaxlm.run.judge_pairs import judge_pairs
 from jaxlm.run.parsers import tool_parser
@@ -39,7 +40,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the judgements here")
     args = parser.parse_args(argv)
-    template = TEMPLATE if args.template is None else args.template.read_text(encoding="utf-8")
+    if args.out is not None:
+        check_new_file(args.out)
+    try:
+        template = TEMPLATE if args.template is None else args.template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read --template {args.template}: {error}") from error
     if lacking := [name for name in ("{prompt}", "{first}", "{second}") if name not in template]:
         raise UserError(f"{args.template} lacks {lacking[0]}: the judge would not see it")
     answers, references = read_answers(args.answers), read_answers(args.reference)

@@ -52,29 +52,37 @@ def main(argv: list[str]) -> int:
         raise UserError(f"unknown task {args.task!r}{near_names(args.task, known)} (there are {', '.join(known)})")
     try:
         whole = {JUDGED: judged, TABLE: tabled}.get(args.task)
-        found = scored(args) if whole is None else whole(args.outputs)
+        if whole is not None:
+            _check_alone(args)
+        found = scored(args) if whole is None else whole(args.outputs, args.confidence)
     except ValueError as error:
         raise UserError(str(error)) from error
     print(json.dumps(as_json({**found, "outputs": str(args.outputs)})))
     return 0
 
 
-def judged(path: Path) -> dict[str, Any]:
+def _check_alone(args: argparse.Namespace) -> None:
+    for name in ("data", "against", "partial", "items", "corpus", "words"):
+        if getattr(args, name):
+            raise UserError(f"--{name} is of tasks with items, and {args.task} reads one finished table: leave it out")
+
+
+def judged(path: Path, confidence: float = 0.95) -> dict[str, Any]:
     """The win rate of annotations, and how many judgements there are."""
     annotations = read_annotations(path)
     preferences = [one.preference for one in annotations]
-    found = win_rate(preferences)
+    found = win_rate(preferences, confidence=confidence)
     return {
         "task": JUDGED,
         "win_rate": found.record(),
-        "length_controlled": _at_equal_length(annotations),
+        "length_controlled": _at_equal_length(annotations, confidence),
         "num_items": found.num_items,
         "num_unjudged": preferences.count(None),
         "chance": 0.5,
     }
 
 
-def _at_equal_length(annotations: Sequence[Annotation]) -> dict[str, Any] | None:
+def _at_equal_length(annotations: Sequence[Annotation], confidence: float) -> dict[str, Any] | None:
     """None where answers are not in the file, or pairs are too few."""
     told = [one for one in annotations if one.length is not None and one.reference_length is not None]
     if len(told) < len(annotations):
@@ -84,17 +92,21 @@ def _at_equal_length(annotations: Sequence[Annotation]) -> dict[str, Any] | None
             [as_share(one.preference) for one in told],
             [one.length or 0 for one in told],
             [one.reference_length or 0 for one in told],
+            confidence=confidence,
         )
     except ValueError:
         return None
     return {**found.rate.record(), "length_effect": found.length_effect, "penalty": found.penalty}
 
 
-def tabled(path: Path) -> dict[str, Any]:
+def tabled(path: Path, confidence: float = 0.95) -> dict[str, Any]:
     """BLiMP's accuracies by paradigm and model: the means over paradigms, all and by group; a paradigm is an item."""
     rows = [row for row in read_table(path) if row.paradigm != "overall"]
     metric = {"accuracy": Metric("accuracy", share=True)}
-    models = {name: summarise(metric, rows, [{"accuracy": row.accuracy[name]} for row in rows]) for name in MODELS}
+    models = {
+        name: summarise(metric, rows, [{"accuracy": row.accuracy[name]} for row in rows], confidence=confidence)
+        for name in MODELS
+    }
     return {"task": TABLE, "models": models, "chance": 0.5}
 
 
@@ -106,11 +118,12 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     if task is not None and task.split:
         say(f"{task.name}: {len(task.items):,} items, those of its {task.split} split")
     known = None if args.words is None else vocabulary(read_documents(args.words))
-    task, graded = graded_file(args.task, args.outputs, task, args.partial, known)
+    whole, graded = graded_file(args.task, args.outputs, task, args.partial, known)
+    task = whole if known is None else with_known_words(whole, known)
     flagged = None if args.corpus is None else flagged_items(task, read_documents(args.corpus))
     found = report(task, graded, confidence=args.confidence, flagged=flagged)
     if args.against is not None:
-        _, others = graded_file(args.task, args.against, task, args.partial, known)
+        _, others = graded_file(args.task, args.against, whole, args.partial, known)
         first = next(name for name in graded[0].scores if name in found)
         found["against"] = compare(first, graded, others, confidence=args.confidence)
     if args.items is not None:
@@ -121,23 +134,24 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
 def graded_file(
     name: str, path: Path, task: Task | None, partial: bool, known: frozenset[str] | None
 ) -> tuple[Task, list[Graded]]:
-    """(the task, or one made of the outputs' own right answers; every item with its output and scores); only items of
-    the ``known`` words, where they are given."""
+    """(the task, or one made of the outputs' own right answers; every item with its output and scores, of the ``known``
+    words alone where they are given)."""
     outputs = read_outputs(path)
     if task is None:
         task = task_of_outputs(name, FORMS[name], outputs)
         pairs = list(zip(task.items, outputs, strict=True))
     else:
         pairs = pair_up(task, outputs)
+    wanted = task
     if known is not None:
-        task, pairs = with_known_words(task, known), [pair for pair in pairs if has_known_words(pair[0], known)]
-    if len(pairs) < len(task.items) and not partial:
-        missing = len(task.items) - len(pairs)
+        wanted, pairs = with_known_words(task, known), [pair for pair in pairs if has_known_words(pair[0], known)]
+    if len(pairs) < len(wanted.items) and not partial:
+        missing = len(wanted.items) - len(pairs)
         raise UserError(
-            f"{path} lacks {missing:,} of the {len(task.items):,} items of {name}: finish it, or score what is there "
+            f"{path} lacks {missing:,} of the {len(wanted.items):,} items of {name}: finish it, or score what is there "
             "with --partial"
         )
-    return task, grade(task, pairs)
+    return task, grade(wanted, pairs)
 
 
 def _item(one: Graded) -> dict[str, Any]:

@@ -114,14 +114,16 @@ def share(values: Values, clusters: Sequence[str] | None = None, *, confidence: 
 def mean_of_groups(parts: Sequence[Interval]) -> Interval:
     """The plain mean of independent groups' figures, each group counted once whatever its size (macro average).
 
-    Half its width is that of the parts, added in quadrature: at their level of confidence.
+    Each bound is as far off as the parts' bounds on that side, added in quadrature: at their level of confidence, and
+    inside 0 .. 1 where they are (Zou and Donner 2008).
     """
     if not parts:
         raise ValueError("no groups have no mean")
     value = sum(part.value for part in parts) / len(parts)
-    half = math.sqrt(sum(((part.upper - part.lower) / 2) ** 2 for part in parts)) / len(parts)
+    below = math.sqrt(sum((part.value - part.lower) ** 2 for part in parts)) / len(parts)
+    above = math.sqrt(sum((part.upper - part.value) ** 2 for part in parts)) / len(parts)
     return Interval(
-        value, value - half, value + half, sum(p.num_items for p in parts), sum(p.num_clusters for p in parts)
+        value, value - below, value + above, sum(p.num_items for p in parts), sum(p.num_clusters for p in parts)
     )
 
 

@@ -53,12 +53,16 @@ def by_source(pairs: Pairs, sources: Sequence[str]) -> dict[str, dict[str, float
     names = np.array(sources, object)[pairs.row] if len(pairs.row) else np.zeros(0, object)
     groups = {"all": np.ones(len(names), bool)}
     if len(set(sources)) > 1:
-        groups |= {str(name) or "(no source)": names == name for name in sorted(set(sources))}
+        groups |= {_source_name(name): names == name for name in sorted(set(sources))}
     return {
         name: share_with_interval(in_order(pairs.difference[here]))
         | {"longer_wins": float(np.mean(in_order(pairs.longer[here]))) if here.any() else math.nan}
         for name, here in groups.items()
     }
+
+
+def _source_name(name: str) -> str:
+    return {"": "(no source)", "all": "(source) all"}.get(name, str(name))
 
 
 def calibration(differences: np.ndarray, *, num_bins: int = NUM_BINS) -> dict[str, Any]:

@@ -6,8 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Letters in a row are a word; where a script has no spaces (Han, Kana), each character is one.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W\d_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
+from jaxlm.text.characters import marks
+
+# Letters in a row, with their marks, are a word; where a script has no spaces (Han, Kana), each character is one.
+_WIDE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_LETTER = rf"[^\W\d_{_WIDE}]"
+_WORD = re.compile(rf"[{_WIDE}]|{_LETTER}+(?:[{marks()}]+{_LETTER}*)*")
 
 
 class KnownWords(NamedTuple):

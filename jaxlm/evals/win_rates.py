@@ -7,7 +7,7 @@ import numpy as np
 from jaxlm.evals.intervals import Interval, mean
 
 
-def win_rate(preferences: Sequence[float | None]) -> Interval:
+def win_rate(preferences: Sequence[float | None], *, confidence: float = 0.95) -> Interval:
     """Share of pairs won, a draw counted as a half, pairs that the judge left out not counted; Student's interval.
 
     A preference is that of AlpacaEval's annotations: 1 = the reference, 2 = the model, between them how much either is
@@ -22,4 +22,4 @@ def win_rate(preferences: Sequence[float | None]) -> Interval:
         won.append(0.5 if preference == 0 else preference - 1)
     if not won:
         raise ValueError("no pair was judged")
-    return mean(np.array(won))
+    return mean(np.array(won), confidence=confidence)

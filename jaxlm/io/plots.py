@@ -10,6 +10,8 @@ import numpy as np
 _MOST_POINTS = 400
 _COLOURS = ("#2563eb", "#ea580c", "#059669", "#7c3aed", "#db2777", "#6b7280")
 """Of the first curve, the second, ...: blue, orange, green, violet, pink, grey."""
+_LINES = ("-", "--", ":", "-.")
+"""Of the first six curves, the next six, ..."""
 
 
 class Curve(NamedTuple):
@@ -55,8 +57,9 @@ def draw_curves(
     from matplotlib.ticker import EngFormatter, LogFormatterMathtext, MaxNLocator
 
     with _picture(title) as (axes, out):
-        for place, curve in enumerate(curves[: len(_COLOURS)] if all(c.colour is None for c in curves) else curves):
-            _draw(axes, curve, _COLOURS[(place if curve.colour is None else curve.colour) % len(_COLOURS)])
+        for place, curve in enumerate(curves):
+            turn, colour = divmod(place if curve.colour is None else curve.colour, len(_COLOURS))
+            _draw(axes, curve, _COLOURS[colour], _LINES[turn % len(_LINES)])
         axes.set_xlabel(x_label)
         if log_y:
             axes.set_yscale("log")
@@ -186,7 +189,7 @@ def _picture(title: str, *, height: float = 3.1) -> Iterator[tuple[Any, _Drawn]]
     drawn.svg = text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _draw(axes: Any, curve: Curve, colour: str) -> None:
+def _draw(axes: Any, curve: Curve, colour: str, line: str) -> None:
     if curve.band is not None:
         axes.fill_between(curve.steps, *curve.band, color=colour, alpha=0.15, linewidth=0)
     if curve.points:
@@ -195,11 +198,11 @@ def _draw(axes: Any, curve: Curve, colour: str) -> None:
     steps, values = thin(curve.steps, curve.values)
     marker = "o" if curve.markers or len(steps) < 3 else None
     if not curve.smooth or len(curve.values) < 20:
-        axes.plot(steps, values, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=curve.label)
+        axes.plot(steps, values, line, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=curve.label)
         return
     axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
     smoothed = running_mean(curve.values, max(len(curve.values) // 40, 3))
-    axes.plot(*thin(curve.steps, smoothed), color=colour, linewidth=1.6, label=curve.label)
+    axes.plot(*thin(curve.steps, smoothed), line, color=colour, linewidth=1.6, label=curve.label)
 
 
 def _clip_top(axes: Any, curves: Sequence[Curve]) -> None:

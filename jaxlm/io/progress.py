@@ -119,6 +119,7 @@ def format_seconds(seconds: float) -> str:
 
 def format_count(number: float) -> str:
     """``950``, ``12.3k``, ``4.56M``, ``7.89B``."""
+    number = float(f"{number:.3g}")  # rounded first: 999,700 is 1M
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"

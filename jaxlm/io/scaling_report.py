@@ -24,9 +24,10 @@ def count_of(embeddings: bool) -> str:
 
 def number(value: float) -> str:
     """Three or four figures, with the letters of large numbers."""
+    short = float(f"{value:.3g}")  # rounded first: 999,700 is 1M
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if size <= abs(value) < 1e3 * size:
-            return f"{value / size:.3g}{letter}"
+        if size <= abs(short) < 1e3 * size:
+            return f"{short / size:.3g}{letter}"
     return f"{value:.4g}"
 
 

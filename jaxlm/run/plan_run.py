@@ -93,8 +93,17 @@ def _check(config: PretrainConfig, options: PlanOptions) -> None:
         raise UserError("--topology and --chips say the same twice: give one")
     for name in ("chips", "flops", "tokens", "days", "mfu", "batch_tokens"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise UserError(f"--{name.replace('_', '-')} {value} must be above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} {value} must be above 0, and a number")
+    if options.mfu is not None and options.mfu > 1:
+        raise UserError(f"--mfu {options.mfu} is a share of the peak: at most 1")
+    if options.slices < 1:
+        raise UserError(f"--slices {options.slices} must be at least 1")
+    if options.days is not None and _is_machine_given(options) and (options.flops or options.tokens):
+        raise UserError(
+            "--days, a machine and --flops or --tokens together say one thing too many: leave out --days to see how "
+            "long it takes, or the machine for the smallest that ends in time"
+        )
     if options.topology is None and options.chips is None and options.days is None:
         raise UserError(f"no machine given: {PROG} CONFIG --topology v5p:8x8x16, or --chips N, or --days D")
 
@@ -218,7 +227,10 @@ def plan_figures(
     steps = _steps(config, work, options)
     budgeted = options.flops is not None or options.tokens is not None
     if best is not None and options.days is not None and not budgeted and _is_machine_given(options):
-        steps = math.floor(steps * options.days / _days(best, steps, options, topology, work)[1])
+        one = _days(best, 1, options, topology, work)[1]
+        steps = math.floor(options.days / one)
+        if not steps:
+            raise UserError(f"--days {options.days} ends before the first step, which takes {one * DAY:.3g} s")
     figures: dict[str, Any] = {
         "name": config.name,
         "topology": topology.name,
@@ -323,7 +335,8 @@ def plan_table(figures: dict[str, Any]) -> str:
         rows += _plan_lines(title, plan, figures)
     if figures["recommended"] is not None:
         (least, most), (hours, hours_most) = figures["days"], figures["chip_hours"]
-        rows.append(("days", f"{least:.2f} (all hidden) to {most:.2f} (nothing hidden)"))
+        range_ = f"{least:.2f} (all hidden) to {most:.2f} (nothing hidden)"
+        rows.append(("days", range_ if least < most else f"{least:.2f} (by --mfu)"))
         rows.append(("chip-hours", f"{hours:,.0f} to {hours_most:,.0f}"))
         rows.append(("options", figures["overrides"]))
     for refusal in figures["refused"][:SHOWN]:

@@ -50,6 +50,15 @@ def kind_of(code: int) -> int:
     return PUNCTUATION if category[0] == "P" else SYMBOL
 
 
+@cache
+def marks() -> str:
+    """Combining marks and joiners, for a class of `re`: they go on a word, and Python's ``\\w`` lacks them."""
+    codes = [code for code in range(_TABLED) if unicodedata.category(chr(code)) in ("Mn", "Mc") or code in _JOINERS]
+    starts = [code for i, code in enumerate(codes) if not i or codes[i - 1] != code - 1]
+    ends = [code for i, code in enumerate(codes) if i + 1 == len(codes) or codes[i + 1] != code + 1]
+    return "".join(f"\\U{start:08x}-\\U{end:08x}" for start, end in zip(starts, ends, strict=True))
+
+
 ASCII_KINDS = bytes(kind_of(code) for code in range(128)) + bytes([SYMBOL]) * 128
 """For `bytes.translate`: right where the text is ASCII."""
 

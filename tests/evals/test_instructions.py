@@ -1,5 +1,7 @@
 """Constraints by a table: what keeps to each and what does not; strict and loose; IFEval's ids; prompts made up."""
 
+import unicodedata
+
 import pytest
 
 from jaxlm.evals.grading import Output, grade, report
@@ -8,7 +10,7 @@ from jaxlm.evals.instructions.grading import Constraint, kept, score, variants
 from jaxlm.evals.instructions.ifeval import constraint_of
 from jaxlm.evals.instructions.languages import detect, is_in
 from jaxlm.evals.instructions.made_up import made_up
-from jaxlm.evals.instructions.units import sentences, words
+from jaxlm.evals.instructions.units import occurrences, sentences, words
 from jaxlm.evals.tasks.answers import Written
 from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Item, Task
@@ -191,3 +193,12 @@ def test_units():
     assert sentences("") == []
     assert sentences("Mr. A. B. Smith, e.g. him, came. Then") == ["Mr. A. B. Smith, e.g. him, came.", "Then"]
     assert words("a_b c") == ["a", "b", "c"]
+
+
+def test_marks_go_on_their_word():
+    hindi = "मैं हिन्दी में लिखता हूँ"
+    assert words(hindi) == hindi.split()
+    assert occurrences("दिल्ली बड़ी है", "दिल") == 0
+    assert occurrences("दिल्ली बड़ी है", "दिल्ली") == 1
+    decomposed = unicodedata.normalize("NFD", "café déjà vu")
+    assert len(words(decomposed)) == len(words("café déjà vu")) == 3

@@ -99,3 +99,12 @@ def test_a_share_of_nothing_or_all_lies_in_its_interval_whatever_the_rounding(sh
     for count in range(1, 200):
         low, high = intervals.wilson(share, count)
         assert low <= share <= high
+
+
+def test_a_mean_of_shares_stays_inside():
+    found = intervals.mean_of_groups([intervals.share([1.0] * 5), intervals.share([1.0] * 5)])
+    assert found.value == found.upper == 1.0
+    # The distance of one part's lower bound, in quadrature and halved.
+    assert 1 - found.lower == pytest.approx((1 - intervals.share([1.0] * 5).lower) / 2**0.5)
+    even = intervals.mean_of_groups([intervals.mean([0.0, 1.0, 2.0]), intervals.mean([4.0, 5.0, 9.0])])
+    assert even.upper - even.value == pytest.approx(even.value - even.lower)

@@ -18,6 +18,8 @@ def test_pairs_of_different_rank_alone():
     assert (found["all"]["accuracy"], found["all"]["num_pairs"]) == (1, 3)
     assert found["x"]["longer_wins"] == 0.25  # of equal length: a half
     assert scores.by_source(pairs, ["", ""]).keys() == {"all"}
+    named = scores.by_source(pairs, ["all", "x"])
+    assert (named["all"], named.keys()) == (found["all"], {"all", "(source) all", "x"})
 
 
 def test_wilsons_interval_is_the_published_one():

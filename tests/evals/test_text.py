@@ -79,3 +79,8 @@ def test_known_words():
 
 def test_words_leave_digits_and_signs_out():
     assert words("x_1 = naïve(ΑΒΓ)  # ok") == ["x", "naïve", "αβγ", "ok"]
+
+
+def test_marks_go_on_their_word():
+    assert words("दिनदन है") == ["दिनदन", "है"]
+    assert known_words(["दिनदन"], vocabulary(["द न"])).total == 1

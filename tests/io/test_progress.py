@@ -72,3 +72,7 @@ def test_formats():
         "2 h 07 min",
     ]
     assert [format_count(n) for n in (12, 950, 12345, 4.56e6, 7.89e9)] == ["12", "950", "12.3k", "4.56M", "7.89B"]
+
+
+def test_counts_are_rounded_before_their_letter_is_chosen():
+    assert [format_count(n) for n in (999, 999.6, 999_400, 999_700, 999_999_000)] == ["999", "1k", "999k", "1M", "1B"]

@@ -14,7 +14,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.io.goodput import Goodput
 from jaxlm.io.metrics import MetricsWriter
-from jaxlm.io.plots import running_mean, thin
+from jaxlm.io.plots import Curve, draw_curves, running_mean, thin
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir
 
@@ -186,3 +186,10 @@ def test_thinning_keeps_spikes_and_the_mean_skips_nan(rng):
     mean = running_mean(np.array([1.0, np.nan, 3.0, 5.0]), 3)
     np.testing.assert_allclose(mean, [1.0, 2.0, 4.0, 4.0])
     assert json.dumps(float(running_mean(np.array([np.nan] * 3), 3)[0])) == "NaN"
+
+
+def test_no_curve_is_left_out():
+    curves = [Curve(f"curve {i}", np.arange(3), np.full(3, i)) for i in range(14)]
+    picture = draw_curves("many", curves)
+    assert all(f">curve {i}<" in picture for i in range(14))
+    assert picture.count("stroke-dasharray") > 8  # of the seventh on

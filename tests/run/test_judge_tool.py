@@ -57,6 +57,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     (tmp_path / "bad.txt").write_text("{first} {second}")
     (tmp_path / "other.jsonl").write_text('{"prompt": "z", "output": "a"}\n')
     (tmp_path / "half.jsonl").write_text('{"prompt": "z"}\n')
+    (tmp_path / "surrogate.jsonl").write_text('{"prompt": "q0", "output": "hello \\ud83d"}\n')
     (tmp_path / "judge.py").write_text(JUDGE)
     judge = ["--judge", f"{tmp_path / 'judge.py'}:length"]
     for argv, says in (
@@ -64,6 +65,9 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ([*files, "--judge", "nothing"], "names no function"),
         ([*files[:3], str(tmp_path / "other.jsonl"), *judge], "share no prompt"),
         ([*files[:3], str(tmp_path / "half.jsonl"), *judge], "has no text under 'output'"),
+        ([*files[:3], str(tmp_path / "surrogate.jsonl"), *judge], "line 1: text holds the lone surrogate U+D83D"),
+        ([*files, *judge, "--template", str(tmp_path / "none.txt")], "cannot read --template"),
+        ([*files, *judge, "--out", str(tmp_path / "nowhere" / "o.json")], "nowhere is no directory"),
     ):
         assert run_main(main, argv) == 2
         said = capsys.readouterr().err.splitlines()

@@ -13,7 +13,9 @@ def figures(capsys, *argv):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("argv", [["known", "--data", "/no/such"], ["kown"]])
+@pytest.mark.parametrize(
+    "argv", [["known", "--data", "/no/such"], ["kown"], ["planted", "--threshold", "0"], ["items", "--share", "2"]]
+)
 def test_what_is_wrong_is_one_line(argv, capsys):
     assert run_main(duplicates.main, argv) == 2
     said = capsys.readouterr().err

@@ -67,6 +67,19 @@ def test_items_of_written_answers(tmp_path, capsys):
         ),
         ({"i.jsonl": '{"name": "a"}'}, ["--items", "1=i.jsonl"], "has no 'name' with 'scores'"),
         ({}, ["--items", "i.jsonl"], "write SIZE=FILE"),
+        ({}, ["--items", "32=a.jsonl", "32.0=b.jsonl"], "has the size 32.0 twice"),
+        ({}, ["--simulated", "0"], "--simulated 0 must be at least 1"),
+        ({}, ["--simulated", "1", "--out", "nowhere/x.html"], "cannot write nowhere/x.html"),
+        (
+            {"t.csv": "size,metric,score,error\n1,acc,0.5,0.1\n2,acc,nan,0.1\n"},
+            ["--table", "t.csv", "--columns", "size=size,metric=metric,score=score,error=error"],
+            "t.csv line 3: acc is nan",
+        ),
+        (
+            {"t.csv": "size,metric,score,error\n1,acc,0.5,-0.1\n"},
+            ["--table", "t.csv", "--columns", "size=size,metric=metric,score=score,error=error"],
+            "with an error of -0.1",
+        ),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, files, arguments, says):

@@ -107,3 +107,37 @@ def test_the_split_is_said(tmp_path, capsys):
     said = capsys.readouterr()
     assert json.loads(said.out)["split"] == "train"
     assert said.err.splitlines() == ["gsm8k: 1 items, those of its train split"]
+
+
+def test_words_and_against_go_together(tmp_path, capsys):
+    records = [
+        {"name": f"svamp:{i}", "question": question, "output": f"{i}", "target": i}
+        for i, question in enumerate(["Two sheep?", "Nine trains?", "A sheep and two trains?"])
+    ]
+    outputs = _write(tmp_path / "o.jsonl", records)
+    worse = _write(tmp_path / "w.jsonl", [{**record, "output": "none"} for record in records])
+    known = _write(tmp_path / "words.jsonl", [{"text": "a two sheep and trains"}])
+    assert main(["svamp", "--outputs", outputs, "--against", worse, "--words", known]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["num_items"] == found["against"]["num_items"] == 2
+
+
+def test_judgements_take_a_level_of_confidence_and_nothing_else(tmp_path, capsys):
+    path = tmp_path / "judged.json"
+    path.write_text(json.dumps([{"preference": 1.0 + i % 2, "instruction": str(i)} for i in range(30)]))
+    widths = []
+    for level in ("0.95", "0.5"):
+        assert main(["alpaca_eval", "--outputs", str(path), "--confidence", level]) == 0
+        rate = json.loads(capsys.readouterr().out)["win_rate"]
+        widths.append(rate["upper"] - rate["lower"])
+    assert widths[1] < 0.5 * widths[0]
+    assert run_main(main, ["alpaca_eval", "--outputs", str(path), "--against", str(path)]) == 2
+    assert "--against is of tasks with items" in capsys.readouterr().err
+
+
+def test_null_is_an_absent_field(tmp_path, capsys):
+    rows = [{**record, "outputs": None, "group": None, "logprobs": None} for record in RECORDS]
+    assert main(["svamp", "--outputs", _write(tmp_path / "o.jsonl", rows)]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["accuracy"]["value"] == 0.75
+    assert "groups" not in found

@@ -2,9 +2,13 @@
 
 import re
 
-# A word keeps its apostrophes and hyphens; Han and Kana have no spaces, so each character counts.
+from jaxlm.text.characters import marks
+
+# A word keeps its marks, apostrophes and hyphens; Han and Kana have no spaces, so each character counts.
 _WIDE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+(?:['’-][^\W_{_WIDE}]+)*")
+_RUN = rf"[^\W_{_WIDE}]+(?:[{marks()}]+[^\W_{_WIDE}]*)*"
+_WORD = re.compile(rf"[{_WIDE}]|{_RUN}(?:['’-]{_RUN})*")
+_IN_WORD = rf"[\w{marks()}]"
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _ENDS = re.compile(r"[.!?]+[\"'”’)\]*_]*(?=\s|$)|[。！？…]+[”’」』）]*")
 _SHORT = re.compile(
@@ -67,11 +71,12 @@ def occurrences(text: str, phrase: str, *, within_words: bool = False) -> int:
     """
     pattern = re.escape(phrase)
     if not within_words:
-        before, after = (r"(?<!\w)" if bounded(phrase[:1]) else ""), (r"(?!\w)" if bounded(phrase[-1:]) else "")
+        before = f"(?<!{_IN_WORD})" if bounded(phrase[:1]) else ""
+        after = f"(?!{_IN_WORD})" if bounded(phrase[-1:]) else ""
         pattern = f"{before}{pattern}{after}"
     return len(re.findall(pattern, text, re.IGNORECASE))
 
 
 def bounded(character: str) -> bool:
     """Whether a word that begins or ends with it is told from what stands beside it: not in Han and Kana."""
-    return bool(re.match(r"\w", character)) and not re.match(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]", character)
+    return bool(re.match(_IN_WORD, character)) and not re.match(f"[{_WIDE}]", character)

@@ -54,7 +54,10 @@ def read_html(given: Input, source: SourceConfig, bad: BadInput) -> Iterator[Doc
         whole = read_whole(stream, given.where, source.limits.max_page_bytes, bad, limit_name="max_page_bytes")
     if whole is None or not whole[1].strip():
         return
-    yield from page_document(whole[1], None, given.where, whole[0], source, bad, given.where)
+    start, content = whole
+    # A mark of UTF-8, which the reading took off, goes before what the page says of itself.
+    marked = _MARKS[0][0] * bool(start) + content
+    yield from page_document(marked, None, given.where, start, source, bad, given.where)
 
 
 def page_document(

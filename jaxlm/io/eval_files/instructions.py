@@ -29,8 +29,9 @@ def load_instructions(data: Path) -> Content:
             _made(where, lambda one: Constraint(one["id"], {k: v for k, v in one.items() if k != "id"}), one)
             for one in listed
         ]
-        name = str(record.get("name", f"instructions:{len(items)}"))
-        items.append(_item(name, field(record, "prompt", where), constraints, str(record.get("group", ""))))
+        name, group = record.get("name"), record.get("group")
+        name = f"instructions:{len(items)}" if name is None else str(name)
+        items.append(_item(name, field(record, "prompt", where), constraints, "" if group is None else str(group)))
     return Content(items, ())
 
 

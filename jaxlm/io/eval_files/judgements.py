@@ -8,6 +8,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.evals.pairwise import Judgement, Pair
 from jaxlm.io.eval_files.records import json_objects
 from jaxlm.io.run_dir import write_json
+from jaxlm.text.tokenizer import check_text
 
 
 class Annotation(NamedTuple):
@@ -104,4 +105,8 @@ def _text(record: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     value = next((record[name] for name in names if isinstance(record.get(name), str)), None)
     if value is None:
         raise UserError(f"{where} has no text under {', '.join(map(repr, names))}")
+    try:
+        check_text(value)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     return value

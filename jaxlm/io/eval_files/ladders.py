@@ -58,6 +58,12 @@ def read_ladder_table(path: Path, columns: Mapping[str, str]) -> dict[str, Ladde
         rung = found.setdefault(task, {}).setdefault(float(values["size"][i]), {})
         if metric in rung:
             raise UserError(f"{path} {table.places[i]}: {task} has {metric} at {values['size'][i]:g} twice")
+        read = metric in CONTINUOUS or metric in DISCONTINUOUS
+        if read and not (np.isfinite(values["score"][i]) and 0 <= values["error"][i] < np.inf):
+            raise UserError(
+                f"{path} {table.places[i]}: {metric} is {values['score'][i]:g} with an error of "
+                f"{values['error'][i]:g}: mend or remove the line"
+            )
         rung[metric] = Figure(float(values["score"][i]), float(values["error"][i]))
     return {task: _ladder(f"{path}, task {task!r}", rungs, {}) for task, rungs in found.items()}
 

@@ -69,11 +69,11 @@ def _output(record: dict[str, Any], where: str) -> Output:
         "name": None if name is None else _text(name),
         "question": None if question is None else _text(question),
         "gold": None if gold is None else _text(gold),
-        "group": _text(record.get("group", "")),
+        "group": _text(_first(record, "group") or ""),
     }
     if record.get("logprobs") is not None:
         return Output(**common, likelihoods=_likelihoods(record, where))
-    texts = record.get("outputs", _first(record, "output", "prediction", "response"))
+    texts = _first(record, "outputs", "output", "prediction", "response")
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where} has neither a text under 'output' nor a list under 'outputs' or 'logprobs'")

@@ -139,8 +139,9 @@ class DropBoilerplate:
             return True
         bare = low.strip(_EDGE)
         if len(bare) <= 16 * self.button_words and bare.startswith(self.buttons) and not low.rstrip().endswith(_ENDS):
-            heads = [bare[len(button) :] for button in self.buttons if bare.startswith(button)]
-            whole = any(not rest[:1].isalnum() or not bare.isascii() for rest in heads)  # "home", not "homely"
+            heads = [button for button in self.buttons if bare.startswith(button)]
+            # "home", not "homely"; where a button is Chinese, words have no ends.
+            whole = any(not head.isascii() or not bare[len(head) : len(head) + 1].isalnum() for head in heads)
             if whole and _words(bare) <= self.button_words:
                 return True
         if line.lstrip().startswith("|"):

@@ -63,6 +63,13 @@ def test_an_xml_declaration_names_the_encoding_too():
     assert "déjà vu" in main_text(decode_page(page.encode("latin-1"), None, ("utf-8",))).text
 
 
+def test_a_byte_order_mark_goes_before_the_meta_tag(tmp_path):
+    page = _page(f"<p>{SENTENCES} déjà vu</p>", '<meta charset="iso-8859-1">')
+    (tmp_path / "page.html").write_bytes(b"\xef\xbb\xbf" + page.encode())
+    (document,), _ = read(tmp_path, "html")
+    assert "déjà vu" in document.text
+
+
 def test_broken_encodings_name_the_byte(tmp_path):
     (tmp_path / "a.html").write_bytes(b"<p>caf\xe9</p>")
     (tmp_path / "b.html").write_bytes(b"<meta charset=utf-8><p>caf\xe9</p>")

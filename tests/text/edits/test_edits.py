@@ -192,6 +192,9 @@ def test_boilerplate():
     assert new == TEXT
     assert dropped == 5 + 6 + 1
     assert DropBoilerplate().edit(new) == (new, 0)
+    # "next" ends inside of a word, whatever else the line has.
+    heading = "Nextcloud für Übersicht\n" + PAGE
+    assert DropBoilerplate().edit(heading)[0].startswith("Nextcloud für Übersicht")
     kept = DropBoilerplate(menu_lines=0).edit(PAGE)[0]
     assert "Weather" in kept
 
