@@ -34,4 +34,6 @@ def attention_mask(
     if not conditions:
         return jnp.ones(distance_bts.shape, bool)
     # No constant array to begin with: a scan over layers would keep it, one for each place it is used at.
-    return jnp.broadcast_to(functools.reduce(jnp.logical_and, conditions), distance_bts.shape)
+    seen = functools.reduce(jnp.logical_and, conditions)
+    # Positions that all rows share, [1, t], do not make the rows' segments one.
+    return jnp.broadcast_to(seen, jnp.broadcast_shapes(seen.shape, distance_bts.shape))

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from jaxlm.core.types import Array, Batch, Params, PyTree
-from jaxlm.losses.tokens import token_nll
+from jaxlm.core.axes import free_axes
+from jaxlm.core.types import CONTEXT_AXIS, Array, Batch, Params, PyTree
+from jaxlm.losses.tokens import in_chunks, token_nll
 from jaxlm.models.api import Cache, Model
 
 Sums = dict[str, Array]
@@ -24,7 +25,9 @@ def target_logprobs(model: Model, params: Params, batch: Batch, *, state: Cache 
     return _target_logprobs(model, params, batch, state)[:2]
 
 
-def _target_logprobs(model: Model, params: Params, batch: Batch, state: PyTree) -> tuple[Array, Array, PyTree]:
+def _target_logprobs(
+    model: Model, params: Params, batch: Batch, state: PyTree, loss_chunk: int | None = None
+) -> tuple[Array, Array, PyTree]:
     hidden = model.hidden(
         params,
         batch["tokens"],
@@ -32,29 +35,39 @@ def _target_logprobs(model: Model, params: Params, batch: Batch, state: PyTree) 
         segment_ids=batch.get("segment_ids"),
         kv_cache=state,
     )
-    logits_btv = model.logits(params, hidden.hidden_btd)
-    nll_bt, _ = token_nll(logits_btv, batch["targets"])
-    return -nll_bt, jnp.argmax(logits_btv, axis=-1) == batch["targets"], hidden.kv_cache
+
+    def judged(hidden_btd: Array, targets_bt: Array) -> tuple[Array, Array]:
+        logits_btv = model.logits(params, hidden_btd)
+        return token_nll(logits_btv, targets_bt)[0], jnp.argmax(logits_btv, axis=-1) == targets_bt
+
+    ways = free_axes().get(CONTEXT_AXIS, 1)
+    nll_bt, correct_bt = in_chunks(judged, (hidden.hidden_btd, batch["targets"]), loss_chunk, ways=ways)
+    return -nll_bt, correct_bt, hidden.kv_cache
 
 
-def make_eval_step(model: Model, *, per_row: bool = False) -> Callable[[Params, Batch], Sums]:
+def make_eval_step(
+    model: Model, *, per_row: bool = False, loss_chunk: int | None = None
+) -> Callable[[Params, Batch], Sums]:
     """``f(params, batch) -> sums``: scalars, or with ``per_row`` one sum for each row, shape [b].
 
     A target counts with its ``loss_mask``; a masked one adds exactly 0. Add batches up in float64 on the host: f32
-    loses single tokens beyond 16 M.
+    loses single tokens beyond 16 M. ``loss_chunk``: positions of each row whose logits exist at once; None = all.
     """
 
     def eval_step(params: Params, batch: Batch) -> Sums:
-        return _sums(*target_logprobs(model, params, batch), batch, axis=1 if per_row else None)
+        logprobs_bt, correct_bt, _ = _target_logprobs(model, params, batch, None, loss_chunk)
+        return _sums(logprobs_bt, correct_bt, batch, axis=1 if per_row else None)
 
     return eval_step
 
 
-def make_carried_eval_step(model: Model) -> Callable[[Params, Batch, PyTree], tuple[Sums, PyTree]]:
+def make_carried_eval_step(
+    model: Model, *, loss_chunk: int | None = None
+) -> Callable[[Params, Batch, PyTree], tuple[Sums, PyTree]]:
     """``f(params, batch, state) -> (sums, state)``, for batches that go on where the one before ended."""
 
     def eval_step(params: Params, batch: Batch, state: PyTree) -> tuple[Sums, PyTree]:
-        logprobs_bt, correct_bt, state = _target_logprobs(model, params, batch, state)
+        logprobs_bt, correct_bt, state = _target_logprobs(model, params, batch, state, loss_chunk)
         return _sums(logprobs_bt, correct_bt, batch, axis=None), state
 
     return eval_step

@@ -30,23 +30,23 @@ def chunked_token_nll(
     over a mesh stays split. ``ways``: devices that each hold a part of every row; a chunk then takes as many positions
     from each part, so that none is idle. None, or a chunk of a whole row: all at once.
     """
-    t = hidden_btd.shape[1]
-    if chunk is None or chunk >= t:
-        return token_nll(logits_fn(hidden_btd), targets_bt)
-    if ways > 1 and t % ways == 0:
-        return _of_parts(logits_fn, hidden_btd, targets_bt, -(-chunk // ways), ways)
     nll_bt, log_z_bt = in_chunks(
-        lambda hidden, targets: token_nll(logits_fn(hidden), targets), (hidden_btd, targets_bt), chunk
+        lambda hidden, targets: token_nll(logits_fn(hidden), targets), (hidden_btd, targets_bt), chunk, ways=ways
     )
     return nll_bt, log_z_bt
 
 
-def in_chunks(fn: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], chunk: int | None) -> tuple[Array, ...]:
+def in_chunks(
+    fn: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], chunk: int | None, *, ways: int = 1
+) -> tuple[Array, ...]:
     """``fn(*arrays)`` of arrays [b, t, ...], which gives arrays [b, t], by ``chunk`` positions of each row at a time;
-    what lies between is worked out again in the backward pass. None, or a chunk of a whole row: all at once."""
+    what lies between is worked out again in the backward pass. None, or a chunk of a whole row: all at once. ``ways``:
+    see `chunked_token_nll`."""
     b, t = arrays[0].shape[:2]
     if chunk is None or chunk >= t:
         return fn(*arrays)
+    if ways > 1 and t % ways == 0:
+        return _of_parts(fn, arrays, -(-chunk // ways), ways)
 
     def cut(x: Array) -> Array:
         x = jnp.pad(x, ((0, 0), (0, -t % chunk), *((0, 0),) * (x.ndim - 2)))
@@ -57,20 +57,18 @@ def in_chunks(fn: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], c
 
 
 def _of_parts(
-    logits_fn: Callable[[Array], Array], hidden_btd: Array, targets_bt: Array, chunk: int, ways: int
-) -> tuple[Array, Array]:
+    fn: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], chunk: int, ways: int
+) -> tuple[Array, ...]:
     """``chunk`` positions of each of the ``ways`` parts at a time: an axis of parts stays beside the one of rows."""
-    b, t, d = hidden_btd.shape
-    padding = -(t // ways) % chunk
-    hidden_bpsd = jnp.pad(hidden_btd.reshape(b, ways, -1, d), ((0, 0), (0, 0), (0, padding), (0, 0)))
-    targets_bps = jnp.pad(targets_bt.reshape(b, ways, -1), ((0, 0), (0, 0), (0, padding)))
-    hidden_cbpsd = jnp.moveaxis(hidden_bpsd.reshape(b, ways, -1, chunk, d), 2, 0)
-    targets_cbps = jnp.moveaxis(targets_bps.reshape(b, ways, -1, chunk), 2, 0)
-    out_cbps = _by_chunks(lambda hidden, targets: token_nll(logits_fn(hidden), targets), (hidden_cbpsd, targets_cbps))
-    nll_bt, log_z_bt = (
-        jnp.moveaxis(x_cbps, 0, 2).reshape(b, ways, -1)[:, :, : t // ways].reshape(b, t) for x_cbps in out_cbps
-    )
-    return nll_bt, log_z_bt
+    b, t = arrays[0].shape[:2]
+
+    def cut(x: Array) -> Array:
+        x_bps = x.reshape(b, ways, -1, *x.shape[2:])
+        x_bps = jnp.pad(x_bps, ((0, 0), (0, 0), (0, -(t // ways) % chunk), *((0, 0),) * (x.ndim - 2)))
+        return jnp.moveaxis(x_bps.reshape(b, ways, -1, chunk, *x.shape[2:]), 2, 0)
+
+    found = _by_chunks(fn, tuple(map(cut, arrays)))
+    return tuple(jnp.moveaxis(x, 0, 2).reshape(b, ways, -1)[:, :, : t // ways].reshape(b, t) for x in found)
 
 
 def _by_chunks(fn: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...]) -> tuple[Array, ...]:

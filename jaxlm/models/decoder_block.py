@@ -14,7 +14,7 @@ from jaxlm.nn.latent_attention import LatentAttention
 from jaxlm.nn.mlp import MLP
 from jaxlm.nn.moe import MoE
 from jaxlm.nn.norms import Norm
-from jaxlm.nn.rope import RopeTables
+from jaxlm.nn.rope import RopeTables, rope_frequencies
 from jaxlm.nn.self_attention import AttendFn, RememberFn, SelfAttention
 from jaxlm.sharding.activations import DEFAULT_LAYOUT, ActivationLayout
 
@@ -107,7 +107,8 @@ class DecoderBlock(nn.Module):
             "name": "attn",
         }
         if c.mla is not None:
-            return LatentAttention(config=c.mla, init_std=c.init_std, **shared)
+            factor = rope_frequencies(c.rope, c.rope_width)[1]
+            return LatentAttention(config=c.mla, init_std=c.init_std, temperature=factor**2, **shared)
         return SelfAttention(
             num_kv_heads=c.kv_heads,
             head_dim=c.head_width,

@@ -181,6 +181,10 @@ class DecoderConfig:
                     f"model.qk_norm={self.qk_norm} and position={self.position!r} do not go with model.mla, which "
                     "normalises its latents and rotates: use qk_norm=False and position='rope'"
                 )
+            if self.rope.scaling == "yarn" and self.rope.local_theta is not None:
+                raise ValueError(
+                    "model.mla with rope.scaling='yarn' has one temperature in all layers: set rope.local_theta to None"
+                )
 
     @property
     def kv_heads(self) -> int:

@@ -9,6 +9,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlm.core.types import STATE_AXES, Array, Params, PyTree
 from jaxlm.models.api import Rules
+from jaxlm.models.int8_base import int8_rules
+from jaxlm.models.lora import lora_rules
 from jaxlm.sharding.rules import match_rules
 
 RematPolicy = Literal["none", "full", "dots", "auto"]
@@ -40,8 +42,8 @@ def layer_keys(key: Array, num_layers: int) -> Array:
 
 
 def stacked_specs(rules: Rules, stacked: Params) -> PyTree:
-    """How the parameters under ``layers`` lie."""
-    return match_rules(rules, {"layers": stacked})["layers"]
+    """How the parameters under ``layers`` lie, and what may stand beside them: adapters, scales of an int8 base."""
+    return match_rules(int8_rules(lora_rules(rules)), {"layers": stacked})["layers"]
 
 
 def rematerialised(layer: Callable[..., Any], policy: RematPolicy, *, scan: bool) -> Callable[..., Any]:

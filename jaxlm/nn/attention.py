@@ -114,14 +114,13 @@ def attend(
     if (
         implementation in ("splash", "splash_interpret", "cudnn", "cpu")
         and s == t
-        and v_bskh.shape[-1] < q_btnh.shape[-1]
+        and v_bskh.shape[-1] != q_btnh.shape[-1]
     ):
-        # The kernels know one width: narrower values (latent attention) are padded, and the padding cut off again.
-        padded = jnp.pad(v_bskh, ((0, 0), (0, 0), (0, 0), (0, q_btnh.shape[-1] - v_bskh.shape[-1])))
+        # The kernels know one width: what is narrower (latent attention) is padded with zeros, which change no score,
+        # and what values gained by it is cut off again.
+        width = max(q_btnh.shape[-1], v_bskh.shape[-1])
         out_btnh = attend(
-            q_btnh,
-            k_bskh,
-            padded,
+            *(jnp.pad(x, (*((0, 0),) * 3, (0, width - x.shape[-1]))) for x in (q_btnh, k_bskh, v_bskh)),
             q_positions=q_positions,
             k_positions=k_positions,
             q_segment_ids=q_segment_ids,

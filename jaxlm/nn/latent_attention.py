@@ -63,6 +63,8 @@ class LatentAttention(nn.Module):
     dtype: jnp.dtype
     param_dtype: jnp.dtype
     quantization: Quantization = "none"
+    temperature: float = 1.0
+    """What the rotation multiplies its part of the scores with (YaRN's factor squared); the other part is alike."""
 
     @nn.compact
     def __call__(
@@ -98,7 +100,7 @@ class LatentAttention(nn.Module):
             q_btf, kv_btf = apply_together([q_down, kv_down], x_btd)
             q_btf = linear("q_up", c.q_lora_rank, n * c.qk_head_dim)(norm("q_norm", q_btf))
         q_btnh = q_btf.reshape(b, t, n, c.qk_head_dim)
-        q_nope, q_rope = q_btnh[..., :nope], apply_rope(q_btnh[..., nope:], rope)
+        q_nope, q_rope = q_btnh[..., :nope] * self.temperature, apply_rope(q_btnh[..., nope:], rope)
         latent_btr = norm("kv_norm", kv_btf[..., :rank])
         k_rope_bth = apply_rope(kv_btf[..., None, rank:], rope)[:, :, 0]
 

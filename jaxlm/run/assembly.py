@@ -241,9 +241,10 @@ class Assembly:
         scores of the config's tasks."""
         config, sharding, tokenizer = self.config, batch_sharding(self.mesh), self.data.tokenizer
         everywhere = NamedSharding(self.mesh, PartitionSpec())  # each process reads all the sums
-        eval_step = jax.jit(make_eval_step(self.model), out_shardings=everywhere)
+        eval_step = jax.jit(make_eval_step(self.model, loss_chunk=config.loss_chunk), out_shardings=everywhere)
         lanes = batch_sharding(self.mesh, ndim=1)
-        carried_step = jax.jit(make_carried_eval_step(self.model), out_shardings=(everywhere, lanes))
+        carried = make_carried_eval_step(self.model, loss_chunk=config.loss_chunk)
+        carried_step = jax.jit(carried, out_shardings=(everywhere, lanes))
 
         def sum_up(params: Params) -> Iterator[Sums]:
             batches = eval_batches(self.validation_split, self.eval_plan, sharding, pad_id=tokenizer.pad_id)

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import field
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.models.families import ModelConfig
 from jaxlm.optim.optimizers import USES_B2, OptimizerConfig
@@ -53,6 +54,7 @@ class BasedConfig:
     eval_batch_size: int = 32
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("num_epochs", "global_batch_size", "grad_accum_steps", "log_every", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

@@ -81,15 +81,14 @@ class Dialogue:
     def prompt_ids(self, line: str) -> list[int]:
         if not line.strip():
             raise UserError("say something: this model answers")
-        self.messages.append(Message("user", line))
-        ids = whole = self.form.prompt(self.messages)
-        while len(ids) > self.room and len(self.messages) > 2:
-            del self.messages[:2]
-            ids = self.form.prompt(self.messages)
-        self.forgot = len(whole) - len(ids)
+        messages = [*self.messages, Message("user", line)]
+        ids = whole = self.form.prompt(messages)
+        while len(ids) > self.room and len(messages) > 2:
+            del messages[:2]
+            ids = self.form.prompt(messages)
         if len(ids) > self.room:
-            self.messages.pop()
             raise UserError(f"this turn has {len(ids)} tokens and there is room for {self.room}: say less")
+        self.messages, self.forgot = messages, len(whole) - len(ids)
         return ids
 
     def answered(self, tokens: list[int]) -> None:

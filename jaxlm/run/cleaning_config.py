@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.deduplication import DeduplicationConfig, RepeatsConfig
 from jaxlm.io.checkpoints import CheckpointConfig
@@ -108,6 +109,7 @@ class CleaningStudyConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("document_characters", "held_out_bytes", "page_bytes", "page_characters", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

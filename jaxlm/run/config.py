@@ -1,9 +1,11 @@
 """The config of a pretraining run: one frozen record that says everything a run's result depends on."""
 
 import dataclasses
+import math
 from dataclasses import field
 
 from jaxlm.core.fields import ADDED
+from jaxlm.core.seeds import check_seed
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.masking import MaskingConfig
@@ -62,6 +64,12 @@ class SampleConfig:
             raise ValueError(
                 f"sample.max_new_tokens={self.max_new_tokens} is less than 1: use sample.prompts=() for none"
             )
+        if self.num_samples < 1:
+            raise ValueError(f"sample.num_samples={self.num_samples} is less than 1: use sample.prompts=() for none")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"sample.temperature={self.temperature} must be a number, 0 (the likeliest) or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"sample.top_p={self.top_p} must lie in (0, 1]: use None to draw from all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +143,7 @@ class PretrainConfig:
     never."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("num_steps", "global_batch_size", "grad_accum_steps", "log_every", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

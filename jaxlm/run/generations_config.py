@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import field
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.masking import MaskingConfig
@@ -68,6 +69,7 @@ class GenerationsConfig:
     """Validation documents that are scored, from the first; None = all."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if not isinstance(self.recurrent.model, RecurrentConfig):
             raise ValueError("recurrent.model is no RecurrentConfig: give one, its cell is replaced by each of cells")
         if not isinstance(self.decoder.model, DecoderConfig):

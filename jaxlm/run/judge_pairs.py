@@ -49,6 +49,13 @@ def judge_pairs(
     if isinstance(lm, RewardLM):
         if lm.judge.of == "steps":
             raise UserError(f"{judge} judges steps, not whole answers: give another --judge")
+        for pair in pairs:
+            for text in (pair.answer, pair.reference):
+                if not lm.reads([Message("user", pair.prompt), Message("assistant", text)]):
+                    raise UserError(
+                        f"an answer to {pair.prompt[:60]!r} is longer, with it, than the {lm.context} tokens that "
+                        f"{judge} reads: leave the pair out, or give another --judge"
+                    )
         return _by_scores(
             lambda texts: lm.reward(
                 [

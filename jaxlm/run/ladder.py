@@ -21,6 +21,8 @@ from jaxlm.run.several_runs import sweep_command, train_several
 
 PROG = "python -m experiments.scaling sweep"
 RUNS, TABLE = "runs", "runs.csv"
+MOVED = ("corpus.paths", "corpus.validation_paths")
+"""Of a run: where the same text lies."""
 MAY_CHANGE = (
     "name",
     "budgets",
@@ -147,7 +149,7 @@ def train_rungs(runs: Sequence[tuple[Rung, Path]], processes: int) -> dict[str, 
 
 def _train(runs: Sequence[tuple[Rung, Path]], number: int) -> dict[str, Any]:
     one, path = runs[number]
-    return pretrain(one.config, path)
+    return pretrain(one.config, path, may_change=MOVED)
 
 
 def _finished(directory: RunDir, one: Rung) -> dict[str, Any] | None:

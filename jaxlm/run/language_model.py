@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from jaxlm.core import seeds
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.evals.tasks.task import Likelihood
@@ -184,7 +185,9 @@ class OverlongError(UserError):
 
 
 def check_seed(seed: int) -> int:
-    """The seed, if it is one that a key can be made of."""
-    if not 0 <= seed < 1 << 32:
-        raise UserError(f"seed={seed} must lie in 0..{(1 << 32) - 1}")
+    """The seed, if it is one that a key can be made of. Raises UserError."""
+    try:
+        seeds.check_seed(seed)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return seed

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from dataclasses import field
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.run.config import PretrainConfig
@@ -86,6 +87,7 @@ class MixtureStudyConfig:
     log_every: int = 50
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         names = [domain.name for domain in self.domains]
         if len(names) < 2:
             raise ValueError(f"{len(names)} domains: a mixture needs two or more")

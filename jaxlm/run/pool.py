@@ -1,13 +1,14 @@
 """Numbered tasks in processes of this machine: spawned, ended with their parent, interrupted as one."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -47,9 +48,17 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
     # Spawned: this process may hold threads. Its death is theirs: they watch for it.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(parcel,)
-    ) as pool:
+
+    def end_all() -> None:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+
+    with (
+        concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_begin, initargs=(parcel,)
+        ) as pool,
+        _handing_on(end_all) as told,
+    ):
         futures = [pool.submit(_work, number) for number in numbers]
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -58,15 +67,39 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
         except BrokenProcessPool as error:
             if error.__cause__ is not None:  # nobody died: what a task raised could not be sent here
                 raise
+            if told:  # a task that hears no signal ended of it; the others save, and then this process ends of it too
+                pool.shutdown(wait=True, cancel_futures=True)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGTERM)
             raise UserError(killed) from None
         except Exception:
-            pool.shutdown(wait=True, cancel_futures=True)  # tasks that have begun end: their work counts
+            pool.shutdown(wait=not told, cancel_futures=True)  # tasks that have begun end: their work counts
+            if told:
+                end_all()  # those that began after the signal
             raise
         except BaseException:  # interrupted: nobody waits
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
+            end_all()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+@contextlib.contextmanager
+def _handing_on(end_all: Callable[[], None]) -> Iterator[list[int]]:
+    """Hands a SIGTERM on to the tasks, which save what they have; the list is then no longer empty."""
+    told: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+
+    def hear(signum: int, frame: Any) -> None:
+        told.append(signum)
+        end_all()
+
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _bar(doing: str, count: int) -> Any:
@@ -78,6 +111,8 @@ def _bar(doing: str, count: int) -> Any:
 # ---- in the worker
 
 _begun: Work | Exception | None = None
+_failed: Exception | None = None
+"""What a task of this process raised: those that it was handed beforehand are not begun."""
 
 
 def _begin(parcel: Parcel) -> None:
@@ -91,10 +126,17 @@ def _begin(parcel: Parcel) -> None:
 
 
 def _work(number: int) -> None:
+    global _failed
     if isinstance(_begun, Exception):
         raise _begun
+    if _failed is not None:
+        raise _failed
     assert _begun is not None
-    _begun(number)
+    try:
+        _begun(number)
+    except Exception as error:
+        _failed = error
+        raise
 
 
 def _die_with_parent() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import field
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.run.finetune_config import FinetuneConfig
 
 
@@ -33,6 +34,7 @@ class SmallLargeConfig:
     """Answers that are timed one by one."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.small.task.kind != "classify" or self.small.task.text_b is not None:
             raise ValueError("small.task is not to classify single texts: set its kind to classify and text_b to None")
         if bool(self.small.task.train) != bool(self.small.task.validation):

@@ -80,7 +80,7 @@ def policy_objective(model: Model, config: PolicyConfig) -> Objective:
         # 0 where nothing is counted, as the other log-probabilities are: an exponential of their difference must not
         # overflow there, for a gradient of 0 times infinity is no 0.
         logprobs_bt = -token_nll(logits_btv, batch["targets"])[0] * mask_bt
-        old_bt = batch["old_logprobs"]
+        old_bt = batch["old_logprobs"] * mask_bt
         loss = policy.ppo_policy_loss(
             logprobs_bt,
             old_bt,
@@ -99,7 +99,7 @@ def policy_objective(model: Model, config: PolicyConfig) -> Objective:
             "old_kl": by_token(policy.kl_estimate(old_bt, logprobs_bt, "k3"), 0.0),
         }
         if config.kl_coef:
-            kl_bt = policy.kl_estimate(logprobs_bt, batch["ref_logprobs"], config.kl_kind)
+            kl_bt = policy.kl_estimate(logprobs_bt, batch["ref_logprobs"] * mask_bt, config.kl_kind)
             out["kl"] = policy.reduced_term(
                 kl_bt, mask_bt, config.reduction, max_length=config.max_length, weight=config.kl_coef
             )

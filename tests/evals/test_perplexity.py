@@ -1,5 +1,7 @@
 """Sums over batches, and scoring of sequences of any length."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,19 @@ def test_eval_step_sums_counted_targets(tiny, rng):
     rows = jax.jit(make_eval_step(model, per_row=True))(params, batch)
     np.testing.assert_allclose(rows["nats"], nats.sum(1), rtol=1e-5)
     np.testing.assert_array_equal(rows["tokens"], loss_mask.sum(1))
+    chunked = jax.jit(make_eval_step(model, loss_chunk=3))(params, batch)
+    jax.tree.map(lambda ours, whole: np.testing.assert_allclose(ours, whole, rtol=1e-6), chunked, sums)
+
+
+def test_a_chunked_evaluation_holds_no_logits_of_a_whole_row(tiny):
+    wide = make_decoder(dataclasses.replace(tiny[0].config, vocab_size=20_000, max_seq_len=64))
+    batch = {name: jnp.ones((2, 64), jnp.int32) for name in ("tokens", "targets", "loss_mask")}
+    held = []
+    for chunk in (None, 8):
+        step = jax.jit(make_eval_step(wide, loss_chunk=chunk))
+        compiled = step.lower(jax.eval_shape(wide.init, jax.random.key(0)), batch).compile()
+        held.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert held[0] > 2 * 64 * 20_000 * 4 > 3 * held[1]
 
 
 def test_rows_that_are_all_padding_add_exactly_nothing(tiny):

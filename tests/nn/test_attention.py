@@ -12,6 +12,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.nn.attention import attend, choose_implementation
 from jaxlm.nn.splash import splash_attention
+from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
 
 
@@ -151,3 +152,31 @@ def test_what_cannot_run_is_refused(name, platform, kwargs, message) -> None:
 def test_cudnn_in_f32_is_refused_where_it_is_called(rng: np.random.Generator) -> None:
     with pytest.raises(UserError, match="compute_dtype=bfloat16"):
         attend(*make_qkv(rng, 1, 8, 2, 2, 8), implementation="cudnn")
+
+
+@pytest.mark.parametrize("implementation", ["cpu", "splash_interpret"])
+@pytest.mark.parametrize("width", [6, 24])
+def test_values_may_be_narrower_and_wider_than_queries(implementation, width, rng: np.random.Generator) -> None:
+    if implementation == "cpu" and (reason := kernel_missing("attention")):
+        pytest.skip(f"the kernel cannot be had: {reason}")
+    q, k, _ = make_qkv(rng, 2, 16, 4, 2, 12)
+    v = jnp.asarray(rng.normal(size=(2, 16, 2, width)), jnp.float32)
+    segments = jnp.asarray(packed(2, 16)[0])
+    found, wanted = (
+        attend(q, k, v, q_segment_ids=segments, k_segment_ids=segments, implementation=name)
+        for name in (implementation, "xla")
+    )
+    assert found.shape == (2, 16, 4, width)
+    seen = np.asarray(segments > 0)
+    np.testing.assert_allclose(np.asarray(found)[seen], np.asarray(wanted)[seen], atol=2e-5)
+
+
+def test_positions_that_all_rows_share_go_with_segments_of_each(rng: np.random.Generator) -> None:
+    q, k, v = make_qkv(rng, 2, 12, 2, 2, 8)
+    segments = jnp.asarray(np.repeat([[1] * 7 + [0] * 5, [1] * 12], 1, 0), jnp.int32)
+    own = jnp.broadcast_to(jnp.arange(12), (2, 12))
+    shared, each = (
+        attend(q, k, v, q_positions=p, k_positions=p, q_segment_ids=segments, k_segment_ids=segments)
+        for p in (None, own)
+    )
+    np.testing.assert_array_equal(shared, each)

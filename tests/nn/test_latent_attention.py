@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from jaxlm.core.tree import flatten_with_paths
-from jaxlm.models.decoder import DecoderConfig, MlaConfig
+from jaxlm.models.decoder import DecoderConfig, MlaConfig, make_decoder
 from jaxlm.nn.attention import attend
 from jaxlm.nn.latent_attention import LatentAttention
 from jaxlm.nn.rope import RopeConfig, rope_tables
+from tests.drawn import drawn_params
 
 B, T, D, N = 2, 6, 24, 3
 SIZES = {"kv_lora_rank": 10, "qk_nope_head_dim": 5, "qk_rope_head_dim": 4, "v_head_dim": 7}
@@ -61,3 +62,20 @@ def test_it_is_its_equations(q_lora_rank, rng):
     out, _ = layer.apply({"params": params}, x, attend_fn, None, rope)
     wide = {path: np.asarray(leaf, np.float64) for path, leaf in flatten_with_paths(params).items()}
     np.testing.assert_allclose(out, by_hand(wide, x.astype(np.float64), config), rtol=1e-4, atol=1e-5)
+
+
+def test_yarns_temperature_is_that_of_the_whole_score(rng):
+    """Scores f squared times as large are those of queries f squared times as large."""
+    sizes = MlaConfig(q_lora_rank=None, **SIZES)
+    logits = []
+    for factor in (1.3, 1.0):
+        rope = RopeConfig(scaling="yarn", factor=8.0, original_max_seq_len=16, attention_factor=factor)
+        shape = {"vocab_size": 17, "max_seq_len": 16, "num_layers": 1, "model_dim": D, "num_heads": N}
+        config = DecoderConfig(**shape, mla=sizes, qk_norm=False, rope=rope, init_std=0.4, scan_layers=False)
+        model = make_decoder(config)
+        params = drawn_params(model)
+        if factor == 1.0:
+            kernel = params["layers"]["layer_0"]["attn"]["q"]["kernel"]
+            params["layers"]["layer_0"]["attn"]["q"]["kernel"] = kernel * 1.3**2
+        logits.append(model.apply_fn(params, np.arange(12)[None] % 17))
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from jaxlm.run.cli import run_main
 from jaxlm.run.config_files import load_config
 from jaxlm.run.ladder import open_ladder, row_of
 from jaxlm.run.ladder_config import LadderConfig
+from tests.run.commands import environment, wait_for
 from tests.run.ladder_files import write_ladder
 
 
@@ -93,6 +95,30 @@ def test_a_killed_sweep_of_two_processes_goes_on(config_file, tmp_path, capsys):
     assert kept
     assert _run(capsys, *argv)["num_runs"] == 4
     assert all(path.stat().st_mtime_ns == end for path, end in kept.items())
+
+
+@pytest.mark.slow
+def test_a_signal_is_handed_on_and_moved_text_is_gone_on_with(config_file, tmp_path, capsys):
+    run_dir = tmp_path / "ladder"
+    argv = ["sweep", str(config_file), "--run-dir", str(run_dir), "--budgets", "4e8", "1e9", "--widths", "8", "16"]
+    more = ["--processes", "2", "--run.log-every", "1"]
+    command = [sys.executable, "-m", "experiments.scaling", *argv, *more]
+    with subprocess.Popen(command, env=environment(1), stdout=subprocess.PIPE, text=True) as sweep:
+        wait_for(
+            lambda: (
+                all(path.stat().st_size for path in run_dir.glob("runs/*/metrics.jsonl"))
+                and len(list(run_dir.glob("runs/*/metrics.jsonl"))) > 1
+            ),
+            [sweep],
+        )
+        sweep.terminate()
+        out, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 128 + signal.SIGTERM
+    assert json.loads(out)["stopped_by"] == "SIGTERM"
+    assert any(run_dir.glob("runs/*/checkpoints/*"))
+    moved = tmp_path / "moved.txt"
+    shutil.copy(config_file.parent / "text.txt", moved)
+    assert _run(capsys, *argv, "--run.log-every", "1", "--run.corpus.paths", str(moved))["num_runs"] == 4
 
 
 @pytest.fixture

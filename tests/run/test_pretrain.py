@@ -272,6 +272,10 @@ def refused(config_file, tmp_path, capsys):
     [
         (("--model.num-layer", "2"), ("num_layer", "num_layers")),
         (("--num-steps", "many"), ("num_steps", "many")),
+        (("--seed", "-1"), ("seed=-1", "0..4294967295")),
+        (("--sample.top-p", "2"), ("sample.top_p=2.0", "(0, 1]")),
+        (("--sample.temperature", "-1"), ("sample.temperature=-1.0",)),
+        (("--sample.num-samples", "0"), ("sample.num_samples=0",)),
         (("--mesh.fsdp", "3"), ("mesh", "3")),
         (("--mesh.context", "3"), ("data.seq_len=32", "mesh.context=3", "multiple of 3")),
         (("--mesh.context-attention", "rings"), ("rings", "'ring', 'all_to_all'")),

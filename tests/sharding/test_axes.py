@@ -63,6 +63,7 @@ CASES = {
     ),
     "latent": Case(dataclasses.replace(SMALL, mla=LATENT, qk_norm=False, num_kv_heads=None, remat_policy="full")),
     "encoder": Case(ENCODER),
+    "encoder, rows apart": Case(dataclasses.replace(ENCODER, attention="xla")),
     "deep": Case(dataclasses.replace(SMALL, num_layers=4), loss_chunk=6),
     "deep, whole": Case(dataclasses.replace(SMALL, num_layers=8), packed=False),
     # The balance of a router is a statistic of each microbatch: tests/sharding/test_pipeline.py.
@@ -93,6 +94,7 @@ TABLE = [
     ({"fsdp": 2, "expert": 2, "model": 2}, "latent"),
     ({"data": 2, "context": 2, "model": 2, **RING}, "latent"),
     ({"context": 2, "model": 4, **RING, **SPLIT}, "encoder"),
+    ({"context": 2, "fsdp": 2, "model": 2, **EXCHANGE}, "encoder, rows apart"),
     ({"stage": 8}, "deep, whole"),
     ({"stage": 4, "data": 2}, "deep"),
     ({"stage": 2, "fsdp": 4, **ROUNDS}, "deep"),

@@ -16,6 +16,8 @@ from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.models.decoder import DecoderConfig, MoeConfig
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.families import check_stages, make_model
+from jaxlm.models.int8_base import int8_rules, quantize_base
+from jaxlm.models.lora import LoraConfig, attach, init_adapters, lora_rules
 from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.run.setup import check_rows, lay_out_state
@@ -259,3 +261,21 @@ def test_recurrent_layers_and_rows_that_do_not_divide_are_refused():
         check_rows(mesh, global_batch_size=24, microbatch_size=24, pipeline=config.pipeline)
     with pytest.raises(ValueError, match=r"mesh.pipeline.rounds=0 must be at least 1"):
         PipelineConfig(rounds=0)
+
+
+def test_adapters_and_an_int8_base_go_through_the_stages():
+    sizes, mesh = mesh_of(stage=2)
+    lora = LoraConfig(rank=2)
+    model, staged = make_model(DEEP), make_model(DEEP, sizes.activations)
+    params = drawn_params(model)
+    adapters = jax.tree.map(lambda x: x + 0.05, init_adapters(params, lora, jax.random.key(0)))
+    rows = batch(True)
+    read = {name: rows[name] for name in ("positions", "segment_ids")}
+    for base, rules in ((params, model.rules), (quantize_base(params), int8_rules(model.rules))):
+        whole = attach(base, adapters, lora)
+        wanted = jax.jit(model.apply_fn)(whole, rows["tokens"], **read)
+        specs = param_specs(lora_rules(rules), whole, dict(mesh.shape))
+        with jax.set_mesh(mesh):
+            laid = jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(mesh, s)), whole, specs)
+            found = jax.jit(staged.apply_fn)(laid, rows["tokens"], **read)
+        np.testing.assert_allclose(found, wanted, atol=2e-5)

@@ -140,3 +140,23 @@ def test_bad_settings_are_refused():
     for options in bad:
         with pytest.raises(ValueError, match="policy"):
             PolicyConfig(**options)
+
+
+def test_what_is_masked_cannot_overflow():
+    """An answer that is left out may have been as unlikely as it likes: no gradient of it is 0 times infinity."""
+    model, params = decoder()
+    batch = rollouts()
+    batch = batch | {
+        "loss_mask": batch["loss_mask"].at[0].set(0.0),
+        "old_logprobs": logprobs_of(params).at[0].set(-200.0),
+        "ref_logprobs": logprobs_of(params).at[0].set(-200.0),
+    }
+    objective = policy_objective(model, PolicyConfig(kl_coef=0.1))
+
+    def loss(params):
+        terms, _ = objective.terms(params, None, None, batch, jax.random.key(0))
+        return sum(term.weight * term.total for term in terms.values())
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

@@ -50,10 +50,7 @@ def open_chat_base(
     """
     run = RunDir(run_dir)
     base = open_base(run_dir, step, read_params=read_params)
-    judges = any(name in base.run_config for name in ("task", "reward"))
-    if base.model.family in MASKED or judges:
-        what = "a task's or a reward model" if judges else f"of family {base.model.family!r}"
-        raise UserError(f"base={run_dir} is {what}, which cannot answer: name the run of a decoder or recurrent model")
+    check_answers(base, f"base={run_dir}")
     return ChatBase(
         base.model,
         base.params,
@@ -61,6 +58,14 @@ def open_chat_base(
         base.step,
         base.run_config,
     )
+
+
+def check_answers(base: Base, name: str) -> None:
+    """Raises UserError for a model that cannot write; ``name`` is what it is called there."""
+    judges = any(field in base.run_config for field in ("task", "reward"))
+    if base.model.family in MASKED or judges:
+        what = "a task's or a reward model" if judges else f"of family {base.model.family!r}"
+        raise UserError(f"{name} is {what}, which cannot answer: name the run of a decoder or recurrent model")
 
 
 def choose_template(run: RunDir, name: str | None) -> ChatTemplate:

@@ -64,7 +64,8 @@ def best_of(
     functions: Mapping[str, RewardFunction] | None = None,
 ) -> dict[str, Any]:
     """Draws ``num_samples`` answers to each prompt, and writes the one with the highest reward; returns the figures:
-    mean rewards of all and of the best answers, and how many were cut at their limit.
+    mean rewards of all and of the best answers, how many were cut at their limit, and how many were longer than a
+    reward run reads, which are not judged.
 
     ``judge``: a reward run, ``FILE.py:FUNCTION`` (`run.align.reward_functions`), or a name of ``functions``. Of equal
     rewards the first answer is kept; never an empty answer, nor one that did not end within ``max_new_tokens`` unless
@@ -83,6 +84,7 @@ def best_of(
         raise UserError(f"num_samples={num_samples} leaves nothing to choose: ask for 2 or more")
     asked = list(read_prompts(prompts))
     judging = _Judge(judge, functions or {}, time_limit)
+    judging.check(asked)
     lm = load(run)
     if not isinstance(lm, CausalLM):
         raise UserError(f"{run} is of family {lm.family!r}, which cannot answer: use another run")
@@ -120,6 +122,7 @@ def best_of(
         "num_kept": len(best_lines),
         "num_pairs": len(pair_lines),
         "num_cut": sum(one.finish != "stop" for one in drawn),
+        "num_too_long": judging.num_too_long,
         "reward_mean": float(every.mean()),
         "reward_of_best": float(np.mean(best)),
         "out": str(out),
@@ -131,6 +134,7 @@ class _Judge:
 
     def __init__(self, name: str, functions: Mapping[str, RewardFunction], time_limit: float):
         self.name, self.time_limit, self.model, self.function = name, time_limit, None, None
+        self.num_too_long = 0
         if name not in functions and Path(name).is_dir():
             self.model = load(name)
             if not isinstance(self.model, RewardLM) or self.model.judge.of != "answers":
@@ -138,9 +142,24 @@ class _Judge:
         else:
             self.function = find_function(name, functions, field="judge")
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError for a prompt that leaves no room for an answer."""
+        for prompt in prompts:
+            if not self._reads(prompt, "."):
+                assert self.model is not None
+                raise UserError(
+                    f"{prompt.where} is longer than the {self.model.context} tokens that judge={self.name} reads: cut "
+                    "it, or train the judge on longer rows"
+                )
+
+    def _reads(self, prompt: Prompt, text: str) -> bool:
+        return self.model is None or self.model.reads((*prompt.messages, Message("assistant", text)))
+
     def rewards(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> np.ndarray:
-        """f64 [prompts, n]; -inf for an empty answer, which nothing is learnt from."""
-        where = [(i, j) for i, row in enumerate(texts) for j, text in enumerate(row) if text.strip()]
+        """f64 [prompts, n]; -inf for an empty answer, which nothing is learnt from, and one that is too long."""
+        told = [(i, j) for i, row in enumerate(texts) for j, text in enumerate(row) if text.strip()]
+        where = [(i, j) for i, j in told if self._reads(prompts[i], texts[i][j])]
+        self.num_too_long = len(told) - len(where)
         out = np.full((len(texts), len(texts[0])), -np.inf)
         if not where:
             return out

@@ -15,7 +15,7 @@ from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.json_records import json_records
 from jaxlm.io.token_dataset import build_token_dataset
 from jaxlm.run.align.answers import Prompt, choose_prompts
-from jaxlm.run.align.base import ChatBase, check_length, check_vocabulary
+from jaxlm.run.align.base import ChatBase, check_answers, check_length, check_vocabulary
 from jaxlm.run.align.dpo_config import DpoConfig
 from jaxlm.run.align.policy import with_dropout
 from jaxlm.run.align.records import BadRecords, open_start, read_split, resolve_steps
@@ -97,6 +97,7 @@ def _with_reference(config: DpoConfig, base: ChatBase) -> DpoConfig:
             raise UserError(f"pairs.loss={config.pairs.loss!r} needs a reference: name a base, or a reference")
         return config
     reference = open_base(config.reference, config.reference_step, read_params=config.reference_step is None)
+    check_answers(reference, f"reference={config.reference}")
     check_vocabulary(base.tokenizer, reference.tokenizer, f"reference={config.reference}")
     check_length(reference, config.data.seq_len, whose=f"reference={config.reference}'s")
     step = reference.step if config.reference_step is None else config.reference_step

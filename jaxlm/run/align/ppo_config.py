@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import get_args
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.losses.policy import TokenReduction
 from jaxlm.models.families import ModelConfig
@@ -158,6 +159,7 @@ class PpoConfig:
     """Of the answers of an evaluation; None = the policy's, 0 = greedy."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name in ("num_rollouts", "ppo_epochs", "num_minibatches", "grad_accum_steps", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

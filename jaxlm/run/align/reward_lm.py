@@ -63,7 +63,17 @@ class RewardLM(LanguageModel):
             return found
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
+    def reads(self, turns: Any) -> bool:
+        """Whether a conversation is short enough to be judged."""
+        return len(self._ids(turns, "the conversation")[0]) <= self.context
+
     def _encode(self, turns: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
+        ids, mask = self._ids(turns, where)
+        if len(ids) > self.context:
+            raise UserError(f"{where} has {len(ids)} tokens, more than the {self.context} that the model reads: cut it")
+        return ids, mask
+
+    def _ids(self, turns: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
         """(ids up to the end of the answer, which of them are the answer's; of one in steps, which end a step)."""
         messages = as_messages(turns, where)
         if messages[-1].role != "assistant":
@@ -76,8 +86,6 @@ class RewardLM(LanguageModel):
         else:
             ids, loss_mask = self.form.encode_answer(messages[:-1], messages[-1].content, where)
             mask = loss_mask == 1
-        if len(ids) > self.context:
-            raise UserError(f"{where} has {len(ids)} tokens, more than the {self.context} that the model reads: cut it")
         return ids, mask
 
     def _run(self, rows: list[tuple[np.ndarray, np.ndarray]], batch_size: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from dataclasses import field
 from typing import Literal, get_args
 
 from jaxlm.core.fields import ADDED
+from jaxlm.core.seeds import check_seed
 from jaxlm.data.world.records import WorldConfig
 from jaxlm.run.align.dpo_config import DpoConfig
 from jaxlm.run.align.ppo_config import PpoConfig, RewardConfig
@@ -47,6 +48,7 @@ class RoadConfig:
     """Those that are gone: base, sft, and what is wanted of the others. A road may be gone further later."""
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if not self.kl_cap > 0:
             raise ValueError(f"kl_cap={self.kl_cap} must be above 0")
         if self.max_new_tokens < 1:

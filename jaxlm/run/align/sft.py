@@ -119,7 +119,7 @@ class Sft(AlignRun):
 
     def evaluator(self) -> Callable[[Params], Figures]:
         """Loss over the held-out conversations, every token that the assistant says once."""
-        run = self.each(make_eval_step(self.model))
+        run = self.each(make_eval_step(self.model, loss_chunk=self.config.loss_chunk))
         sharding, pad_id = batch_sharding(self.mesh), self.data.tokenizer.pad_id
 
         def evaluate(params: Params) -> Figures:

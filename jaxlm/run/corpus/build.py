@@ -1,6 +1,7 @@
 """``jaxlm corpus CONFIG``: from sources to a dataset with its card, in stages that can be stopped anywhere."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def build_corpus(config: CorpusBuildConfig, run_dir: str | Path) -> dict[str, An
         directory.check_config(plain(config), may_change=MAY_CHANGE)
         final = directory.final_figures()
         if final is not None:  # whatever has become of its sources
+            write_build_report(directory.report_path, json.loads((directory.path / "report.json").read_text("utf-8")))
             say(f"{directory.path} is finished: {directory.path / 'report.html'}")
             return final
         shards, bad_paths, facts = find_inputs(config)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.data.deduplication import DecontaminationConfig, DeduplicationConfig, RepeatsConfig
 from jaxlm.data.mixture import MixtureConfig
 from jaxlm.data.source import SourceConfig, check_sources
@@ -55,6 +56,7 @@ class CorpusBuildConfig:
     executor: ExecutorConfig = dataclasses.field(default_factory=ExecutorConfig)
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         check_sources(self.sources) if self.sources else None
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction} is outside 0 .. 1 (1 excluded)")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Literal, get_args
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.data.puzzles.arithmetic import ArithmeticConfig
 from jaxlm.data.puzzles.instructions import InstructionsConfig
 from jaxlm.data.puzzles.regressions import RegressionsConfig
@@ -166,6 +167,7 @@ class LaboratoryConfig:
     instructions: InstructionsPartConfig = field(default_factory=InstructionsPartConfig)
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if not self.parts or tuple(name for name in PARTS if name in self.parts) != self.parts:
             raise ValueError(f"parts={self.parts}: give one or more of {', '.join(PARTS)}, in this order, each once")
 

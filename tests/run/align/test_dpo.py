@@ -127,6 +127,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys
     make_run(other, kind="char", max_seq_len=64, seq_len=64)
     short = tmp_path / "short"
     make_run(short, max_seq_len=16, seq_len=16)
+    judge = tmp_path / "judge"
+    make_run(judge, max_seq_len=64, seq_len=64)
+    record = json.loads((judge / "config.json").read_text())
+    record["config"]["reward"] = {}
+    (judge / "config.json").write_text(json.dumps(record))
     good = {"prompt": "a", "chosen": "b", "rejected": "c"}
     files = {
         "same": [good, good | {"rejected": "b"}],
@@ -148,6 +153,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(config, base, tmp_path, capsys
         (("--reference", other), ["reference=", "has another vocabulary"]),
         (("--reference", short), ["reference=", "more than", "model.max_seq_len=16"]),
         (("--reference", base, "--pairs.loss", "simpo"), ["has no reference"]),
+        (("--reference", judge), ["reference=", "a task's or a reward model"]),
+        (("--seed", "-1"), ["seed=-1 must lie in 0..4294967295"]),
         (("--pairs.beta", "0"), ["beta=0.0 must be above 0"]),
         (("--base", "None"), ["base is not given, nor a model"]),
     ]:

@@ -13,9 +13,11 @@ from jaxlm.core.errors import UserError
 from jaxlm.evals.pairwise import Pair
 from jaxlm.models.families import make_model
 from jaxlm.models.heads import HeadConfig, make_task_model
+from jaxlm.run.align.best_of import best_of
 from jaxlm.run.align.reward_lm import RewardLM
 from jaxlm.run.judge_pairs import judge_pairs
 from jaxlm.text.chat.messages import Conversation, as_messages
+from jaxlm.text.chat.templates import CHATML
 from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
 
@@ -100,6 +102,19 @@ def test_rankings_are_learnt_and_answers_judged(base, tmp_path, capsys):
             judge.reward(asked)
     with pytest.raises(UserError, match="reward on decoder"):
         judge.generate(["a"])
+    with pytest.raises(UserError, match="an answer to 'al' is longer, with it, than the 49 tokens"):
+        judge_pairs(whole, [Pair("p", "al", "alal", "y" * 60)])
+    # Answers longer than the judge reads are left aside, the others kept; a prompt without room is refused beforehand.
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": "a" * 12}])
+    answering = tmp_path / "answering"
+    shutil.copytree(base, answering)
+    (answering / "chat_template.jinja").write_text(CHATML)
+    drawn = best_of(answering, prompts, str(whole), tmp_path / "best.jsonl", max_new_tokens=24, keep_cut=True)
+    assert 0 < drawn["num_too_long"] < 8
+    assert drawn["num_kept"] == 1
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": "a" * 60}])
+    with pytest.raises(UserError, match="line 1 is longer than the 49 tokens that judge="):
+        best_of(answering, prompts, str(whole), tmp_path / "best.jsonl")
     code, _, err = command(capsys, config, "--base", whole, "--run-dir", tmp_path / "refused")
     assert code == 2
     assert "a task's or a reward model" in err
