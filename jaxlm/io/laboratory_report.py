@@ -33,7 +33,8 @@ def write_laboratory_report(path: Path, title: str, parts: Mapping[str, Results]
     ]
     for name, results in parts.items():
         heading, about, section = _SECTIONS[name]
-        models = f"{len(results['runs'])} models, {format_seconds(results['seconds'])}"
+        diverged = f" ({len(results['diverged'])} more diverged)" if results["diverged"] else ""
+        models = f"{len(results['runs'])} models{diverged}, {format_seconds(results['seconds'])}"
         body += [f"<h2>{escape(heading)} <small>{models}</small></h2>", f"<p>{escape(about)}</p>", *section(results)]
     write_text(path, render_page(title, body))
 
@@ -134,7 +135,8 @@ def _arithmetic(results: Results) -> list[str]:
             form: [run for run in results["runs"] if run["kind"] == one["kind"] and run["form"] == form]
             for form in _FORMS
         }
-        widest = {form: [run for run in runs if run["width"] == runs[-1]["width"]] for form, runs in own.items()}
+        width = max(run["width"] for runs in own.values() for run in runs)
+        widest = {form: [run for run in runs if run["width"] == width] for form, runs in own.items()}
         right = [curve for form in _FORMS for curve in _over_tokens(widest[form], form, "right", least=0.0)]
         nats = [curve for form in _FORMS for curve in _over_tokens(widest[form], form, "nats", least=_LEAST_NATS)]
         by_form = {_FORMS[form]: runs for form, runs in own.items()}

@@ -21,12 +21,12 @@ def write_transfer_report(path: Path, title: str, results: Mapping[str, Any]) ->
     about = (
         f"{len(results['seeds'])} seeds, {results['num_steps']} steps of "
         f"{results['tokens_per_step']:,} tokens; a loss is the mean over seeds, ± its standard error. Drift, in steps "
-        "of a factor 2: " + ", ".join(f"{TITLES[name]} {one['drift_steps']}" for name, one in results["by"].items())
+        "of a factor 2: " + ", ".join(f"{TITLES[name]} {_drift(one)}" for name, one in results["by"].items())
     )
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p class=quiet>{escape(about)}</p>",
-        pictures((TITLES[name], draw_transfer(results, name)) for name in results["by"]),
+        pictures((TITLES[name], draw_transfer(results, name)) for name, one in results["by"].items() if _found(one)),
         grid_table(COLUMNS, _rows(results)),
     ]
     write_text(path, render_page(title, body))
@@ -38,14 +38,25 @@ def transfer_table(results: Mapping[str, Any]) -> str:
 
 
 def draw_transfer(results: Mapping[str, Any], name: str) -> str:
-    """Loss against rate, one curve for each width, as an ``<svg>`` text."""
+    """Loss against rate, one curve for each width that has a best rate, as an ``<svg>`` text."""
     rates, curves = np.asarray(results["by"][name]["rates"], np.float64), []
-    for width in results["widths"]:
-        means = _means(results["by"][name]["losses"][str(width)])
+    for width in _found(results["by"][name]):
+        means = _means(results["by"][name]["losses"][width])
         curves.append(Curve(f"width {width}", rates, means, markers=True))
     top = min(float(np.nanmin(curve.values)) for curve in curves) + _SHOWN_ABOVE
     curves = [curve._replace(values=np.where(curve.values <= top, curve.values, np.nan)) for curve in curves]
     return draw_curves(f"loss by rate: {TITLES[name]}", curves, x_label="peak rate", log_x=True)
+
+
+def _found(one: Mapping[str, Any]) -> list[str]:
+    """The widths that have a best rate: the others diverged at every one."""
+    return [width for width, best in one["best"].items() if best is not None]
+
+
+def _drift(one: Mapping[str, Any]) -> str:
+    left_out = len(one["best"]) - len(_found(one))
+    drift = "unknown" if one["drift_steps"] is None else str(one["drift_steps"])
+    return f"{drift} ({left_out} of {len(one['best'])} widths diverged at every rate)" if left_out else drift
 
 
 def _means(losses_rs: Any) -> np.ndarray:
@@ -59,6 +70,9 @@ def _rows(results: Mapping[str, Any]) -> list[list[str]]:
         for width in map(str, results["widths"]):
             best = one["best"][width]
             losses = ", ".join("-" if np.isnan(x) else f"{x:.3f}" for x in _means(one["losses"][width]))
+            if best is None:
+                rows.append([TITLES[name], width, "none: all diverged", "-", "-", "-", losses])
+                continue
             edge = " (edge of the grid)" if best["at_edge"] else ""
             rows.append(
                 [

@@ -6,6 +6,7 @@ Each is a run of its own below the run directory: resumed, and not run again onc
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +19,15 @@ from jaxlm.io.cleaning_report import cleaning_tables, write_cleaning_report
 from jaxlm.io.run_dir import RunDir, write_json, write_text
 from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
 from jaxlm.io.tokenizers.files import DEFINITION_FILE
-from jaxlm.run.cleaning_arms import apply_cleaning, precision_recall, tally, words_of
+from jaxlm.run.cleaning_arms import Cleaned, apply_cleaning, precision_recall, tally, words_of
 from jaxlm.run.cleaning_config import CEILING, CLEANED, RAW, Cleaning, CleaningStudyConfig
 from jaxlm.run.cleaning_data import GOOD, Mixture, make_mixture
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.corpus.cleaning import describe
+from jaxlm.run.prepare import keep_tokenizer
 from jaxlm.run.processes import require_single_process
-from jaxlm.run.proxy import bits_per_byte, pretrain_proxy
+from jaxlm.run.proxy import assemble_proxy, bits_per_byte, pretrain_proxy
+from jaxlm.run.setup import mesh_of
 from jaxlm.run.training import exit_code, print_figures
 from jaxlm.text.dedup import unit_hash
 from jaxlm.text.tokenizer import Tokenizer
@@ -60,13 +63,18 @@ def study_cleaning(config: CleaningStudyConfig, run_dir: str | Path, *, filters_
     """
     directory = RunDir(run_dir)
     with directory:
-        directory.write_config(config, may_change=MAY_CHANGE)
+        directory.check_config(config, may_change=MAY_CHANGE)
         mixture = make_mixture(config)
-        directory.require(recipe=[describe(step) for step in config.recipe], mixture_hash=_hash_of(mixture))
         study = _Study(config, directory, mixture)
+        tokenizer = None if filters_only else study.find_tokenizer()
+        if tokenizer is not None and not directory.config_path.exists():
+            study.check(tokenizer)  # refuses what cannot run, before the directory is this config's
+        directory.write_config(config, may_change=MAY_CHANGE)
+        directory.require(recipe=[describe(step) for step in config.recipe], mixture_hash=_hash_of(mixture))
         results: dict[str, Any] = {"mixture": study.describe(), "filters": study.filters()}
-        if not filters_only:
-            if stopped := study.train():
+        if tokenizer is not None:
+            keep_tokenizer(tokenizer, directory.tokenizer_path)
+            if stopped := study.train(tokenizer):
                 return stopped
             results |= study.compare()
         results["run_dir"] = str(directory.path)
@@ -104,6 +112,14 @@ class _Study:
         self.same: dict[str, str] = {}
         """Arms that train on the very text of another, which is not trained twice."""
 
+    @functools.cached_property
+    def cleaned(self) -> Cleaned:
+        """The whole cleaning of all documents."""
+        return self._apply(self.config.without(""))
+
+    def _apply(self, cleaning: Cleaning) -> Cleaned:
+        return apply_cleaning(self.texts, cleaning)
+
     def describe(self) -> dict[str, Any]:
         """Documents and bytes of each kind, and the pages that were read."""
         kinds: dict[str, dict[str, int]] = {}
@@ -123,30 +139,41 @@ class _Study:
         config, documents = self.config, self.mixture.documents
         words = [words_of(one) for one in documents]
 
-        def measure(cleaning: Cleaning) -> dict[str, Any]:
-            rows = tally(documents, words, apply_cleaning(self.texts, cleaning))
+        def measure(cleaned: Cleaned) -> dict[str, Any]:
+            rows = tally(documents, words, cleaned)
             kinds = {kind: vars(row) | {"steps": dict(row.steps)} for kind, row in rows.items()}
             return precision_recall(rows.values()) | {"kinds": kinds}
 
         found = {
-            "all": measure(config.without("")),
-            "alone": {name: measure(config.only(name)) for name in config.steps},
+            "all": measure(self.cleaned),
+            "alone": {name: measure(self._apply(config.only(name))) for name in config.steps},
         }
         write_json(self.directory.path / FILTERS, found)
         return found
 
-    def train(self) -> dict[str, Any] | None:
+    def check(self, tokenizer: Tokenizer) -> None:
+        """Raises UserError where the first pair of runs could not start."""
+        held_out = self._write_held_out()
+        for name, texts in ((RAW, self.texts), (CLEANED, self.cleaned.texts)):
+            file = self._arm(name, texts, tokenizer, {})
+            one = self.config.pretraining(name, self.config.seed, (str(file),), (str(held_out),))
+            assemble_proxy(one, tokenizer, mesh_of(one))
+
+    def _write_held_out(self) -> Path:
+        path = self.directory.path / HELD_OUT_FILE
+        _write_texts(path, self.mixture.held_out)
+        return path
+
+    def train(self, tokenizer: Tokenizer) -> dict[str, Any] | None:
         """All runs that are not finished; what to return where a signal stopped one."""
         config = self.config
-        tokenizer = self._tokenizer()
-        held_out = self.directory.path / HELD_OUT_FILE
-        _write_texts(held_out, self.mixture.held_out)
+        held_out = self._write_held_out()
         seeds = range(config.seed, config.seed + config.num_seeds)
-        arms = {RAW: self.texts, CLEANED: apply_cleaning(self.texts, config.without("")).texts}
+        arms = {RAW: self.texts, CLEANED: self.cleaned.texts}
         arms |= {CEILING: self.mixture.good} if config.ceiling else {}
         order = [(seed, name) for seed in seeds for name in arms]  # in pairs: a stopped study has whole ones
         steps = config.steps if config.ablation_seeds else ()
-        arms |= {_left_out(step): apply_cleaning(self.texts, config.without(step)).texts for step in steps}
+        arms |= {_left_out(step): self._apply(config.without(step)).texts for step in steps}
         known: dict[str, str] = {}
         files = {name: self._arm(name, texts, tokenizer, known) for name, texts in arms.items()}
         trained = [_left_out(step) for step in steps if _left_out(step) not in self.same]
@@ -204,7 +231,8 @@ class _Study:
                 found["ablation"][step] = _gain(scores[name], scores[CLEANED])
         return found
 
-    def _tokenizer(self) -> Tokenizer:
+    def find_tokenizer(self) -> Tokenizer:
+        """That of the directory, or one trained now."""
         directory, config = self.directory, self.config.tokenizer
         if (directory.tokenizer_path / DEFINITION_FILE).exists():  # written last
             return load_tokenizer(directory.tokenizer_path)
@@ -214,9 +242,7 @@ class _Study:
             if one.kind == GOOD and size < config.max_train_bytes:
                 sample.append(one.good)
                 size += len(one.good.encode())
-        tokenizer = train_tokenizer(config, sample)
-        tokenizer.save(directory.tokenizer_path)
-        return tokenizer
+        return train_tokenizer(config, sample)
 
 
 def _left_out(step: str) -> str:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, purpose_key
 from jaxlm.core.types import Array, Batch, Params
 from jaxlm.io.agree import say
@@ -25,13 +26,15 @@ from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.prepare import prepare_data
 from jaxlm.run.processes import require_single_process
-from jaxlm.run.rated import assemble_at, compile_rated_step, first_batches
+from jaxlm.run.rated import assemble_at, check_steps, compile_rated_step, first_batches
 from jaxlm.run.setup import mesh_of
 from jaxlm.run.training import print_figures
 from jaxlm.run.transfer_config import TransferConfig
 from jaxlm.scaling.transfer import log_slope
 
 RESULTS = "coordinates.json"
+MAY_CHANGE = tuple(field.name for field in dataclasses.fields(TransferConfig))
+"""All of it: nothing is kept from one check to the next."""
 FLAT_BELOW = 0.2
 """A coordinate is called flat where its slope is no further from 0."""
 
@@ -63,12 +66,18 @@ def check_coordinates(
     """Returns for each parametrisation the ``slopes`` of every coordinate's change, the ``largest`` and whether it is
     ``flat``; pictures, a page and all sizes go to ``run_dir``. Raises UserError for bad input."""
     options = CoordinatesOptions() if options is None else options
+    if options.steps < 1 or not 0 < options.lr < float("inf"):
+        raise UserError(f"--steps {options.steps} must be at least 1, and --lr {options.lr} a number above 0")
     directory = RunDir(run_dir)
     with directory:
-        directory.write_config(config, may_change=("",))
+        directory.check_config(config, may_change=MAY_CHANGE)
         use_compilation_cache()
         keep_freed_memory()
         data, mesh = prepare_data(config.run, say), mesh_of(config.run)
+        for name in config.parametrisations:  # what cannot run is refused before the directory is this config's
+            for width in config.widths:
+                check_steps(assemble_at(config, name, width, config.seeds[0], data, mesh), options.steps)
+        directory.write_config(config, may_change=MAY_CHANGE)
         sizes: dict[str, dict[str, Any]] = {}
         for name in config.parametrisations:
             by_width = []

@@ -12,9 +12,10 @@ from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.finetune import finetune
 from jaxlm.run.finetune_config import FinetuneConfig
+from jaxlm.run.finetune_data import prepare_examples
 from jaxlm.run.training import exit_code, print_figures
 
-RESULTS = "gain.json"
+RESULTS, ARMS = "gain.json", ("base", "scratch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,11 @@ def pretraining_gain(config: FinetuneConfig, run_dir: str | Path, *, num_seeds: 
         raise UserError(f"num_seeds={num_seeds} has no spread: give 2 or more, 5 for a figure to rely on")
     directory = Path(run_dir)
     config = dataclasses.replace(config, base_step=_base_step(config, directory))
-    arms: dict[str, list[dict[str, Any]]] = {"base": [], "scratch": []}
-    for seed in range(config.seed, config.seed + num_seeds):
+    seeds = range(config.seed, config.seed + num_seeds)
+    begun = [run for seed in seeds for arm in ARMS if (run := RunDir(directory / f"{arm}-{seed}")).config_path.exists()]
+    on_first_process("examples", lambda: _check_examples(config, begun))
+    arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    for seed in seeds:
         for arm, runs in arms.items():
             one = dataclasses.replace(config, seed=seed, from_scratch=arm == "scratch")
             say(f"-- {arm}, seed {seed}")
@@ -77,6 +81,14 @@ def _base_step(config: FinetuneConfig, directory: Path) -> int | None:
         with Checkpointer(RunDir(config.base).checkpoints_path, read_only=True) as checkpointer:
             return checkpointer.newest_intact()
     return config.base_step
+
+
+def _check_examples(config: FinetuneConfig, begun: list[RunDir]) -> None:
+    """Raises UserError where a run that has begun, or is finished, was given other examples than these."""
+    if begun:
+        found = prepare_examples(config, lambda line: None, resumes=True).fingerprint
+        for run in begun:
+            run.require(examples_sha256=found)
 
 
 def _compare(base: list[float | None], scratch: list[float | None]) -> dict[str, float | int | None]:

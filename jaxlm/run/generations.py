@@ -22,6 +22,7 @@ from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.ngram_fit import fit_ngram
 from jaxlm.plan.families import train_flops_per_token
+from jaxlm.run.assembly import Assembly
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.encoder_lm import EncoderLM
@@ -29,9 +30,11 @@ from jaxlm.run.generations_config import GenerationsConfig, TrainedConfig
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
 from jaxlm.run.ngram_runs import new_run, run_config, write_run
-from jaxlm.run.prepare import PreparedData, prepare_data
+from jaxlm.run.prepare import PreparedData, prepare_data, resolve_model
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.processes import require_single_process
+from jaxlm.run.samples import check_prompts
+from jaxlm.run.setup import mesh_of
 from jaxlm.run.training import exit_code, print_figures
 from jaxlm.text.tokenizer import MASK
 
@@ -74,11 +77,16 @@ def compare_generations(config: GenerationsConfig, run_dir: str | Path) -> dict[
     decoder_dir = Path(config.decoder_run or directory.path / "decoder")
     trained = config if config.decoder_run is None else dataclasses.replace(config, decoder=_finished(config))
     with directory:
-        directory.write_config(config, may_change=MAY_CHANGE)
+        directory.check_config(config, may_change=MAY_CHANGE)
         runs = trained.pretraining()
         data = prepare_data(next(iter(runs.values())), say)
         if config.decoder_run is not None:
             _check_data(RunDir(decoder_dir), data)
+        if not directory.config_path.exists():
+            for name, one in runs.items():  # what cannot run is refused before the directory is this config's
+                if name != "decoder" or config.decoder_run is None:
+                    _check_run(name, dataclasses.replace(one, sample=config.sample), data)
+        directory.write_config(config, may_change=MAY_CHANGE)
         rows = {NGRAM_RUN: _fit_ngram(config, data, directory.path / NGRAM_RUN)}
         for name, one in runs.items():
             say(f"-- {name}")
@@ -119,6 +127,15 @@ def _finished(config: GenerationsConfig) -> TrainedConfig:
             )
     decoder: PretrainConfig = decode_config(PretrainConfig, saved)
     return TrainedConfig(decoder.model, decoder.data, decoder.optimizer, decoder.num_steps, decoder.global_batch_size)
+
+
+def _check_run(name: str, config: PretrainConfig, data: PreparedData) -> None:
+    """Raises UserError where a model could not be trained, or not write at the end."""
+    try:
+        check_prompts(config, data.tokenizer)
+        Assembly(dataclasses.replace(config, model=resolve_model(config.model, data.tokenizer)), data, mesh_of(config))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _check_data(run: RunDir, data: PreparedData) -> None:
@@ -240,6 +257,7 @@ def _samples(lm: LanguageModel, config: GenerationsConfig) -> list[dict[str, str
         top_p=config.sample.top_p,
         num_samples=config.sample.num_samples,
         seed=config.seed,
+        slide=True,
     )
     return [{"prompt": one.prompt, "completion": one.text} for one in drawn]
 

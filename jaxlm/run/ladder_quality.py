@@ -15,7 +15,7 @@ from jaxlm.io.ladder_quality_report import quality_tables, write_quality_report
 from jaxlm.io.run_dir import RunDir, json_ready, write_json
 from jaxlm.io.run_table import write_runs
 from jaxlm.run.ladder import MAY_CHANGE as LADDER_MAY_CHANGE
-from jaxlm.run.ladder import RUNS, TABLE, Ladder, begin, plan, table_of, text_tokens, train_rungs
+from jaxlm.run.ladder import RUNS, TABLE, Ladder, begin, open_ladder, plan, table_of, text_tokens, train_rungs
 from jaxlm.run.ladder_quality_config import QualityConfig, TextConfig
 from jaxlm.run.ladder_quality_data import write_texts
 from jaxlm.run.several_runs import sweep_command
@@ -60,6 +60,9 @@ def study_quality(config: QualityConfig, run_dir: str | Path, *, processes: int 
     """
     directory = RunDir(run_dir)
     with directory:
+        directory.check_config(config, may_change=MAY_CHANGE)
+        if not directory.config_path.exists():
+            open_ladder(config.ladder)  # refuses what cannot run, before the directory is this config's
         directory.write_config(config, may_change=MAY_CHANGE)
         arms = _open_arms(config, directory.path)
         # The smallest budgets of all first: a study that is stopped can be looked at.

@@ -81,11 +81,12 @@ def find_lr(config: PretrainConfig, run_dir: str | Path, options: FinderOptions 
     )
     directory = RunDir(run_dir)
     with directory:
-        directory.write_config(config)
+        directory.check_config(config)
         use_compilation_cache()
         keep_freed_memory()
         data, mesh = prepare_data(config, say), mesh_of(config)
         run = Assembly(dataclasses.replace(unit, model=resolve_model(unit.model, data.tokenizer)), data, mesh)
+        directory.write_config(config)  # not before: what was refused is mended in the same directory
         rates, losses = _raise_rate(run, options)
         smoothed = smooth(losses)
         try:

@@ -20,10 +20,13 @@ from jaxlm.io.tokenizers.files import DEFINITION_FILE
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.mixture_config import AGAIN, BEST, MixtureStudyConfig
 from jaxlm.run.mixture_data import Domain, read_domains, tokenizer_sample
+from jaxlm.run.prepare import keep_tokenizer
 from jaxlm.run.processes import require_single_process
-from jaxlm.run.proxy import bits_per_byte, pretrain_proxy
+from jaxlm.run.proxy import assemble_proxy, bits_per_byte, pretrain_proxy
+from jaxlm.run.setup import mesh_of
 from jaxlm.run.training import exit_code, print_figures
 from jaxlm.scaling.mixing import Choice, best_mixture, choose_law
+from jaxlm.text.dedup import hash_of
 from jaxlm.text.tokenizer import Tokenizer
 
 RESULTS, SCORES, TRAIN_FILE, HELD_OUT_FILE = "mixture.json", "by_domain.json", "train.jsonl", "held_out.jsonl"
@@ -52,9 +55,18 @@ def study_mixture(config: MixtureStudyConfig, run_dir: str | Path) -> dict[str, 
     """
     directory = RunDir(run_dir)
     with directory:
-        directory.write_config(config, may_change=MAY_CHANGE)
+        directory.check_config(config, may_change=MAY_CHANGE)
         domains = read_domains(config)
         study = _Study(config, directory, domains, _shared_tokenizer(config, directory, domains))
+        if not directory.config_path.exists():
+            study.check()  # refuses what cannot run, before the directory is this config's
+        directory.write_config(config, may_change=MAY_CHANGE)
+        directory.require(
+            text_sha256=hash_of(
+                text for one in domains for part in ([one.name], one.train, one.held_out) for text in part
+            )
+        )
+        keep_tokenizer(study.tokenizer, directory.tokenizer_path)
         rows: dict[str, dict[str, Any]] = {}
         for one in config.mixtures():
             if stopped := study.run(rows, one.name, one.shares, config.seed):
@@ -118,9 +130,7 @@ def _shared_tokenizer(config: MixtureStudyConfig, directory: RunDir, domains: li
     if (directory.tokenizer_path / DEFINITION_FILE).exists():  # written last
         return load_tokenizer(directory.tokenizer_path)
     say(f"training a {config.tokenizer.kind} tokenizer on as much of each domain ...")
-    tokenizer = train_tokenizer(config.tokenizer, tokenizer_sample(domains, config.tokenizer.max_train_bytes))
-    tokenizer.save(directory.tokenizer_path)
-    return tokenizer
+    return train_tokenizer(config.tokenizer, tokenizer_sample(domains, config.tokenizer.max_train_bytes))
 
 
 class _Mixed(NamedTuple):
@@ -145,13 +155,27 @@ class _Study:
         ]
         weights = np.array(config.weights or [1.0] * len(domains))
         self.weights = weights / weights.sum()
-        lines = [json.dumps({"text": text}, ensure_ascii=False) for domain in domains for text in domain.held_out]
-        write_text(directory.path / HELD_OUT_FILE, "\n".join(lines) + "\n")
         for domain, lengths in zip(domains, self.lengths, strict=True):
             say(
                 f"domain {domain.name}: {lengths.sum():,} tokens in {len(lengths):,} pieces to train on, "
                 f"{domain.held_out_bytes:,} bytes held out"
             )
+
+    def check(self) -> None:
+        """Raises UserError where the first run could not start."""
+        first = self.config.mixtures()[0]
+        files = self._write(first.name, self._mix(first.shares))
+        one = self.config.pretraining(first.name, self.config.seed, *files)
+        assemble_proxy(one, self.tokenizer, mesh_of(one))
+
+    def _write(self, name: str, mixed: _Mixed) -> tuple[tuple[str], tuple[str]]:
+        """The files that a run trains on, and those that it is scored on."""
+        train, held_out = self.directory.path / name / TRAIN_FILE, self.directory.path / HELD_OUT_FILE
+        train.parent.mkdir(exist_ok=True)
+        write_text(train, "\n".join(mixed.lines) + "\n")
+        lines = [json.dumps({"text": text}, ensure_ascii=False) for one in self.domains for text in one.held_out]
+        write_text(held_out, "\n".join(lines) + "\n")
+        return (str(train),), (str(held_out),)
 
     def run(
         self, rows: dict[str, dict[str, Any]], name: str, shares: tuple[float, ...], seed: int
@@ -159,10 +183,8 @@ class _Study:
         """Trains and scores one mixture, and adds its row; what to return where a signal stopped it."""
         say(f"-- {name}: " + ", ".join(f"{d.name} {s:.3f}" for d, s in zip(self.domains, shares, strict=True)))
         path = self.directory.path / name
-        path.mkdir(exist_ok=True)
         mixed = self._mix(shares)
-        write_text(path / TRAIN_FILE, "\n".join(mixed.lines) + "\n")
-        files = (str(path / TRAIN_FILE),), (str(self.directory.path / HELD_OUT_FILE),)
+        files = self._write(name, mixed)
         figures = pretrain_proxy(self.config.pretraining(name, seed, *files), self.tokenizer, path)
         if "stopped_by" in figures:
             return {"stopped_by": figures["stopped_by"], "model": name, "run_dir": str(self.directory.path)}

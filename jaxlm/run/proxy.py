@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from jaxlm.io.agree import say
 from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.run_dir import RunDir
@@ -32,21 +34,26 @@ def pretrain_proxy(config: PretrainConfig, tokenizer: Tokenizer, run_dir: Path) 
             return final
         use_compilation_cache()
         keep_freed_memory()
-        corpus = open_corpus(config.corpus, data_dir=cache_root())
-        dataset = build_token_dataset(
-            corpus,
-            tokenizer,
-            cache_dir=cache_root() / "datasets",
-            add_bos=config.data.add_bos and tokenizer.bos_id is not None,
-            add_eos=config.data.add_eos and tokenizer.eos_id is not None,
-        )
-        resolved = dataclasses.replace(config, model=resolve_model(config.model, tokenizer))
-        run = Assembly(resolved, PreparedData(corpus, tokenizer, dataset), mesh)
+        run = assemble_proxy(config, tokenizer, mesh)
         keep_tokenizer(tokenizer, directory.tokenizer_path)
-        directory.write_config(resolved, may_change=(*fields_that_may_change(resolved), *FILES))
-        directory.require(dataset_key=dataset.key)
+        directory.write_config(run.config, may_change=(*fields_that_may_change(run.config), *FILES))
+        directory.require(dataset_key=run.data.dataset.key)
         outcome, _ = train(run, directory, None)
         return conclude(directory, outcome, {"num_params": run.num_params}, {})
+
+
+def assemble_proxy(config: PretrainConfig, tokenizer: Tokenizer, mesh: Mesh) -> Assembly:
+    """The parts of a run, its data prepared. Raises UserError for what cannot run; writes nothing but caches."""
+    corpus = open_corpus(config.corpus, data_dir=cache_root())
+    dataset = build_token_dataset(
+        corpus,
+        tokenizer,
+        cache_dir=cache_root() / "datasets",
+        add_bos=config.data.add_bos and tokenizer.bos_id is not None,
+        add_eos=config.data.add_eos and tokenizer.eos_id is not None,
+    )
+    resolved = dataclasses.replace(config, model=resolve_model(config.model, tokenizer))
+    return Assembly(resolved, PreparedData(corpus, tokenizer, dataset), mesh)
 
 
 def bits_per_byte(run_dir: Path, texts: Sequence[str]) -> float:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, purpose_key
 from jaxlm.core.types import Array, Batch, PyTree
 from jaxlm.data.batches import DataState, batch_keys
@@ -27,8 +28,19 @@ def assemble_at(
     return Assembly(dataclasses.replace(run, model=resolve_model(run.model, data.tokenizer)), data, mesh)
 
 
+def check_steps(run: Assembly, count: int) -> None:
+    """Raises UserError where the data of a run ends before so many steps."""
+    available = run.plan.num_batches
+    if available is not None and available < count:
+        raise UserError(
+            f"data.num_epochs={run.config.data.num_epochs} gives {available} batches, fewer than the {count} steps "
+            "asked for: lower --steps, raise num_epochs, or set it to None to repeat"
+        )
+
+
 def first_batches(run: Assembly, count: int) -> list[Batch]:
-    """The first batches of a run, on its devices."""
+    """The first batches of a run, on its devices. Raises UserError where there are fewer."""
+    check_steps(run, count)
     with run.batches(DataState()) as reader:
         return [next(reader)[1] for _ in range(count)]
 

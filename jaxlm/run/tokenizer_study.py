@@ -26,10 +26,12 @@ from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.devices import cache_root
 from jaxlm.run.processes import require_single_process
 from jaxlm.run.training import print_figures
+from jaxlm.text.dedup import hash_of
 from jaxlm.text.tokenizer import MIN_PIECE_VOCAB, TokenizerConfig
 
 RESULTS, TOKENIZERS_DIR = "tokenizers.json", "tokenizers"
 BYTES = "bytes"
+MAY_CHANGE = ("name", "references", "measured_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +102,11 @@ def study_tokenizers(config: TokenizerStudyConfig, run_dir: str | Path) -> dict[
     references = [open_reference(path) for path in config.references]  # before anything is trained
     directory = RunDir(run_dir)
     with directory:
-        directory.write_config(config, may_change=("name", "references", "measured_bytes"))
+        directory.check_config(config, may_change=MAY_CHANGE)
         texts = [_read(source, config) for source in config.sources]
+        directory.write_config(config, may_change=MAY_CHANGE)
+        # Of what ours are trained on: they are kept, and all are measured again.
+        directory.require(text_sha256=hash_of(text for one in texts for text in one.train))
         rows = []
         for kind, reference in _all(config, references, texts, directory.path / TOKENIZERS_DIR):
             say(f"-- {reference.name}")

@@ -59,15 +59,18 @@ def main(argv: list[str]) -> int:
 
 def transfer(config: TransferConfig, run_dir: str | Path) -> dict[str, Any]:
     """Trains the grid; returns (and writes to ``transfer.json``) by parametrisation the ``best`` rate of each width and
-    the ``drift_steps`` between them. Raises UserError for bad input, before anything is trained."""
+    the ``drift_steps`` between them; a width that diverged at every rate has no best one (None) and is left out of the
+    drift. Raises UserError for bad input, before anything is trained."""
     directory = RunDir(run_dir)
     with directory:
-        directory.write_config(config, may_change=MAY_CHANGE)
+        directory.check_config(config, may_change=MAY_CHANGE)
         use_compilation_cache()
         keep_freed_memory()
         data = prepare_data(config.run, say)
-        directory.require(dataset_key=data.dataset.key)
         grid = _Grid(config, data, directory)
+        grid.check()  # refuses what cannot run, before the directory is this config's
+        directory.write_config(config, may_change=MAY_CHANGE)
+        directory.require(dataset_key=data.dataset.key)
         grid.train()
         results = grid.results()
         write_json(directory.path / RESULTS, results)
@@ -75,10 +78,12 @@ def transfer(config: TransferConfig, run_dir: str | Path) -> dict[str, Any]:
         say(transfer_table(results))
         say(f"report: {directory.report_path}")
         return {
-            "best_lr": {name: {w: b["rate"] for w, b in one["best"].items()} for name, one in results["by"].items()},
+            "best_lr": {
+                name: {w: b and b["rate"] for w, b in one["best"].items()} for name, one in results["by"].items()
+            },
             "drift_steps": {name: one["drift_steps"] for name, one in results["by"].items()},
             "at_edge": {
-                name: [w for w, b in one["best"].items() if b["at_edge"]] for name, one in results["by"].items()
+                name: [w for w, b in one["best"].items() if b and b["at_edge"]] for name, one in results["by"].items()
             },
             "num_runs": len(grid.losses),
             "run_dir": str(directory.path),
@@ -107,13 +112,23 @@ class _Grid:
                 for parametrisation in self.config.parametrisations:
                     yield parametrisation, width, seed
 
+    def check(self) -> None:
+        """Raises UserError where a run that is to do could not start."""
+        for cell in self.cells():
+            if cell[-1] == self.config.seeds[-1] and self._missing(*cell):  # one seed of each width: they are alike
+                assemble_at(self.config, *cell, self.data, self.mesh)
+
+    def _missing(self, parametrisation: Parametrisation, width: int, seed: int) -> list[float]:
+        """The rates that are not there yet."""
+        rates = self.config.rates(parametrisation)
+        return [rate for rate in rates if _name(parametrisation, width, rate, seed) not in self.losses]
+
     def train(self) -> None:
         """All runs that are not there yet."""
         batches: dict[int, list[Batch]] = {}
         for cell in self.cells():
             parametrisation, width, seed = cell
-            rates = self.config.rates(parametrisation)
-            missing = [r for r in rates if _name(parametrisation, width, r, seed) not in self.losses]
+            missing = self._missing(*cell)
             if not missing:
                 continue
             run = assemble_at(self.config, *cell, self.data, self.mesh)
@@ -171,9 +186,15 @@ class _Grid:
                 for width in config.widths
             }
             best = {width: best_rate(rates, losses) for width, losses in grid.items()}
+            for width in (width for width, one in best.items() if one is None):
+                low, _ = getattr(config, f"{parametrisation}_log2_lrs")
+                say(
+                    f"{parametrisation} width {width} has no best rate: every rate diverged; try some below 2^{low} "
+                    f"({parametrisation}_log2_lrs)"
+                )
             by[parametrisation] = {
                 "rates": list(rates),
-                "best": {str(width): one._asdict() for width, one in best.items()},
+                "best": {str(width): one and one._asdict() for width, one in best.items()},
                 "drift_steps": drift_steps(best),
                 "losses": {
                     str(width): [[None if x != x else x for x in row] for row in losses.tolist()]

@@ -39,6 +39,8 @@ class TransferConfig:
             raise ValueError(f"run.model is a {self.run.model.family}: muP is for decoders")
         if self.run.model.base_dim is not None:
             raise ValueError(f"run.model.base_dim={self.run.model.base_dim}: leave it None and set base_dim")
+        if self.run.batch_ramp:
+            raise ValueError(f"run.batch_ramp={self.run.batch_ramp}: batches of all steps are of one size, leave it ()")
         if not self.widths or list(self.widths) != sorted(set(self.widths)):
             raise ValueError(f"widths={self.widths} must be different and ascending")
         if not self.seeds or not self.parametrisations:

@@ -22,13 +22,13 @@ class Best(NamedTuple):
     at_edge: bool
 
 
-def best_rate(rates: Sequence[float], losses_rs: np.ndarray) -> Best:
+def best_rate(rates: Sequence[float], losses_rs: np.ndarray) -> Best | None:
     """The rate whose mean loss over seeds is lowest; ``losses_rs`` is [rates, seeds], NaN or infinite where a run
-    diverged, which rules its rate out. Raises ValueError where every rate diverged."""
+    diverged, which rules its rate out. None where every rate is."""
     means = np.where(np.isfinite(losses_rs).all(axis=1), losses_rs.mean(axis=1), np.inf)
     index = int(np.argmin(means))
     if not np.isfinite(means[index]):
-        raise ValueError("every rate of the grid diverged: try lower ones")
+        return None
     seeds = losses_rs.shape[1]
     error = float(losses_rs[index].std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0
     at_edge, vertex = index in (0, len(rates) - 1), float(np.log2(rates[index]))
@@ -39,10 +39,10 @@ def best_rate(rates: Sequence[float], losses_rs: np.ndarray) -> Best:
     return Best(index, float(rates[index]), float(means[index]), error, float(vertex), at_edge)
 
 
-def drift_steps(best: Mapping[int, Best]) -> int:
-    """Grid steps between the highest and the lowest best rate over all widths."""
-    places = [one.place for one in best.values()]
-    return max(places) - min(places)
+def drift_steps(best: Mapping[int, Best | None]) -> int | None:
+    """Grid steps between the highest and the lowest best rate over all widths that have one; None where none has."""
+    places = [one.place for one in best.values() if one is not None]
+    return max(places) - min(places) if places else None
 
 
 def log_slope(widths: Sequence[int], sizes: Sequence[float]) -> float:

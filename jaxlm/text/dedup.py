@@ -10,6 +10,15 @@ import numpy as np
 _WORD = re.compile(r"\w+")
 
 
+def hash_of(texts: Iterable[str]) -> str:
+    """SHA-256 of texts in their order, where each ends included: is this the text of last time?"""
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text.encode("utf-8", "surrogatepass")
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()
+
+
 def unit_hash(text: str) -> float:
     """A number in [0, 1) from the text alone (BLAKE2b, 53 bits); "surrogatepass" so that any str has one."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

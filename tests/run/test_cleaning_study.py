@@ -152,6 +152,21 @@ def test_without_a_page_it_says_so_and_filters_alone_train_nothing(study, tmp_pa
     assert "No HTML page was found" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--corpus.paths", "/nowhere.txt"), "/nowhere.txt"),
+        (("--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "100000"), "vocab_size"),
+        (("--proxy.model.vocab-size", "10"), "model.vocab_size=10 is less than the tokenizer's"),
+    ],
+)
+def test_a_refused_start_leaves_the_directory_to_the_mended_command(study, tmp_path, capsys, argv, message):
+    assert run_main(cleaning_study.main, [str(study[0]), "--run-dir", str(tmp_path / "run"), *argv]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run" / "tokenizer").exists()
+
+
 def test_shares_come_out_as_asked_for(study):
     folder = study[0].parent
     config = CleaningStudyConfig(

@@ -232,6 +232,13 @@ def test_what_pretraining_is_worth_comes_with_its_interval(base, tmp_path, capsy
         assert results[name]["lower"] <= results[name]["difference"] <= results[name]["upper"]
     assert json.loads((tmp_path / "gain" / "gain.json").read_text()) == results
     assert results["base_step"] == 5
+    data = tmp_path / "train.jsonl"
+    kept = data.read_text()
+    data.write_text(kept.replace("a", "b", 1))
+    with pytest.raises(UserError, match=r"examples_sha256=.* mend the input or pass another --run-dir"):
+        gain.main(argv)
+    data.write_text(kept)
+    assert gain.main(argv) == 0
     with pytest.raises(UserError, match="no spread"):
         gain.main([*argv, "--num-seeds", "1"])
     with pytest.raises(UserError, match="give --base RUN"):

@@ -6,12 +6,18 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
 import jaxlm
+from jaxlm.io.tokenizers import ByteTokenizer
+from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.cli import main
+from jaxlm.run.config import SampleConfig
 from jaxlm.run.encoder_lm import EncoderLM
-from jaxlm.run.generations import first_piece
+from jaxlm.run.generations import _samples, first_piece
+from jaxlm.run.generations_config import GenerationsConfig
 from tests.run.commands import REPO, environment, finish, wait_for
 
 CONFIG = '''
@@ -194,6 +200,30 @@ def test_a_signal_stops_it_as_it_stops_pretraining(command):
     ((code, _, err),) = finish([begin(*argv)])
     assert code == 2, err
     assert "holds the counts of other text or another config" in err.splitlines()[-1]
+
+
+def test_a_refused_start_leaves_the_directory_to_the_mended_command(command, tmp_path, capsys):
+    _, _, directory = command
+    rows = [word for name in ("recurrent", "decoder") for word in (f"--{name}.global-batch-size", "8")]
+    long = ("--decoder.data.seq-len", "1000000", "--decoder.model.max-seq-len", "1000000")
+    for argv, words in (
+        ((*rows, *long), "decoder: num_tokens="),
+        ((*rows, "--sample.prompts", "", "--decoder.data.add-bos", "False"), "decoder: sample.prompts"),
+        (("--corpus.paths", "/nowhere.txt"), "/nowhere.txt"),
+    ):
+        code, _, (line,) = in_process(
+            capsys, "generations", directory / "tiny.py", *argv, "--run-dir", tmp_path / "refused"
+        )
+        assert code == 2
+        assert words in line
+        assert not (tmp_path / "refused" / "config.json").exists()
+
+
+def test_samples_may_be_longer_than_the_context():
+    model = make_decoder(DecoderConfig(vocab_size=281, max_seq_len=8, num_layers=1, model_dim=8, num_heads=2))
+    lm = CausalLM(model, jax.jit(model.init)(jax.random.key(0)), ByteTokenizer(), {})
+    config = GenerationsConfig(sample=SampleConfig(prompts=("def ",), max_new_tokens=20, num_samples=2))
+    assert [one["prompt"] for one in _samples(lm, config)] == ["def "] * 2
 
 
 def test_bad_input_is_one_line(command, capsys):

@@ -146,6 +146,18 @@ def test_bad_studies_are_refused_before_anything_is_made(config_file, tmp_path, 
     assert not (tmp_path / "study").exists()
 
 
+def test_a_refused_start_leaves_the_directory_to_the_mended_command(config_file, tmp_path, capsys):
+    argv = ["quality", str(config_file), "--run-dir", str(tmp_path / "study")]
+    for more, message in (
+        (("--ladder.run.corpus.paths", "/nowhere.txt"), "/nowhere.txt"),
+        (("--ladder.max-epochs", "0.01"), "or allow it with max_epochs (now 0.01)"),
+    ):
+        assert run_main(scaling.main, [*argv, *more]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+        assert not (tmp_path / "study" / "config.json").exists()
+        assert not (tmp_path / "study" / "held_out.jsonl").exists()
+
+
 @pytest.mark.slow
 def test_a_study_is_trained_once(config_file, tmp_path, capsys):
     run_dir = tmp_path / "study"

@@ -16,6 +16,9 @@ FIELDS = """
 
 def test_rates_are_found_and_drawn_and_bad_ones_refused(tmp_path, capsys):
     config = str(write_config(tmp_path, FIELDS))
+    long = ("--data.seq-len", "1000000", "--model.max-seq-len", "1000000")
+    assert run_main(lr_finder.main, [config, "--run-dir", str(tmp_path / "run"), *long]) == 2
+    assert "less than one sequence" in capsys.readouterr().err  # and the mended command may have the directory
     argv = [config, "--run-dir", str(tmp_path / "run"), "--lowest-lr", "1e-5", "--highest-lr", "10", "--steps", "60"]
     assert run_main(lr_finder.main, argv) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])

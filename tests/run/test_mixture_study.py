@@ -120,6 +120,36 @@ def test_begun_again_it_runs_what_is_missing_alone(study, capsys):
     assert "holds another config" in capsys.readouterr().err
 
 
+def test_other_text_under_the_same_name_is_refused(study, capsys):
+    config, run_dir, _ = study
+    text = run_dir.parent / "letters.txt"
+    kept, files = text.read_text(), {path: path.read_text() for path in run_dir.rglob("*.jsonl")}
+    text.write_text(kept.replace("are letters of", "are signs of"))
+    try:
+        assert run_main(mixture.main, [str(config), "--run-dir", str(run_dir)]) == 2
+    finally:
+        text.write_text(kept)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "text_sha256=" in line
+    assert "mend the input or pass another --run-dir" in line
+    assert {path: path.read_text() for path in run_dir.rglob("*.jsonl")} == files
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--domains.0.origins", "nowhere"), "has no text to train on"),
+        (("--tokenizer.kind", "bpe", "--tokenizer.vocab-size", "30000"), "vocab_size"),
+        (("--proxy.model.vocab-size", "10"), "model.vocab_size=10 is less than the tokenizer's"),
+    ],
+)
+def test_a_refused_start_leaves_the_directory_to_the_mended_command(study, tmp_path, capsys, argv, message):
+    assert run_main(mixture.main, [str(study[0]), "--run-dir", str(tmp_path / "run"), *argv]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run" / "tokenizer").exists()
+
+
 def test_a_signal_ends_it_as_it_ends_pretraining(study, tmp_path, capsys, monkeypatch):
     config, _, _ = study
     monkeypatch.setattr(mixture, "pretrain_proxy", lambda *_: {"stopped_by": "SIGTERM"})

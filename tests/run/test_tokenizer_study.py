@@ -102,6 +102,27 @@ def test_other_makers_tokenizers_stand_beside_ours(study, tmp_path, capsys):
         assert (row["num_tokens"], row["byte_tokens"]) == (ours["num_tokens"], ours["byte_tokens"])
 
 
+def test_other_text_under_the_same_name_is_refused(study, capsys):
+    config, run_dir, _ = study
+    text = run_dir.parent / "english.txt"
+    kept = text.read_text()
+    text.write_text(kept.replace("house", "barn"))
+    try:
+        assert run_main(tokenizer_study.main, [str(config), "--run-dir", str(run_dir)]) == 2
+    finally:
+        text.write_text(kept)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "text_sha256=" in line
+    assert "mend the input or pass another --run-dir" in line
+
+
+def test_a_refused_start_leaves_the_directory_to_the_mended_command(study, tmp_path, capsys):
+    argv = [str(study[0]), "--run-dir", str(tmp_path / "run"), "--sources.0.corpus.validation-fraction", "0"]
+    assert run_main(tokenizer_study.main, argv) == 2
+    assert "has no held-out text" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_unknown_tokens_are_counted(tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     theirs = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "cat": 1}, unk_token="[UNK]"))

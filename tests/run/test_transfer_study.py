@@ -6,6 +6,8 @@ import pytest
 
 from jaxlm.run import coordinates, transfer
 from jaxlm.run.cli import run_main
+from jaxlm.run.config import PretrainConfig
+from jaxlm.run.transfer_config import TransferConfig
 
 CONFIG = '''
 """Tiny."""
@@ -52,6 +54,9 @@ def config_file(tmp_path_factory):
 
 def test_a_grid_is_trained_once_and_may_grow(config_file, tmp_path, capsys):
     argv = [str(config_file), "--run-dir", str(tmp_path / "grid"), "--widths", "16"]
+    long = ("--run.data.seq-len", "1000000", "--run.model.max-seq-len", "1000000")
+    assert run_main(transfer.main, [*argv, *long]) == 2
+    assert "less than one sequence" in capsys.readouterr().err  # and the mended command may have the directory
     assert run_main(transfer.main, argv) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert first["num_runs"] == 4
@@ -64,6 +69,58 @@ def test_a_grid_is_trained_once_and_may_grow(config_file, tmp_path, capsys):
     again = json.loads((tmp_path / "grid" / transfer.LOSSES).read_text())
     assert losses.items() <= again.items()
     assert "muP" in (tmp_path / "grid" / "report.html").read_text()
+
+
+def test_a_width_that_diverged_at_every_rate_has_no_best_one(config_file, tmp_path, capsys):
+    run_dir = tmp_path / "grid"
+    run_dir.mkdir()
+    argv = [str(config_file), "--run-dir", str(run_dir)]
+
+    def results(**losses):
+        kept = {
+            transfer._name(name, width, 2.0**power, 0): losses.get(f"{name}_{width}", 3.0 + power / 10)
+            for name in ("standard", "mup")
+            for width in (16, 128)
+            for power in (-8, -7)
+        }
+        (run_dir / transfer.LOSSES).write_text(json.dumps(kept))
+        assert run_main(transfer.main, argv) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out.splitlines()[-1]), err, (run_dir / "report.html").read_text()
+
+    found, err, page = results(standard_128=None)
+    assert found["best_lr"] == {"standard": {"16": 2.0**-8, "128": None}, "mup": {"16": 2.0**-8, "128": 2.0**-8}}
+    assert found["drift_steps"] == {"standard": 0, "mup": 0}
+    assert found["at_edge"] == {"standard": ["16"], "mup": ["16", "128"]}
+    assert "standard width 128 has no best rate: every rate diverged" in err
+    assert "1 of 2 widths diverged at every rate" in page
+    assert page.count("data:image/svg+xml") == 2
+    found, _, page = results(standard_16=None, standard_128=None)
+    assert found["best_lr"]["standard"] == {"16": None, "128": None}
+    assert found["drift_steps"] == {"standard": None, "mup": 0}
+    assert page.count("data:image/svg+xml") == 1
+
+
+def test_batches_of_a_grid_do_not_grow():
+    with pytest.raises(ValueError, match=r"run\.batch_ramp="):
+        TransferConfig(run=PretrainConfig(batch_ramp=((2, 32),)))
+
+
+def test_a_check_of_coordinates_is_refused_in_one_line_and_may_be_done_again_otherwise(config_file, tmp_path, capsys):
+    argv = [str(config_file), "--run-dir", str(tmp_path / "check"), "--parametrisations", "mup"]
+    for words, said in (
+        (["--steps", "0"], "--steps 0 must be at least 1"),
+        (["--lr", "0"], "--lr 0.0 a number above 0"),
+        (["--steps", "1000", "--run.data.num-epochs", "1"], "fewer than the 1000 steps"),
+        (["--run.data.seq-len", "1000000", "--run.model.max-seq-len", "1000000"], "less than one sequence"),
+    ):
+        assert run_main(coordinates.main, [*argv, *words]) == 2
+        err = capsys.readouterr().err
+        assert said in err.splitlines()[-1]
+        assert "Traceback" not in err
+    for seed in ("0", "1"):
+        assert run_main(coordinates.main, [*argv, "--steps", "1", "--seeds", seed]) == 0
+    assert (tmp_path / "check_coordinates" / "config.json").exists()
 
 
 def test_bad_grids_are_refused_at_once(config_file, capsys):

@@ -13,6 +13,7 @@ from jaxlm.data.puzzles.draws import supervised
 from jaxlm.evals.emergence import share_errors
 from jaxlm.evals.intervals import share
 from jaxlm.evals.paired import mcnemar, paired_difference
+from jaxlm.io.agree import say
 from jaxlm.models.decoder import make_decoder
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.run.laboratory.config import LaboratoryConfig, QuestionsConfig, TrainingConfig, of_width
@@ -96,12 +97,14 @@ def _run(
 
 
 def arithmetic_results(config: LaboratoryConfig, records: Sequence[Record]) -> dict[str, Any]:
-    """What the report shows: ``runs`` without their items, what steps are worth to each kind, and ``checks``."""
+    """What the report shows: ``runs`` without their items, what steps are worth to each kind of which a pair of runs is
+    there, and ``checks``."""
     runs = [
         {key: value for key, value in one.items() if key != "right"} | {"final": share(one["right"]).record()}
         for one in records
     ]
-    worth = [_worth(one, config.arithmetic.widths[-1], records) for one in config.arithmetic.kinds]
+    found = [_worth(one, config.arithmetic.widths[-1], records) for one in config.arithmetic.kinds]
+    worth = [one for one in found if one is not None]
     checks = [check for one in worth for check in _checks(one)]
     scores = {f"{one['kind']}, {one['form']}, width {one['width']}, seed {one['seed']}": one["final"] for one in runs}
     return {"runs": runs, "worth": worth, "scores": scores, "ladder": _ladder(records), "checks": checks}
@@ -122,11 +125,16 @@ def _ladder(records: Sequence[Record]) -> list[dict[str, Any]]:
     return rows
 
 
-def _worth(one: QuestionsConfig, width: int, records: Sequence[Record]) -> dict[str, Any]:
-    """Of the widest model, all seeds together: both forms on the same questions."""
+def _worth(one: QuestionsConfig, width: int, records: Sequence[Record]) -> dict[str, Any] | None:
+    """Of the widest model, all seeds together that have both forms: these on the same questions. None without any."""
     kind = one.questions.kind
     own = [record for record in records if record["kind"] == kind and record["width"] == width]
-    right = {form: np.concatenate([r["right"] for r in own if r["form"] == form]) for form in FORMS}
+    answered = {form: {record["seed"]: record["right"] for record in own if record["form"] == form} for form in FORMS}
+    seeds = [seed for seed in answered["steps"] if seed in answered["direct"]]
+    if not seeds:
+        say(f"{kind}: of width {width} no seed has both forms: what steps are worth is not known")
+        return None
+    right = {form: np.concatenate([answered[form][seed] for seed in seeds]) for form in FORMS}
     # Seeds are asked different questions, so items are independent; two forms of one seed the same ones.
     difference = paired_difference(right["steps"], right["direct"])
     p = mcnemar(right["steps"], right["direct"])

@@ -26,6 +26,7 @@ REACHED, WITHIN_STEPS = 0.95, 1000
 """What two layers are to reach, and by when."""
 UNDER = 0.25
 """What one layer is to stay under."""
+NONE_LEFT = "every model diverged"
 
 
 def induction_trials(config: LaboratoryConfig) -> list[Trial]:
@@ -132,8 +133,8 @@ def _deep_check(depth: int, runs: Sequence[Record]) -> dict[str, Any]:
     return Check(
         f"layers {depth}: learn to repeat",
         f"{REACHED:.0%} within {WITHIN_STEPS:,} steps through a phase change, all seeds",
-        "; ".join(found),
-        all(holds),
+        "; ".join(found) or NONE_LEFT,
+        bool(holds) and all(holds),
     )._asdict()
 
 
@@ -142,8 +143,8 @@ def _flat_check(depth: int, runs: Sequence[Record]) -> dict[str, Any]:
     return Check(
         f"layers {depth}: do not",
         f"under {UNDER:.0%} at all times, all seeds",
-        "at most " + "; ".join(f"{score:.1%}" for score in most),
-        all(score < UNDER for score in most),
+        "at most " + "; ".join(f"{score:.1%}" for score in most) if most else NONE_LEFT,
+        bool(most) and all(score < UNDER for score in most),
     )._asdict()
 
 

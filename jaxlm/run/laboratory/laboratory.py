@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxlm.core.errors import UserError
 from jaxlm.io.agree import say
 from jaxlm.io.laboratory_report import checks_table, write_laboratory_report
 from jaxlm.io.progress import format_seconds
@@ -25,7 +26,7 @@ from jaxlm.run.laboratory.induction import (
     induction_trials,
 )
 from jaxlm.run.laboratory.instructions import instruction_results, instruction_trials
-from jaxlm.run.laboratory.learning import Record, Trial
+from jaxlm.run.laboratory.learning import Record, Trial, has_diverged
 from jaxlm.run.laboratory.regression import regression_results, regression_trials
 from jaxlm.run.several_runs import sweep_command, train_several
 
@@ -87,7 +88,10 @@ def laboratory(config: LaboratoryConfig, run_dir: str | Path, *, processes: int 
         waiting = [i for i, one in enumerate(trials) if not _file(path, one).exists()]
         say(f"{len(trials)} trials, {len(waiting)} of them to do")
         train_several(functools.partial(_do, config, path), waiting, processes)
-        parts = {part: _results(config, part, path) for part in config.parts}
+        found = {part: _results(config, part, path) for part in config.parts}
+        parts = {part: one for part, one in found.items() if one is not None}
+        if not parts:
+            raise UserError(f"no trial below {path} has scores: all diverged, at rates that are too high?")
         checks = [check for one in parts.values() for check in one["checks"]]
         for one in parts.values():
             if "ladder" in one:
@@ -105,6 +109,7 @@ def laboratory(config: LaboratoryConfig, run_dir: str | Path, *, processes: int 
                 "trends": {part: one["trend"] for part, one in parts.items() if "trend" in one},
                 "verdicts": {one["kind"]: one["verdict"] for one in parts.get("arithmetic", {}).get("worth", [])},
                 "num_trials": len(trials),
+                "diverged": [name for one in parts.values() for name in one["diverged"]],
                 "trial_seconds": sum(one["seconds"] for one in parts.values()),
                 "run_dir": str(directory.path),
             }
@@ -125,7 +130,17 @@ def _file(path: Path, trial: Trial) -> Path:
     return path / f"{trial.name}.json"
 
 
-def _results(config: LaboratoryConfig, part: Part, path: Path) -> dict[str, Any]:
+def _results(config: LaboratoryConfig, part: Part, path: Path) -> dict[str, Any] | None:
+    """What the trials of a part say that did not diverge; says which did. None where all did."""
     experiment = EXPERIMENTS[part]
-    records = [json.loads(_file(path, one).read_text(encoding="utf-8")) for one in experiment.trials(config)]
-    return experiment.results(config, records) | {"seconds": sum(one["seconds"] for one in records)}
+    names = [one.name for one in experiment.trials(config)]
+    records = {name: json.loads((path / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+    diverged = [name for name, record in records.items() if has_diverged(record)]
+    for name in diverged:
+        say(f"{name} has figures that are no numbers (it diverged): left out")
+    kept = [record for name, record in records.items() if name not in diverged]
+    if not kept:
+        say(f"{part}: every trial diverged, at rates that are too high? It is left out of the report")
+        return None
+    seconds = sum(record["seconds"] for record in records.values())
+    return experiment.results(config, kept) | {"seconds": seconds, "diverged": diverged}

@@ -86,6 +86,15 @@ def learn(pupil: Pupil, training: TrainingConfig, *, seed: int, name: str) -> tu
     return state.params, record
 
 
+def has_diverged(record: Record) -> bool:
+    """Whether an examination, as it is kept, has a figure that is no number: JSON has null in its place."""
+
+    def missing(value: Any) -> bool:
+        return value is None or (isinstance(value, list) and any(map(missing, value)))
+
+    return any(missing(value) for look in record["looks"] for value in look.values())
+
+
 class Judgement(NamedTuple):
     """Of rows whose end a model has to say."""
 

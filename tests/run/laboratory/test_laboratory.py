@@ -46,6 +46,7 @@ def test_an_experiment_from_end_to_end(part, tmp_path, capsys):
         assert words in page
     assert (tmp_path / "run" / "ladders.csv").exists() == (part == "arithmetic")
     check_again(part, tmp_path / "run", capsys, figures)
+    check_diverged(part, tmp_path / "run", capsys)
 
 
 def check_again(part: str, run_dir: Path, capsys, figures) -> None:
@@ -62,6 +63,26 @@ def check_again(part: str, run_dir: Path, capsys, figures) -> None:
     assert again == kept
     assert {path.name: path.stat().st_mtime_ns for path in files[1:]} == before
     assert json.loads(out)["scores"] == figures["scores"]
+
+
+def check_diverged(part: str, run_dir: Path, capsys) -> None:
+    """A trial without scores is left out, and said; the others are reported."""
+    path, *others = sorted((run_dir / "trials").iterdir())
+    record = json.loads(path.read_text())
+    record["looks"][-1] = {
+        name: value if name in ("step", "tokens") else [None] if isinstance(value, list) else None
+        for name, value in record["looks"][-1].items()
+    }
+    path.write_text(json.dumps(record))
+    code, out, err = run(capsys, "--parts", part, "--run-dir", str(run_dir))
+    assert f"{path.stem} has figures that are no numbers (it diverged): left out" in err
+    if not others:
+        assert code == 2
+        assert "all diverged" in err.splitlines()[-1]
+        return
+    assert code == 0, err
+    assert json.loads(out)["diverged"] == [path.stem]
+    assert "1 more diverged" in (run_dir / "report.html").read_text()
 
 
 def test_bad_input_is_one_line_before_anything_is_trained(tmp_path, capsys):

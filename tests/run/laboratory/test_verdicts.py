@@ -34,6 +34,7 @@ def test_induction_is_shown_by_a_phase_change_in_every_seed():
     assert checks_of(repeats(1, 0, sharp), repeats(2, 0, sharp)) == [True, False]
     steadily = repeats(2, 0, lambda step: 0.06 + 0.92 * step / 1000)
     assert checks_of(repeats(1, 0, flat), steadily) == [False, True]
+    assert checks_of(repeats(1, 0, flat)) == [False, True]  # the others diverged
     results = induction_results(config(), [repeats(1, 0, flat), repeats(2, 0, sharp)])
     assert results["runs"][0]["change"] is None
     assert 350 < results["runs"][1]["change"]["step"] <= 400
@@ -69,6 +70,13 @@ def test_what_steps_are_worth_is_tested_on_the_same_questions(direct, steps, ver
         (tokens, metric) for tokens in (90, 180) for metric in ("exact_match", "nats")
     }
     assert all(row["error"] > 0 for row in results["ladder"])
+
+
+def test_steps_are_judged_on_the_seeds_that_have_both_forms():
+    pair = [answers("sum", "direct", 20), answers("sum", "steps", 199)]
+    alone = answers("sum", "steps", 0) | {"seed": 1}  # the other form of this seed diverged
+    assert arithmetic_results(config(), [*pair, alone])["worth"] == arithmetic_results(config(), pair)["worth"]
+    assert arithmetic_results(config(), [alone])["worth"] == []
 
 
 def followed(count: int, seed: int, share: float) -> dict[str, Any]:
