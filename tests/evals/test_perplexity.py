@@ -49,7 +49,9 @@ def test_a_chunked_evaluation_holds_no_logits_of_a_whole_row(tiny):
     for chunk in (None, 8):
         step = jax.jit(make_eval_step(wide, loss_chunk=chunk))
         compiled = step.lower(jax.eval_shape(wide.init, jax.random.key(0)), batch).compile()
-        held.append(compiled.memory_analysis().temp_size_in_bytes)
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        held.append(analysis.temp_size_in_bytes)
     assert held[0] > 2 * 64 * 20_000 * 4 > 3 * held[1]
 
 

@@ -1,8 +1,10 @@
 """Latent attention against its equations (DeepSeek-V2, section 2.1), written out in float64 NumPy."""
 
 import functools
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,12 +72,12 @@ def test_yarns_temperature_is_that_of_the_whole_score(rng):
     logits = []
     for factor in (1.3, 1.0):
         rope = RopeConfig(scaling="yarn", factor=8.0, original_max_seq_len=16, attention_factor=factor)
-        shape = {"vocab_size": 17, "max_seq_len": 16, "num_layers": 1, "model_dim": D, "num_heads": N}
+        shape: dict[str, Any] = {"vocab_size": 17, "max_seq_len": 16, "num_layers": 1, "model_dim": D, "num_heads": N}
         config = DecoderConfig(**shape, mla=sizes, qk_norm=False, rope=rope, init_std=0.4, scan_layers=False)
         model = make_decoder(config)
         params = drawn_params(model)
         if factor == 1.0:
             kernel = params["layers"]["layer_0"]["attn"]["q"]["kernel"]
             params["layers"]["layer_0"]["attn"]["q"]["kernel"] = kernel * 1.3**2
-        logits.append(model.apply_fn(params, np.arange(12)[None] % 17))
+        logits.append(model.apply_fn(params, jnp.arange(12)[None] % 17))
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)

@@ -133,12 +133,13 @@ class _Judge:
     """A reward run, or a function."""
 
     def __init__(self, name: str, functions: Mapping[str, RewardFunction], time_limit: float):
-        self.name, self.time_limit, self.model, self.function = name, time_limit, None, None
-        self.num_too_long = 0
+        self.name, self.time_limit, self.function, self.num_too_long = name, time_limit, None, 0
+        self.model: RewardLM | None = None
         if name not in functions and Path(name).is_dir():
-            self.model = load(name)
-            if not isinstance(self.model, RewardLM) or self.model.judge.of != "answers":
+            found = load(name)
+            if not isinstance(found, RewardLM) or found.judge.of != "answers":
                 raise UserError(f"judge={name} is no reward model of answers: name a run of jaxlm reward")
+            self.model = found
         else:
             self.function = find_function(name, functions, field="judge")
 
