@@ -16,6 +16,8 @@ from jaxlm.scaling.minimise import Minima, Objective, minimise
 Scale = Literal["fitted", "fixed"]
 Error = Literal["log", "loss"]
 LEVEL = 0.95
+_NO_FLOOR = 0.01
+"""Share of the lowest loss below which an irreducible loss is none."""
 _LEAST_EXPONENT = 1e-6
 _LARGEST_ERROR = 0.05
 """Of the loss, on average over the runs: beyond it they follow no law."""
@@ -227,10 +229,25 @@ def fit_form(
     if weights_bn is None and resamples:
         weights_bn = resample_weights(len(loss_n), resamples, seed)
     if weights_bn is not None:
-        drawn = search(np.repeat(best_p[None], len(weights_bn), axis=0), weights_bn, turn)
-        draws_bp, converged = drawn.theta_bp, float(drawn.converged_b.mean())
+        drawn = [
+            search(np.repeat(start_p[None], len(weights_bn), axis=0), weights_bn, turn)
+            for start_p in _resample_starts(form, best_p, loss_n)
+        ]
+        lowest_b = np.argmin([one.value_b for one in drawn], axis=0)
+        draws_bp = np.choose(lowest_b[:, None], [one.theta_bp for one in drawn])
+        converged = float(np.choose(lowest_b, [one.converged_b for one in drawn]).mean())
     best_p, draws_bp = (form.centred(theta, mean_k, -1.0) for theta in (best_p, draws_bp))
     return kind(form, best_p, draws_bp, residual_n, embeddings, converged)
+
+
+def _resample_starts(form: Form, best_p: np.ndarray, loss_n: np.ndarray) -> list[np.ndarray]:
+    """Where the searches of resamples begin: at the best fit. Where that has next to no irreducible loss nothing falls
+    with its logarithm, and no resample would ever find one: then at half the lowest loss as well."""
+    if form.floor is None or np.exp(best_p[form.floor]) > _NO_FLOOR * loss_n.min():
+        return [best_p]
+    raised_p = best_p.copy()
+    raised_p[form.floor] = np.log(loss_n.min() / 2)
+    return [best_p, raised_p]
 
 
 def _check_constants(form: Form, theta_p: np.ndarray, loss_n: np.ndarray) -> None:

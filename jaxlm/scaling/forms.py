@@ -35,6 +35,8 @@ class Form:
     """(place of a coefficient, of its exponent, of the input) for each product of an exponent and a logarithm."""
     grid: tuple[tuple[float, ...], ...]
     """Starting values of each element of theta."""
+    floor: int | None = None
+    """The place of the logarithm of the irreducible loss."""
 
     @property
     def num_constants(self) -> int:
@@ -164,6 +166,7 @@ CHINCHILLA = Form(
     _read_chinchilla,
     _CHINCHILLA,
     (_COEFFICIENTS, _COEFFICIENTS, _FLOORS, _EXPONENTS, _EXPONENTS),
+    floor=2,
 )
 """Hoffmann et al. (2022, eq. 2), with their grid of starts (appendix D.3): 4,500 of them."""
 
@@ -176,6 +179,7 @@ EQUAL_EXPONENTS = Form(
     _read_tied,
     _TIED,
     (_COEFFICIENTS, _COEFFICIENTS, _FLOORS, (0.1, 0.25, 0.5, 1.0)),
+    floor=2,
 )
 """One exponent for both, so that at any M = D/N the loss is ``E + (a + b M^eta) C^-eta`` (Gadre et al. 2024, eq. 4)."""
 
@@ -211,7 +215,7 @@ POWER = Form(
 
 POWER_FLOOR = Form(
     "power with a floor", "L(X) = E + A / X^alpha", ("X",), ("E", "A", "alpha"), _over(_power_floor, jnp),
-    _read_power_floor, _POWER_FLOOR, (_COEFFICIENTS, _FLOORS, (*_SMALL, 0.8)),
+    _read_power_floor, _POWER_FLOOR, (_COEFFICIENTS, _FLOORS, (*_SMALL, 0.8)), floor=1,
 )  # fmt: skip
 
 _NUMPY: dict[str, LogLoss] = {

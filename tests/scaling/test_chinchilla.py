@@ -237,3 +237,14 @@ def test_few_doubled_and_tied_runs_are_refused(made):
         fit_chinchilla(made[0], 20 * made[0], made[2])
     with pytest.raises(ValueError, match="no billions"):
         fit_chinchilla(made[0] / 1e9, made[1], made[2])
+
+
+def test_without_an_irreducible_loss_its_interval_still_says_what_might_be_one():
+    inputs = design()
+    n, d = inputs.values()
+    noise = np.random.default_rng(5).standard_normal(len(n))
+    found = fit_chinchilla(n, d, (8 / n**0.12 + 40 / d**0.25) * np.exp(0.005 * noise), resamples=200)
+    assert found.E < 0.2
+    low, high = found.intervals["E"]
+    assert low < 0.05
+    assert high > 0.03  # searches that begin without one alone say 0.0 to 0.0
