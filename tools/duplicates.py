@@ -21,6 +21,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +34,8 @@ from jaxlm.run.parsers import tool_parser
 from jaxlm.text.contamination import EvalItem, Overlap, build_index, find_items
 from jaxlm.text.duplicates import band_pairs, cluster, exact_keys, exact_pairs, merge_pairs, verify
 from jaxlm.text.minhash import Shingles, hit_probability, sign
+
+Checked = TypeVar("Checked")
 
 RATES = (0.05, 0.1, 0.2)
 MIN_WORDS = 20
@@ -289,8 +292,6 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     try:
         figures = measure(args)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is not there: give the shared data, --data DIR") from error
     print(json.dumps(figures, ensure_ascii=False))
@@ -299,20 +300,29 @@ def main(argv: list[str]) -> int:
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
     """The figures of one part."""
-    given = {
+    given: dict[str, Any] = {
         name: getattr(args, name)
         for name in ("width", "threshold", "recall", "max_hashes")
         if getattr(args, name) is not None
     }
     if args.what == "items":
-        chosen = {name: getattr(args, name) for name in ("width", "share") if getattr(args, name) is not None}
+        chosen: dict[str, Any] = {
+            name: getattr(args, name) for name in ("width", "share") if getattr(args, name) is not None
+        }
         chosen["matched_words"] = max(8, args.width or 5) if args.matched_words is None else args.matched_words
-        overlap = DecontaminationConfig(**chosen).overlap
+        overlap = _checked(DecontaminationConfig, chosen).overlap
         return items(args.data, count=args.count, seed=args.seed, overlap=overlap)
     if args.what == "planted":
-        config = DeduplicationConfig(**given)
+        config = _checked(DeduplicationConfig, given)
         return planted(args.data, count=args.count, each=args.each, seed=args.seed, config=config)
-    return known(args.data, config=DeduplicationConfig(**given))
+    return known(args.data, config=_checked(DeduplicationConfig, given))
+
+
+def _checked(kind: type[Checked], options: dict[str, Any]) -> Checked:
+    try:
+        return kind(**options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class PretrainConfig:
     """Weight of the mean squared log-normaliser, added to the loss (PaLM); 0 = none."""
     loss_chunk: int | None = None
     """Positions of each row whose logits exist at once, worked out again in the backward pass: the same loss and
-    gradient in less memory. None = all."""
+    gradient in less memory; evaluations keep to it too. None = all."""
     ema_decay: float | None = None
     """Decay of the averaged parameters a step; None = keep none."""
     log_every: int = 10

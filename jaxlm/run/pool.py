@@ -54,12 +54,14 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
             process.terminate()
 
     with (
+        _handing_on(end_all) as told,
         concurrent.futures.ProcessPoolExecutor(
             workers, mp_context=context, initializer=_begin, initargs=(parcel,)
         ) as pool,
-        _handing_on(end_all) as told,
     ):
         futures = [pool.submit(_work, number) for number in numbers]
+        if told:  # before all processes were there
+            end_all()
         try:
             for future in concurrent.futures.as_completed(futures):
                 future.result()
@@ -67,10 +69,8 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
         except BrokenProcessPool as error:
             if error.__cause__ is not None:  # nobody died: what a task raised could not be sent here
                 raise
-            if told:  # a task that hears no signal ended of it; the others save, and then this process ends of it too
-                pool.shutdown(wait=True, cancel_futures=True)
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                signal.raise_signal(signal.SIGTERM)
+            if told:  # a task that hears no signal ended of it; the others save
+                return
             raise UserError(killed) from None
         except Exception:
             pool.shutdown(wait=not told, cancel_futures=True)  # tasks that have begun end: their work counts
@@ -85,7 +85,8 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
 
 @contextlib.contextmanager
 def _handing_on(end_all: Callable[[], None]) -> Iterator[list[int]]:
-    """Hands a SIGTERM on to the tasks, which save what they have; the list is then no longer empty."""
+    """Hands a SIGTERM on to the tasks, which save what they have; the list is then no longer empty. Where no task says
+    that it was stopped, this process ends of the signal too, after them."""
     told: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield told
@@ -100,6 +101,8 @@ def _handing_on(end_all: Callable[[], None]) -> Iterator[list[int]]:
         yield told
     finally:
         signal.signal(signal.SIGTERM, before)
+    if told:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _bar(doing: str, count: int) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxlm.core.errors import UserError
+from jaxlm.data.batches import DataConfig
 from jaxlm.io.corpora.corpus import Corpus, open_corpus
 from jaxlm.io.token_dataset import TokenDataset, build_token_dataset
 from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
@@ -40,19 +41,24 @@ def prepare_data(config: PretrainConfig, say: Say) -> PreparedData:
     for line in corpus.report.skipped:
         say(f"  skipped {line}")
     tokenizer = find_tokenizer(config.tokenizer, corpus, say)
-    dataset = build_token_dataset(
-        corpus,
-        tokenizer,
-        cache_dir=cache_root() / "datasets",
-        add_bos=config.data.add_bos and tokenizer.bos_id is not None,
-        add_eos=config.data.add_eos and tokenizer.eos_id is not None,
-    )
+    dataset = tokenize(corpus, tokenizer, config.data)
     train = dataset.splits["train"]
     say(
         f"tokens: {train.num_tokens:,} to train on from {train.num_documents:,} documents "
         f"({train.num_bytes / max(train.num_tokens, 1):.2f} bytes a token), in {dataset.directory}"
     )
     return PreparedData(corpus, tokenizer, dataset)
+
+
+def tokenize(corpus: Corpus, tokenizer: Tokenizer, data: DataConfig) -> TokenDataset:
+    """The corpus as tokens, from the cache or built now; documents begin and end as config and tokenizer allow."""
+    return build_token_dataset(
+        corpus,
+        tokenizer,
+        cache_dir=cache_root() / "datasets",
+        add_bos=data.add_bos and tokenizer.bos_id is not None,
+        add_eos=data.add_eos and tokenizer.eos_id is not None,
+    )
 
 
 def find_tokenizer(config: TokenizerConfig, corpus: Corpus, say: Say) -> Tokenizer:

@@ -11,12 +11,11 @@ from jax.sharding import Mesh
 from jaxlm.io.agree import say
 from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.run_dir import RunDir
-from jaxlm.io.token_dataset import build_token_dataset
 from jaxlm.run.assembly import Assembly
 from jaxlm.run.config import PretrainConfig, fields_that_may_change
 from jaxlm.run.devices import cache_root, keep_freed_memory, use_compilation_cache
 from jaxlm.run.handle import load
-from jaxlm.run.prepare import PreparedData, keep_tokenizer, resolve_model
+from jaxlm.run.prepare import PreparedData, keep_tokenizer, resolve_model, tokenize
 from jaxlm.run.training import conclude, one_run, train
 from jaxlm.text.tokenizer import Tokenizer
 
@@ -45,13 +44,7 @@ def pretrain_proxy(config: PretrainConfig, tokenizer: Tokenizer, run_dir: Path) 
 def assemble_proxy(config: PretrainConfig, tokenizer: Tokenizer, mesh: Mesh) -> Assembly:
     """The parts of a run, its data prepared. Raises UserError for what cannot run; writes nothing but caches."""
     corpus = open_corpus(config.corpus, data_dir=cache_root())
-    dataset = build_token_dataset(
-        corpus,
-        tokenizer,
-        cache_dir=cache_root() / "datasets",
-        add_bos=config.data.add_bos and tokenizer.bos_id is not None,
-        add_eos=config.data.add_eos and tokenizer.eos_id is not None,
-    )
+    dataset = tokenize(corpus, tokenizer, config.data)
     resolved = dataclasses.replace(config, model=resolve_model(config.model, tokenizer))
     return Assembly(resolved, PreparedData(corpus, tokenizer, dataset), mesh)
 
