@@ -2,7 +2,8 @@
 
 h_t = cell(x_t W + b, h_{t-1} U, state_{t-1}). Left to itself, the gradient of a scan adds to dU at every step: a
 product of b rows, and all of dU read and written. Here the backward scan hands out the gradients of the gates alone,
-and dU is one product over all b * t rows after it. On CPUs the scans can be custom calls (``recurrent_kernel``).
+and dU is one product over all b * t rows after it. On CPUs the scans can be custom calls (``recurrent_kernel``), on
+GPUs an LSTM can be cuDNN's (``recurrent_cudnn``).
 """
 
 import functools
@@ -16,13 +17,14 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array
 from jaxlm.nn.kernels import KernelMissing
+from jaxlm.nn.recurrent_cudnn import cudnn_missing
 from jaxlm.nn.recurrent_kernel import kernel_unroll
 
 CellName = Literal["rnn", "lstm", "gru"]
 CELLS: tuple[CellName, ...] = get_args(CellName)
 
-Implementation = Literal["auto", "scan", "kernel"]
-"""Of the loop over time: XLA's, or ours for CPUs. ``auto`` left unresolved means ``scan``."""
+Implementation = Literal["auto", "scan", "kernel", "cudnn"]
+"""Of the loop over time: XLA's, ours for CPUs, or cuDNN's for LSTMs. ``auto`` left unresolved means ``scan``."""
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 State = dict[str, Array]
@@ -130,7 +132,7 @@ def init_state(cell: CellName, batch_size: int, width: int) -> State:
 
 
 def choose_unroll(
-    implementation: Implementation, platform: str, *, dtype: jnp.dtype, kernel_missing: KernelMissing
+    implementation: Implementation, platform: str, *, cell: CellName, dtype: jnp.dtype, kernel_missing: KernelMissing
 ) -> Implementation:
     """``auto`` -> what is fastest on ``platform`` ("cpu", "gpu", "tpu") for products in ``dtype``; another is checked.
 
@@ -138,17 +140,23 @@ def choose_unroll(
     """
     if implementation == "scan":
         return "scan"
-    fits = platform == "cpu" and dtype == jnp.float32
+    fits = {
+        "kernel": platform == "cpu" and dtype == jnp.float32,
+        "cudnn": platform in ("gpu", "cuda") and cell == "lstm",
+    }
     if implementation == "auto":
-        return "kernel" if fits and kernel_missing("recurrent") is None else "scan"
-    if not fits:
+        if fits["kernel"] and kernel_missing("recurrent") is None:
+            return "kernel"
+        return "cudnn" if fits["cudnn"] and cudnn_missing() is None else "scan"
+    if not fits[implementation]:
+        what = "CPUs and model.compute_dtype=float32" if implementation == "kernel" else "LSTMs on NVIDIA GPUs"
         raise UserError(
-            f"model.implementation=kernel is for CPUs and model.compute_dtype=float32, this is {platform} and {dtype}: "
+            f"model.implementation={implementation} is for {what}, this is {cell}, {platform} and {dtype}: "
             "use auto or scan"
         )
-    if reason := kernel_missing("recurrent"):
-        raise UserError(f"model.implementation=kernel cannot be had here, {reason}: use auto or scan")
-    return "kernel"
+    if reason := kernel_missing("recurrent") if implementation == "kernel" else cudnn_missing():
+        raise UserError(f"model.implementation={implementation} cannot be had here, {reason}: use auto or scan")
+    return implementation
 
 
 def unroll(
@@ -193,7 +201,8 @@ def unroll(
     return unrolled
 
 
-def _kept(state: State, keep_b1: Array | None) -> State:
+def kept(state: State, keep_b1: Array | None) -> State:
+    """The state, zeroed where ``keep_b1`` is False."""
     return state if keep_b1 is None else {name: jnp.where(keep_b1, x, 0.0) for name, x in state.items()}
 
 
@@ -210,7 +219,7 @@ def _forward(
 
     def step(state: State, xs: tuple[Array, Array | None]) -> tuple[State, tuple[Array, Array, State]]:
         x_bg, keep_b1 = xs
-        before = _kept(state, keep_b1)
+        before = kept(state, keep_b1)
         gates = cell.combine(x_bg, _product(before["h"], kernel_dg) + bias_g)
         after, saved = cell.advance(gates, before)
         return after, (after["h"], saved, before)
@@ -245,7 +254,7 @@ def _unroll_bwd(name: CellName, residuals: tuple, grads: tuple[Array, State]) ->
         _, dproduct = cell.separate(dgates)
         dh = jnp.dot(dproduct.astype(kernel_dg.dtype), kernel_dg.T, preferred_element_type=jnp.float32)
         dh = dbefore["h"] + dh if "h" in dbefore else dh
-        return _kept(dbefore | {"h": dh}, keep_b1), dgates
+        return kept(dbefore | {"h": dh}, keep_b1), dgates
 
     dstate, dgates_tbg = jax.lax.scan(step, dstate, (dh_tbd, saved_tbg, before, keep_tb1), reverse=True)
     dx_tbg, dproduct_tbg = cell.separate(dgates_tbg)

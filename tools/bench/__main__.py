@@ -21,6 +21,7 @@ from tools.bench.measuring import Row
 SECTIONS = {
     "train": "train",
     "kernels": "kernels",
+    "recurrent": "recurrent",
     "trace": "trace",
     "loop": "loop",
     "decode": "decode",
