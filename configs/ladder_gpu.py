@@ -3,8 +3,9 @@
     python -m experiments.scaling sweep ladder_gpu --processes 4
     python -m experiments.scaling predict ladder_gpu --times 10 --law lowest       # then the same with --train
 
-Text, sizes, steps and rates follow the rules of ``ladder``; products are bfloat16's, and states f32 as there. Its table
-can be put below that of ``ladder`` for `fit`: experiments/LOG.md says how far apart the two are at equal compute.
+Text, sizes, steps and rates follow the rules of ``ladder``; products are bfloat16's, and states f32 as there. The three
+runs of 1e13 are of widths that ``ladder`` has too: they say how far apart the two are. Its largest step compiles for an
+H100 (`tools.compile_gpu`); no run of it has been trained yet.
 """
 
 import dataclasses

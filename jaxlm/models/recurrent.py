@@ -5,7 +5,6 @@ words of the embedding, and single weights of U.
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +19,7 @@ from jaxlm.models.api import HiddenOutput, Model, Rules
 from jaxlm.models.vocabulary import look_up, score_symbols
 from jaxlm.nn.dropout import dropout
 from jaxlm.nn.kernels import KernelMissing
-from jaxlm.nn.linear import is_unsharded, matmul, normal_init
+from jaxlm.nn.linear import matmul, normal_init
 from jaxlm.nn.recurrent import (
     CELLS,
     IMPLEMENTATIONS,
@@ -30,10 +29,8 @@ from jaxlm.nn.recurrent import (
     choose_unroll,
     gate_width,
     init_state,
-    kept,
     unroll,
 )
-from jaxlm.nn.recurrent_cudnn import cudnn_lstm
 from jaxlm.nn.recurrent_kernel import input_product
 from jaxlm.sharding.activations import HIDDEN_SPEC
 from jaxlm.sharding.constrain import constrain
@@ -85,9 +82,8 @@ class RecurrentConfig:
     compute_dtype: DType = "float32"
     """Of the products; states and gates are f32."""
     implementation: Implementation = "auto"
-    """Of the loop over time: scan (XLA's), kernel (ours, for CPUs, products in f32; built by a C++ compiler), cudnn (an
-    LSTM's on one NVIDIA GPU; several GPUs, and a batch in which a text begins inside a row, go through the scan), or
-    auto: the kernel or cuDNN where they can be had. They differ by rounding."""
+    """Of the loop over time: scan (XLA's), unrolled (the same, 8 steps a turn: for GPUs and TPUs), kernel (ours, for
+    CPUs, products in f32; built by a C++ compiler), or auto: what suits the platform. They differ by rounding."""
 
     def __post_init__(self) -> None:
         if self.cell not in CELLS:
@@ -123,11 +119,7 @@ def resolve_unroll(config: RecurrentConfig, platform: str, kernel_missing: Kerne
     """``implementation='auto'`` -> what suits ``platform``; called once, by ``run/``. Raises UserError where the config
     asks for what cannot be had there."""
     implementation = choose_unroll(
-        config.implementation,
-        platform,
-        cell=config.cell,
-        dtype=as_dtype(config.compute_dtype),
-        kernel_missing=kernel_missing,
+        config.implementation, platform, dtype=as_dtype(config.compute_dtype), kernel_missing=kernel_missing
     )
     return dataclasses.replace(config, implementation=implementation)
 
@@ -191,44 +183,6 @@ def make_recurrent(config: RecurrentConfig) -> Model:
             x_btd = x_btd * jnp.take(words, tokens_bt, axis=0, mode="clip")[..., None]
         return constrain(x_btd, HIDDEN_SPEC)
 
-    def through_layers(
-        params: Params,
-        key: Array | None,
-        x_tbd: Array,
-        before: tuple[State, ...],
-        reset_tb: Array | None,
-        *,
-        by_cudnn: bool = False,
-    ) -> tuple[Array, tuple[State, ...]]:
-        """All layers [t, b, d] and their states after the last step. cuDNN's have no reset but before the first."""
-        states = []
-        for i, state in enumerate(before):
-            layer = params[f"layer_{i}"]
-            kernel_dg = layer["recurrent"]["kernel"].astype(compute_dtype)
-            if key is not None and config.weight_dropout:
-                kernel_dg = dropout(kernel_dg, config.weight_dropout, jax.random.fold_in(key, 2 * i + 4))
-            input_dg, x_bias_g = layer["input"]["kernel"].astype(compute_dtype), layer["input"]["bias"]
-            if by_cudnn:
-                first = kept(state, None if reset_tb is None else ~reset_tb[0, :, None])
-                x_tbd, after = cudnn_lstm(x_tbd, input_dg, x_bias_g, kernel_dg, first)
-            else:
-                ours = config.implementation == "kernel"
-                x_tbg = input_product(x_tbd, input_dg) if ours else matmul(x_tbd, input_dg, out_dtype=jnp.float32)
-                x_tbd, after = unroll(
-                    config.cell,
-                    x_tbg,
-                    kernel_dg,
-                    layer["recurrent"].get("bias"),
-                    state,
-                    reset_tb,
-                    x_bias_g=x_bias_g,
-                    implementation="kernel" if ours else "scan",
-                )
-            states.append(after)
-            rate = config.output_dropout if i == len(widths) - 1 else config.hidden_dropout
-            x_tbd = locked(x_tbd.astype(compute_dtype), rate, key, 2 * i + 5)
-        return x_tbd, tuple(states)
-
     def hidden(
         params: Params,
         tokens_bt: Array,
@@ -251,18 +205,32 @@ def make_recurrent(config: RecurrentConfig) -> Model:
         x_tbd = locked(
             embed_tokens(params, tokens_bt, dropout_key).swapaxes(0, 1), config.input_dropout, dropout_key, 1
         )
-        go = functools.partial(through_layers, params, dropout_key)
-        # cuDNN takes a whole row at once, on one device: a single step, as in generation, is XLA's too.
-        if config.implementation != "cudnn" or t == 1 or not is_unsharded():
-            x_tbd, states = go(x_tbd, state.layers, reset_tb)
-        elif reset_tb is None:
-            x_tbd, states = go(x_tbd, state.layers, None, by_cudnn=True)
-        else:
-            x_tbd, states = jax.lax.cond(
-                jnp.any(reset_tb[1:]), go, functools.partial(go, by_cudnn=True), x_tbd, state.layers, reset_tb
+        states = []
+        for i, layer_state in enumerate(state.layers):
+            layer = params[f"layer_{i}"]
+            kernel_dg, bias_g = layer["recurrent"]["kernel"].astype(compute_dtype), layer["recurrent"].get("bias")
+            if dropout_key is not None and config.weight_dropout:
+                kernel_dg = dropout(kernel_dg, config.weight_dropout, jax.random.fold_in(dropout_key, 2 * i + 4))
+            input_dg = layer["input"]["kernel"].astype(compute_dtype)
+            if config.implementation == "kernel":
+                x_tbg = input_product(x_tbd, input_dg)
+            else:
+                x_tbg = matmul(x_tbd, input_dg, out_dtype=jnp.float32)
+            x_tbd, layer_state = unroll(
+                config.cell,
+                x_tbg,
+                kernel_dg,
+                bias_g,
+                layer_state,
+                reset_tb,
+                x_bias_g=layer["input"]["bias"],
+                implementation=config.implementation,
             )
+            states.append(layer_state)
+            rate = config.output_dropout if i == len(widths) - 1 else config.hidden_dropout
+            x_tbd = locked(x_tbd.astype(compute_dtype), rate, dropout_key, 2 * i + 5)
         x_btd = constrain(x_tbd.swapaxes(0, 1), HIDDEN_SPEC)
-        return HiddenOutput(x_btd, None if kv_cache is None else RecurrentState(states))
+        return HiddenOutput(x_btd, None if kv_cache is None else RecurrentState(tuple(states)))
 
     def logits(params: Params, hidden_btd: Array) -> Array:
         """Unnormalised log-probabilities of the next token, f32 [..., v], for hidden states [..., d]."""

@@ -2,8 +2,7 @@
 
 h_t = cell(x_t W + b, h_{t-1} U, state_{t-1}). Left to itself, the gradient of a scan adds to dU at every step: a
 product of b rows, and all of dU read and written. Here the backward scan hands out the gradients of the gates alone,
-and dU is one product over all b * t rows after it. On CPUs the scans can be custom calls (``recurrent_kernel``), on
-GPUs an LSTM can be cuDNN's (``recurrent_cudnn``).
+and dU is one product over all b * t rows after it. On CPUs the scans can be custom calls (``recurrent_kernel``).
 """
 
 import functools
@@ -17,15 +16,18 @@ import numpy as np
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Array
 from jaxlm.nn.kernels import KernelMissing
-from jaxlm.nn.recurrent_cudnn import cudnn_missing
 from jaxlm.nn.recurrent_kernel import kernel_unroll
 
 CellName = Literal["rnn", "lstm", "gru"]
 CELLS: tuple[CellName, ...] = get_args(CellName)
 
-Implementation = Literal["auto", "scan", "kernel", "cudnn"]
-"""Of the loop over time: XLA's, ours for CPUs, or cuDNN's for LSTMs. ``auto`` left unresolved means ``scan``."""
+Implementation = Literal["auto", "scan", "unrolled", "kernel"]
+"""Of the loop over time: XLA's, step by step or with some steps written out, or ours for CPUs. ``auto`` left unresolved
+means ``scan``."""
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+
+_TOGETHER = 8
+"""Steps that ``unrolled`` writes out between two turns of the loop. On a GPU a step is then some 3 programs, not 10."""
 
 State = dict[str, Array]
 """What a layer remembers: ``h`` [b, d], and for the LSTM its cell ``c`` [b, d]; f32."""
@@ -132,31 +134,27 @@ def init_state(cell: CellName, batch_size: int, width: int) -> State:
 
 
 def choose_unroll(
-    implementation: Implementation, platform: str, *, cell: CellName, dtype: jnp.dtype, kernel_missing: KernelMissing
+    implementation: Implementation, platform: str, *, dtype: jnp.dtype, kernel_missing: KernelMissing
 ) -> Implementation:
     """``auto`` -> what is fastest on ``platform`` ("cpu", "gpu", "tpu") for products in ``dtype``; another is checked.
 
     Raises UserError where the chosen one cannot run there.
     """
-    if implementation == "scan":
-        return "scan"
-    fits = {
-        "kernel": platform == "cpu" and dtype == jnp.float32,
-        "cudnn": platform in ("gpu", "cuda") and cell == "lstm",
-    }
+    if implementation in ("scan", "unrolled"):
+        return implementation
+    fits = platform == "cpu" and dtype == jnp.float32
     if implementation == "auto":
-        if fits["kernel"] and kernel_missing("recurrent") is None:
+        if fits and kernel_missing("recurrent") is None:
             return "kernel"
-        return "cudnn" if fits["cudnn"] and cudnn_missing() is None else "scan"
-    if not fits[implementation]:
-        what = "CPUs and model.compute_dtype=float32" if implementation == "kernel" else "LSTMs on NVIDIA GPUs"
+        return "scan" if platform == "cpu" else "unrolled"
+    if not fits:
         raise UserError(
-            f"model.implementation={implementation} is for {what}, this is {cell}, {platform} and {dtype}: "
+            f"model.implementation=kernel is for CPUs and model.compute_dtype=float32, this is {platform} and {dtype}: "
             "use auto or scan"
         )
-    if reason := kernel_missing("recurrent") if implementation == "kernel" else cudnn_missing():
-        raise UserError(f"model.implementation={implementation} cannot be had here, {reason}: use auto or scan")
-    return implementation
+    if reason := kernel_missing("recurrent"):
+        raise UserError(f"model.implementation=kernel cannot be had here, {reason}: use auto or scan")
+    return "kernel"
 
 
 def unroll(
@@ -197,12 +195,12 @@ def unroll(
         unrolled = kernel_unroll(cell, x_tbg, no_bias if x_bias is None else x_bias, kernel_dg, bias, state, keep_tb)
         return unrolled
     keep_tb1 = None if reset_tb is None else ~reset_tb[..., None]
-    unrolled = _unroll(cell, x_tbg if x_bias is None else x_tbg + x_bias, kernel_dg, bias, state, keep_tb1)
+    together = _TOGETHER if implementation == "unrolled" else 1
+    unrolled = _unroll(cell, together, x_tbg if x_bias is None else x_tbg + x_bias, kernel_dg, bias, state, keep_tb1)
     return unrolled
 
 
-def kept(state: State, keep_b1: Array | None) -> State:
-    """The state, zeroed where ``keep_b1`` is False."""
+def _kept(state: State, keep_b1: Array | None) -> State:
     return state if keep_b1 is None else {name: jnp.where(keep_b1, x, 0.0) for name, x in state.items()}
 
 
@@ -211,39 +209,39 @@ def _product(h_bd: Array, kernel_dg: Array) -> Array:
 
 
 def _forward(
-    name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
+    name: CellName, together: int, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
 ) -> tuple[Array, State, tuple[Array, State]]:
     """``h`` at every step, the last state, and what the gradient needs of each: what its cell saves, and the state
-    before it."""
+    before it. ``together``: steps that are written out between two turns of the loop."""
     cell = _CELLS[name]
 
     def step(state: State, xs: tuple[Array, Array | None]) -> tuple[State, tuple[Array, Array, State]]:
         x_bg, keep_b1 = xs
-        before = kept(state, keep_b1)
+        before = _kept(state, keep_b1)
         gates = cell.combine(x_bg, _product(before["h"], kernel_dg) + bias_g)
         after, saved = cell.advance(gates, before)
         return after, (after["h"], saved, before)
 
-    state, (h_tbd, saved, before) = jax.lax.scan(step, state, (x_tbg, keep_tb1))
+    state, (h_tbd, saved, before) = jax.lax.scan(step, state, (x_tbg, keep_tb1), unroll=together)
     return h_tbd, state, (saved, before)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _unroll(
-    name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
+    name: CellName, together: int, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
 ) -> tuple[Array, State]:
-    h_tbd, state, _ = _forward(name, x_tbg, kernel_dg, bias_g, state, keep_tb1)
+    h_tbd, state, _ = _forward(name, together, x_tbg, kernel_dg, bias_g, state, keep_tb1)
     return h_tbd, state
 
 
 def _unroll_fwd(
-    name: CellName, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
+    name: CellName, together: int, x_tbg: Array, kernel_dg: Array, bias_g: Array, state: State, keep_tb1: Array | None
 ) -> tuple[tuple[Array, State], tuple]:
-    h_tbd, state, (saved, before) = _forward(name, x_tbg, kernel_dg, bias_g, state, keep_tb1)
+    h_tbd, state, (saved, before) = _forward(name, together, x_tbg, kernel_dg, bias_g, state, keep_tb1)
     return (h_tbd, state), (kernel_dg, saved, before, keep_tb1)
 
 
-def _unroll_bwd(name: CellName, residuals: tuple, grads: tuple[Array, State]) -> tuple:
+def _unroll_bwd(name: CellName, together: int, residuals: tuple, grads: tuple[Array, State]) -> tuple:
     cell = _CELLS[name]
     kernel_dg, saved_tbg, before, keep_tb1 = residuals
     dh_tbd, dstate = grads
@@ -254,9 +252,11 @@ def _unroll_bwd(name: CellName, residuals: tuple, grads: tuple[Array, State]) ->
         _, dproduct = cell.separate(dgates)
         dh = jnp.dot(dproduct.astype(kernel_dg.dtype), kernel_dg.T, preferred_element_type=jnp.float32)
         dh = dbefore["h"] + dh if "h" in dbefore else dh
-        return kept(dbefore | {"h": dh}, keep_b1), dgates
+        return _kept(dbefore | {"h": dh}, keep_b1), dgates
 
-    dstate, dgates_tbg = jax.lax.scan(step, dstate, (dh_tbd, saved_tbg, before, keep_tb1), reverse=True)
+    dstate, dgates_tbg = jax.lax.scan(
+        step, dstate, (dh_tbd, saved_tbg, before, keep_tb1), reverse=True, unroll=together
+    )
     dx_tbg, dproduct_tbg = cell.separate(dgates_tbg)
     rows = before["h"].reshape(-1, kernel_dg.shape[0]).astype(kernel_dg.dtype)
     dproduct = dproduct_tbg.reshape(-1, kernel_dg.shape[1])

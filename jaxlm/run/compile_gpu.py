@@ -10,7 +10,6 @@ from jax.experimental import topologies
 from jaxlm.core.errors import UserError
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.families import ModelConfig
-from jaxlm.models.recurrent import RecurrentConfig
 from jaxlm.nn.attention import choose_implementation
 from jaxlm.plan.gpus import Gpu, parse_gpus
 from jaxlm.plan.topology import Topology
@@ -47,7 +46,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no --gpu given: {PROG} CONFIG --gpu h100")
     gpu, topology = parse_gpus(options.gpu, per_host=options.gpus, hosts=options.hosts)
     config = with_batch_tokens(config, options.batch_tokens)
-    model, note = without_cudnn(config.model)
+    model, note = with_attention(config.model)
     config = dataclasses.replace(config, model=model)
     figures = compile_for(
         config, topology, hlo_path=options.hlo, platform="cuda", describe=lambda topology: described(gpu, topology)
@@ -74,11 +73,9 @@ def described(gpu: Gpu, topology: Topology) -> list[Any]:
     return list(found.devices)
 
 
-def without_cudnn(model: ModelConfig) -> tuple[ModelConfig, list[str]]:
-    """The model as it can be compiled here, and a note where the GPU's own would be another: cuDNN's attention needs
-    its library while it is traced, its LSTM a GPU. Our own kernels need no GPU to be compiled."""
-    if isinstance(model, RecurrentConfig) and model.cell == "lstm" and model.implementation == "auto":
-        return dataclasses.replace(model, implementation="scan"), ["the LSTM is a scan here: on a GPU it is cuDNN's"]
+def with_attention(model: ModelConfig) -> tuple[ModelConfig, list[str]]:
+    """The model with an attention that can be compiled here, and a note where the GPU's own would be another: cuDNN's
+    needs its library while it is traced. Our own kernels need no GPU to be compiled."""
     if not isinstance(model, DecoderConfig) or model.attention != "auto" or has_cudnn():
         return model, []
     chosen = choose_implementation(

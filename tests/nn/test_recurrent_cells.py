@@ -83,3 +83,22 @@ def test_a_reset_is_a_new_text(cell, rng):
     grads = jax.grad(tail)(made["x"])
     assert not np.any(grads[:3, 1])
     assert np.any(grads[3, 1])
+
+
+# 19 steps: two turns of 8 and a rest of 3.
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_written_out_are_the_loop(cell, rng):
+    g = gate_width(cell) * D
+    x, weights = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((19, B, g), (19, B, D)))
+    made, state = make(cell, rng)
+    reset = jnp.zeros((19, B), bool).at[10, 1].set(True)
+
+    def work(implementation):
+        def loss(x, u, bias, state):
+            h, last = unroll(cell, x, u, bias, state, reset, implementation=implementation)
+            return jnp.sum(weights * h) + sum(jnp.sum(jnp.sin(leaf)) for leaf in last.values()), (h, last)
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3), has_aux=True))(x, made["u"], made["bias"], state)
+
+    ours, theirs = work("unrolled"), work("scan")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, theirs)

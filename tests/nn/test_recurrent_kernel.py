@@ -168,19 +168,20 @@ def test_what_auto_means():
         return lambda name: asked.append(reason) or reason
 
     f32, bf16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
-    assert choose_unroll("auto", "cpu", cell="lstm", dtype=f32, kernel_missing=missing()) == "kernel"
-    assert choose_unroll("auto", "cpu", cell="lstm", dtype=f32, kernel_missing=missing("no compiler")) == "scan"
-    assert choose_unroll("kernel", "cpu", cell="lstm", dtype=f32, kernel_missing=missing()) == "kernel"
+    assert choose_unroll("auto", "cpu", dtype=f32, kernel_missing=missing()) == "kernel"
+    assert choose_unroll("auto", "cpu", dtype=f32, kernel_missing=missing("no compiler")) == "scan"
+    assert choose_unroll("kernel", "cpu", dtype=f32, kernel_missing=missing()) == "kernel"
     asked.clear()
-    assert choose_unroll("scan", "cpu", cell="lstm", dtype=f32, kernel_missing=missing()) == "scan"
-    assert choose_unroll("auto", "tpu", cell="lstm", dtype=f32, kernel_missing=missing()) == "scan"
-    assert choose_unroll("auto", "cpu", cell="lstm", dtype=bf16, kernel_missing=missing()) == "scan"
+    assert choose_unroll("scan", "cpu", dtype=f32, kernel_missing=missing()) == "scan"
+    assert choose_unroll("auto", "tpu", dtype=f32, kernel_missing=missing()) == "unrolled"
+    assert choose_unroll("auto", "gpu", dtype=bf16, kernel_missing=missing()) == "unrolled"
+    assert choose_unroll("auto", "cpu", dtype=bf16, kernel_missing=missing()) == "scan"
     assert not asked  # nothing is built where it would not serve
     with pytest.raises(UserError, match=r"implementation=kernel cannot be had here, no compiler: use auto or scan"):
-        choose_unroll("kernel", "cpu", cell="lstm", dtype=f32, kernel_missing=missing("no compiler"))
+        choose_unroll("kernel", "cpu", dtype=f32, kernel_missing=missing("no compiler"))
     for platform, dtype in (("gpu", f32), ("cpu", bf16)):
         with pytest.raises(UserError, match=r"model.implementation=kernel is for CPUs"):
-            choose_unroll("kernel", platform, cell="lstm", dtype=dtype, kernel_missing=missing())
+            choose_unroll("kernel", platform, dtype=dtype, kernel_missing=missing())
     with pytest.raises(ValueError, match=r"model.implementation='x' is unknown"):
         RecurrentConfig(implementation="x")  # pyright: ignore[reportArgumentType]
 
