@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tools.bench.__main__ import main
-from tools.bench.session import make_plan, run_session
+from tools.bench.session import Step, _run, make_plan, run_session
 
 BARE = """
 import sys
@@ -50,13 +50,13 @@ def test_train_decode_and_rollout_need_jax_flax_and_optax_alone(repo):
 
 def test_the_plan_names_the_wanted_figures_first():
     names = [step.name for step in make_plan("nanoGPT")]
-    assert names[0] == "versus nanogpt"
-    assert names[1].startswith("train llama-1.3B")
-    assert [name.partition(",")[0] for name in names[2:4]] == [
+    assert names[:2] == ["versus nanogpt", "decode_kernel"]
+    assert names[2].startswith("train llama-1.3B")
+    assert [name.partition(",")[0] for name in names[3:5]] == [
         "decode llama-1.3B bf16 batch 1",
         "decode llama-1.3B bf16 batch 64",
     ]
-    assert names[4:6] == ["train gpt2-124M adamw 16x1024", "kernels"]
+    assert names[5:9] == ["train gpt2-124M adamw 16x1024", "kernels", "recurrent", "likelihood"]
     assert len(set(names)) == len(names)
     assert make_plan(None)[0].name == names[1]
 
@@ -69,6 +69,12 @@ def test_a_session_out_of_time_says_what_it_left_out(tmp_path, monkeypatch, caps
     assert all(row["left_out"] for row in rows)
     assert json.loads(capsys.readouterr().out)["rows"] == rows
     assert os.listdir(tmp_path) == ["bench.json"]
+
+
+def test_a_step_that_is_ended_gives_what_it_had_said():
+    slow = "import sys, time; print('a row', file=sys.stderr, flush=True); time.sleep(60)"
+    row = _run(Step("slow", [sys.executable, "-c", slow], 2.0), 3.0)
+    assert row == {"failed": "not done after 3 s", "so_far": ["a row"]}
 
 
 def test_no_repeats_are_refused_in_a_line(capsys):

@@ -24,7 +24,7 @@ class Step(NamedTuple):
     name: str
     command: list[str]
     expected: float
-    """Seconds that it is thought to take: it is left out where fewer remain."""
+    """Seconds that it is thought to take: it is left out where fewer remain, and ended after twice as many."""
 
 
 def _measured() -> dict[str, DecodeCase | Case]:
@@ -35,12 +35,15 @@ def _measured() -> dict[str, DecodeCase | Case]:
 
 def make_plan(nanogpt: str | None) -> list[Step]:
     """The steps, the most wanted first."""
-    # GPT-2 beside nanoGPT; 1.3 B; decoding; GPT-2; kernels; then one change at a time.
+    # GPT-2 beside nanoGPT; a row by one kernel; 1.3 B; decoding; GPT-2; sections; then one change at a time.
     wanted: list[Any] = [LLAMA_CASE, *GPU_CASES[::2], GPT2_CASE, *GPU_CASES[1::2]]
     wanted += [*versions(GPT2_CASE), *versions(LLAMA_CASE)]
     command = [sys.executable, "-m"]
     steps = [Step(case.label, [*command, "tools.bench.session", case.label, "4"], 45.0) for case in wanted]
-    steps.insert(4, Step("kernels", [*command, "tools.bench", "kernels", "--repeats", "3"], 60.0))
+    sections = (("kernels", "3", 60.0), ("recurrent", "5", 60.0), ("likelihood", "2", 150.0))
+    place = 2 + len(GPU_CASES[::2])
+    steps[place:place] = [Step(name, [*command, "tools.bench", name, "--repeats", n], s) for name, n, s in sections]
+    steps.insert(0, Step("decode_kernel", [*command, "tools.bench", "decode_kernel", "--repeats", "7"], 70.0))
     if nanogpt is not None:
         versus = [*command, "tools.versus", "nanogpt", nanogpt, "--model", "gpt2", "--turns", "5", "--steps", "5"]
         steps.insert(0, Step("versus nanogpt", versus, 60.0))
@@ -57,7 +60,7 @@ def run_session(seconds: float, nanogpt: str | None) -> int:
         if left < step.expected:
             row["left_out"] = f"{left:.0f} s left"
         else:
-            row |= _run(step, left)
+            row |= _run(step, min(left, 2 * step.expected))
         table.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
         (out / "bench.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
@@ -72,8 +75,10 @@ def _run(step: Step, seconds: float) -> Row:
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     try:
         done = subprocess.run(step.command, capture_output=True, text=True, timeout=seconds, env=environment)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {seconds:.0f} s"}
+    except subprocess.TimeoutExpired as error:
+        said = error.stderr or b""  # bytes, whatever was asked for
+        so_far = (said if isinstance(said, str) else said.decode("utf-8", "replace")).strip().splitlines()
+        return {"failed": f"not done after {seconds:.0f} s", "so_far": so_far[-20:]}
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]}
     return json.loads(done.stdout.strip().splitlines()[-1])
