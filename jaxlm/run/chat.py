@@ -103,7 +103,10 @@ class Chat:
     """The state of one sitting: the conversation, the sampling options, and the number of the turn."""
 
     def __init__(self, model: "CausalLM", sampling: "SamplingConfig", seed: int, max_new_tokens: int | None = None):
+        from jaxlm.run.language_model import check_counts
+
         max_new_tokens = min(100, model.context // 2) if max_new_tokens is None else max_new_tokens
+        check_counts(max_new_tokens=max_new_tokens)
         if max_new_tokens >= model.context:
             raise UserError(
                 f"max_new_tokens={max_new_tokens} leaves no room in the context of {model.context}: "

@@ -114,8 +114,9 @@ def merge_adapters(run_config: dict[str, Any], adapters: Params) -> Params:
         ) from error
     assert base is not None
     if "classifier" in adapters:  # a head of its own, trained whole
-        base = {name: part for name, part in base.items() if name != "head"}
-        base["classifier"] = adapters["classifier"]
+        if not run_config.get("reward", {}).get("likelihood_coef"):  # else the judge reads likelihoods with the other
+            base = {name: part for name, part in base.items() if name != "head"}
+        base = base | {"classifier": adapters["classifier"]}
     check_fits(base, adapters)
     if run_config["tune"] == "lora_int8":
         base = dequantize_base(quantize_base(base), base)

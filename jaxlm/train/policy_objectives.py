@@ -44,6 +44,8 @@ class PolicyConfig:
             raise ValueError(f"policy.temperature={self.temperature} must be above 0: a greedy policy has no gradient")
         if not 0 < self.clip_eps < 1:
             raise ValueError(f"policy.clip_eps={self.clip_eps} is outside 0 .. 1")
+        if self.clip_eps_high is not None and not self.clip_eps_high > 0:
+            raise ValueError(f"policy.clip_eps_high={self.clip_eps_high} must be above 0, or None")
         if self.reduction not in get_args(policy.TokenReduction) or self.kl_kind not in ("k2", "k3"):
             raise ValueError(f"policy.reduction={self.reduction!r} or policy.kl_kind={self.kl_kind!r} is unknown")
         if (self.reduction == "constant") != (self.max_length is not None):

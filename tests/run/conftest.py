@@ -19,16 +19,19 @@ TEXT = "to be, or not to be: that is the question\n"
 
 
 @functools.cache
-def _model(vocab_size, max_seq_len):
+def _model(vocab_size, max_seq_len, **changes):
     sizes = {"max_seq_len": max_seq_len, "num_layers": 2, "model_dim": 16, "num_heads": 2}
-    model = make_decoder(DecoderConfig(vocab_size=vocab_size, init_std=0.4, **sizes))
+    model = make_decoder(DecoderConfig(vocab_size=vocab_size, init_std=0.4, **sizes, **changes))
     return model, drawn_params(model)
 
 
-def _make_run(path, *, kind: Literal["byte", "char"] = "byte", ema=False, data=None, seq_len=32, max_seq_len=48):
-    """Writes a byte (or char) decoder with checkpoints 3 and 7 to ``path``; returns its model and parameters."""
+def _make_run(
+    path, *, kind: Literal["byte", "char"] = "byte", ema=False, data=None, seq_len=32, max_seq_len=48, **changes
+):
+    """Writes a byte (or char) decoder with checkpoints 3 and 7 to ``path``; returns its model and parameters.
+    ``changes``: of its config."""
     tokenizer = train_tokenizer(TokenizerConfig(kind=kind), [TEXT])
-    model, params = _model(tokenizer.vocab_size, max_seq_len)
+    model, params = _model(tokenizer.vocab_size, max_seq_len, **changes)
     data = {"seq_len": seq_len, "add_bos": True, "add_eos": True, "packing": "best_fit"} | (data or {})
     record = {"config": {"model": config_to_dict(model.config), "data": data}, "versions": {}, "git_commit": None}
     path.mkdir()

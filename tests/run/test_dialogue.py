@@ -6,11 +6,19 @@ from typing import Any
 import pytest
 
 from jaxlm.core.errors import UserError
+from jaxlm.generate.sampling import SamplingConfig
 from jaxlm.io.tokenizers import ByteTokenizer
-from jaxlm.run.chat import Dialogue
+from jaxlm.run.chat import Chat, Dialogue
 from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.text.chat.template import ChatTemplate
 from jaxlm.text.chat.templates import CHATML
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_a_turn_of_no_tokens_is_refused(number):
+    model: Any = SimpleNamespace(context=200)
+    with pytest.raises(UserError, match=f"max_new_tokens={number} must be at least 1"):
+        Chat(model, SamplingConfig(), 0, number)
 
 
 def test_a_refused_turn_changes_nothing_and_the_oldest_falls_away():

@@ -5,6 +5,7 @@ and the worst answer to each prompt are written as pairs too (``jaxlm dpo``: a r
 stdout is one JSON object.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--least", type=float, metavar="R", help="keep no answer with a lower reward")
     parser.add_argument("--keep-cut", action="store_true", help="keep answers that reached --max-new-tokens too")
     parser.add_argument(
-        "--time-limit", type=float, default=60.0, metavar="S", help="of a function; default %(default)s"
+        "--time-limit", type=float, default=60.0, metavar="S", help="of a function, for one prompt; default %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
     options = vars(parser.parse_args(argv))
@@ -66,6 +67,8 @@ def best_of(
     """Draws ``num_samples`` answers to each prompt, and writes the one with the highest reward; returns the figures:
     mean rewards of all and of the best answers, how many were cut at their limit, and how many were longer than a
     reward run reads, which are not judged.
+
+    ``time_limit``: seconds that a function may take for the answers to one prompt.
 
     ``judge``: a reward run, ``FILE.py:FUNCTION`` (`run.align.reward_functions`), or a name of ``functions``. Of equal
     rewards the first answer is kept; never an empty answer, nor one that did not end within ``max_new_tokens`` unless
@@ -165,11 +168,11 @@ class _Judge:
         if not where:
             return out
         if self.function is not None:
-            answers = [
-                Answer(prompts[i].messages[-1].content, texts[i][j], prompts[i].record, prompts[i].where)
-                for i, j in where
-            ]
-            values = call_function(self.function, answers, name=self.name, time_limit=self.time_limit)
+            values = []
+            for i, group in itertools.groupby(where, key=lambda place: place[0]):
+                one = prompts[i]
+                answers = [Answer(one.messages[-1].content, texts[i][j], one.record, one.where) for _, j in group]
+                values += list(call_function(self.function, answers, name=self.name, time_limit=self.time_limit))
         else:
             assert self.model is not None
             turns = [(*prompts[i].messages, Message("assistant", texts[i][j])) for i, j in where]

@@ -103,6 +103,8 @@ class CriticConfig:
     def __post_init__(self) -> None:
         if not self.value_coef > 0 or (self.clip_eps is not None and not self.clip_eps > 0):
             raise ValueError("critic.value_coef and critic.clip_eps must be above 0 (clip_eps may be None)")
+        if self.peak_lr is not None and not self.peak_lr >= 0:
+            raise ValueError(f"critic.peak_lr={self.peak_lr} is negative: give a rate of 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +202,11 @@ class PpoConfig:
             raise ValueError(
                 f"critic.reward={self.critic.reward!r} is none of the rewards that have a run "
                 f"({', '.join(models) or 'there are none'}): name one, or leave it out"
+            )
+        if self.optimizer.warmup_steps >= self.num_steps:
+            raise ValueError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps} leaves nothing of the {self.num_steps} steps of "
+                f"num_rollouts={self.num_rollouts}: lower the warm-up or train longer"
             )
         if self.kl.target is not None and not self.kl.in_reward(self.algorithm):
             raise ValueError("kl.target adapts the KL in rewards, and here it is in the loss: set kl.place='reward'")

@@ -151,7 +151,7 @@ def _short(error: BaseException) -> str:
 def answer_text(form: ChatFormat, prompt_ids: Sequence[int], tokens: Sequence[int]) -> str:
     """What the tokens say after the prompt, without the end symbol."""
     said = [*tokens]
-    while said and said[-1] in form.stop_ids:
+    while said and said[-1] in form.answer_ends:
         said.pop()
     tokenizer = form.tokenizer
     before, whole = tokenizer.decode(prompt_ids), tokenizer.decode([*prompt_ids, *said])

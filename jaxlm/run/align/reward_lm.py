@@ -90,8 +90,9 @@ class RewardLM(LanguageModel):
 
     def _run(self, rows: list[tuple[np.ndarray, np.ndarray]], batch_size: int) -> np.ndarray:
         """Outputs for rows, padded to few shapes."""
-        width = min(self.context, bucket_length(max(len(ids) for ids, _ in rows)))
         steps = self.judge.of == "steps"
+        behind = 0 if steps else 1  # the end of an answer is given a column of its own
+        width = min(self.context - behind, bucket_length(max(len(ids) for ids, _ in rows) - behind))
         batch: dict[str, np.ndarray] = {
             name: np.zeros((batch_size, width), np.int32) for name in ("tokens", "targets", "segment_ids")
         }

@@ -87,7 +87,7 @@ class Actor:
                 rollout_keys(config.seed, rollout, row_b, purpose),
                 max_new_tokens=config.rollout.max_new_tokens,
                 temperature=heat,
-                stop_ids=prepared.base.form.stop_ids,
+                stop_ids=prepared.base.form.answer_ends,
                 pad_id=pad_id,
                 num_answers=group,
             )

@@ -84,6 +84,12 @@ class ChatFormat:
         """The ids that end an assistant's turn: as a rule one. Raises UserError where the template has no end."""
         return tuple(self._encode(self._end)[0])
 
+    @property
+    def answer_ends(self) -> tuple[int, ...]:
+        """The ids at which an answer ends wherever one is drawn: the end of a turn, and that of a text."""
+        eos_id = self.tokenizer.eos_id
+        return tuple(sorted({*self.stop_ids, *(() if eos_id is None else (eos_id,))}))
+
     @functools.cached_property
     def stop(self) -> str:
         """The same end as text: a symbol's name, or characters. Raises UserError where there is none."""

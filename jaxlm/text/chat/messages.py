@@ -167,6 +167,8 @@ def check_stepped(stepped: Stepped) -> Stepped:
     for number, step in enumerate(stepped.steps, start=1):
         if not step.strip():
             raise UserError(f"{stepped.where}: step {number} is empty: leave it out or write it")
+        if "\n" in step:
+            raise UserError(f"{stepped.where}: step {number} has a line break, and a step is a line: split it")
     return stepped
 
 

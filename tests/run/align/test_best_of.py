@@ -76,6 +76,20 @@ def test_what_is_refused(run, tmp_path, capsys):
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_the_time_limit_is_for_the_answers_to_one_prompt(run, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": said}) + "\n" for said in ("to", "be", "or", "not")))
+    together = []
+
+    def judge(prompts, answers, records):
+        together.append((*prompts,))
+        return [len(answer) for answer in answers]
+
+    options = {"num_samples": 3, "max_new_tokens": 8, "keep_cut": True, "functions": {"judge": judge}}
+    best_of(run, prompts, "judge", tmp_path / "out.jsonl", **options)
+    assert [set(each) for each in together] == [{"to"}, {"be"}, {"or"}, {"not"}]
+
+
 def test_functions_of_the_caller(run, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "to"}\n')

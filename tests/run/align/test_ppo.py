@@ -10,6 +10,7 @@ import pytest
 
 import jaxlm
 from jaxlm.core.errors import STOPPED_CODE, UserError
+from jaxlm.io.tokenizers import ByteTokenizer
 from jaxlm.models.lora import LoraConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.align.config import RecordsConfig
@@ -18,8 +19,13 @@ from jaxlm.run.align.ppo_config import CriticConfig, PpoConfig, PromptsConfig, R
 from jaxlm.run.align.ppo_data import prepare
 from jaxlm.run.align.reward import reward
 from jaxlm.run.align.reward_config import RewardModelConfig
+from jaxlm.run.align.reward_functions import answer_text
 from jaxlm.run.training import exit_code
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from jaxlm.text.chat.encoding import ChatFormat
+from jaxlm.text.chat.messages import Message
+from jaxlm.text.chat.template import ChatTemplate
+from jaxlm.text.chat.templates import CHATML
 from jaxlm.train.collapse import CollapseConfig
 from jaxlm.train.policy_objectives import CRITIC
 from jaxlm.train.rollouts import KlConfig
@@ -298,6 +304,8 @@ def test_bad_input_is_refused_beforehand(base, tmp_path):
         ({"num_minibatches": 7}, "are no multiple of num_minibatches"),
         ({"kl": KlConfig(target=3.0)}, "kl.place='reward'"),
         ({"clip_eps": 2.0}, "clip_eps=2.0"),
+        ({"clip_eps_high": -0.5}, "clip_eps_high=-0.5"),
+        ({"optimizer": OptimizerConfig(warmup_steps=100)}, "leaves nothing of the 100 steps"),
         ({"rewards": (RewardConfig("a", function="a"),) * 2}, "give each its own"),
         ({"rewards": (RewardConfig("a", function="a"),), "critic": CriticConfig(reward="a")}, "there are none"),
     ],
@@ -305,6 +313,21 @@ def test_bad_input_is_refused_beforehand(base, tmp_path):
 def test_bad_values_are_refused_by_the_config(fields, words):
     with pytest.raises(ValueError, match=words):
         PpoConfig(**fields)
+
+
+def test_a_critic_has_no_negative_rate():
+    with pytest.raises(ValueError, match=r"critic.peak_lr=-1.0 is negative"):
+        CriticConfig(peak_lr=-1.0)
+
+
+def test_an_answer_ends_where_served_ones_do():
+    """At the end of a turn, and at that of a text: what would follow it is never shown to anyone."""
+    tokenizer = ByteTokenizer()
+    form = ChatFormat(ChatTemplate("chatml", CHATML), tokenizer)
+    assert form.answer_ends == tuple(sorted({tokenizer.eos_id, *form.stop_ids}))
+    prompt = form.prompt([Message("user", "a")])
+    for end in form.answer_ends:
+        assert answer_text(form, prompt, [*tokenizer.encode("yes"), end]) == "yes"
 
 
 def test_the_derived_sizes_and_losses():

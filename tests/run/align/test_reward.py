@@ -120,14 +120,34 @@ def test_rankings_are_learnt_and_answers_judged(base, tmp_path, capsys):
     assert "a task's or a reward model" in err
 
 
-def test_adapters_with_a_head_of_their_own(base, tmp_path, capsys):
+# With likelihoods the judge reads with the head of the vocabulary too, which this base does not tie to its table.
+@pytest.mark.parametrize("likelihood", [(), ("--reward.likelihood-coef", "0.1", "--reward.likelihood-scale", "1")])
+def test_adapters_with_a_head_of_their_own(base, tmp_path, capsys, likelihood):
     config = write_config(tmp_path, base, rankings(70))
-    argv = ("--tune", "lora", "--optimizer.peak-lr", "0.05", "--run-dir", tmp_path / "run")
+    argv = ("--tune", "lora", "--optimizer.peak-lr", "0.05", *likelihood, "--run-dir", tmp_path / "run")
     code, figures, err = command(capsys, config, *argv)
     assert code == 0, err
     assert figures["eval/accuracy"] > 0.8
     good, bad = jaxlm.load(tmp_path / "run").reward([[("user", "al"), ("assistant", said)] for said in ("alal", "no")])
     assert good > bad
+
+
+def test_a_conversation_as_long_as_learned_positions_is_judged(tmp_path, capsys, make_run):
+    """The end of an answer has a column of its own, which is not beyond the last position."""
+    make_run(tmp_path / "base", max_seq_len=64, seq_len=64, position="learned", tie_embeddings=False)
+    config = write_config(tmp_path, tmp_path / "base", rankings(20))
+    argv = ("--data.seq-len", "63", "--num-steps", "2", "--checkpoint.save-every", "2", "--run-dir", tmp_path / "run")
+    code, _, err = command(capsys, config, *argv)
+    assert code == 0, err
+    judge = jaxlm.load(tmp_path / "run")
+    assert judge.context == 64
+    said = "y"
+    while judge.reads([("user", "al"), ("assistant", said + "y")]):
+        said += "y"
+    long = [("user", "al"), ("assistant", said)]
+    assert len(judge.form.encode_answer(as_messages(long[:1], "turns"), said, "turns")[0]) == 64
+    both = judge.reward([[("user", "al"), ("assistant", "y")], long])
+    np.testing.assert_allclose(judge.reward([long]), both[1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [None, 3.0])
@@ -176,7 +196,11 @@ def test_steps_are_judged_one_by_one(base, tmp_path, capsys):
     assert figures["eval/accuracy"] > 0.9
     (right,) = jaxlm.load(tmp_path / "run").reward([[("user", "al"), ("assistant", "aaa\nzz")]])
     assert right[0] > 0.5 > right[1]
-    for change, words in (({"labels": [True]}, "2 steps and 1 labels"), ({"steps": ["a", ""]}, "step 2 is empty")):
+    for change, words in (
+        ({"labels": [True]}, "2 steps and 1 labels"),
+        ({"steps": ["a", ""]}, "step 2 is empty"),
+        ({"steps": ["a\nb", "c"]}, "step 1 has a line break"),
+    ):
         path = write(tmp_path / "bad.jsonl", [next(steps(1)) | change])
         argv = ("--data.train", path, "--reward.of", "steps", "--run-dir", tmp_path / "bad")
         code, _, err = command(capsys, config, *argv)
