@@ -67,6 +67,11 @@ class QualityScore:
 
     path: str
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the classifier that lies there now; it is another one when it is fitted again."""
+        return hashlib.sha256((Path(self.path) / DEFINITION_FILE).read_bytes()).hexdigest()
+
     def __call__(self, texts: list[str]) -> np.ndarray:
         """The probability of good, f32 [n]."""
         if self.path not in _OPENED:

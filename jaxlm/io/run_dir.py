@@ -24,6 +24,12 @@ PINNED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensor
 """The packages whose versions a run writes down."""
 
 
+def text_of(run_config: dict[str, Any]) -> dict[str, Any]:
+    """How plain text begins and lies in rows for the model of a run: its ``data``, or the ``prompts`` of one that has
+    learnt from rewards."""
+    return run_config.get("data") or run_config.get("prompts") or {}
+
+
 class RunDir:
     """The files of one run, by name. Making one touches nothing."""
 

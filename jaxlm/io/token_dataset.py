@@ -165,7 +165,8 @@ def build_token_dataset(
         return open_token_dataset(final, key=key)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        remove_all(dead_siblings(final))
+        for place in {cache / left.name[1:].split(".")[0] for left in cache.glob(".tokens-*")}:
+            remove_all(dead_siblings(place))
         building = hold_sibling(final)
         building.mkdir()
     except OSError as error:

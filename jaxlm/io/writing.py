@@ -22,6 +22,8 @@ def check_new_file(path: str | Path) -> None:
     path = Path(path)
     if os.path.isdir(path):
         raise UserError(f"cannot write {path}: it is a directory, name a file in it")
+    if path.exists() and not path.is_file():  # it would be replaced: a pipe, or /dev/null for the whole machine
+        raise UserError(f"cannot write {path}: it is a device or a pipe, name a file")
     if not os.path.isdir(path.parent):
         raise UserError(f"cannot write {path}: {path.parent} is no directory, name a file in one that is there")
     if not os.access(path.parent, os.W_OK):

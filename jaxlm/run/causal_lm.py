@@ -15,6 +15,7 @@ from jaxlm.evals.scoring import score_sequences
 from jaxlm.evals.tasks.task import Likelihood
 from jaxlm.generate.decode import bucket_length
 from jaxlm.generate.sampling import SamplingConfig
+from jaxlm.io.run_dir import text_of
 from jaxlm.models.api import Model
 from jaxlm.models.decoder_inference import Weights
 from jaxlm.models.families import make_model
@@ -69,7 +70,7 @@ class CausalLM(LanguageModel):
         weights: Weights = "trained",
         template: ChatTemplate | None = None,
     ):
-        data = run_config.get("data", {})
+        data = text_of(run_config)
         spread = any(isinstance(x, jax.Array) and len(x.sharding.device_set) > 1 for x in jax.tree.leaves(params))
         self._programs = programs(model.config, weights, spread=spread)
         self.params = self._programs.keep(params)

@@ -1,6 +1,8 @@
 """Scores that need a trained model: bits per byte under a run, by default an n-gram of our own."""
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.ngram.files import MODEL_DIR
+from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.models.ngram_fit import fit_ngram
@@ -31,6 +35,15 @@ class BitsPerByte:
     """
 
     run_dir: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what the run holds now: sizes and times of its model's files."""
+        run = Path(self.run_dir)
+        places = (RunDir(run).checkpoints_path, run / MODEL_DIR)
+        files = [path for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+        found = [(path.relative_to(run).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """f32 [n]; nan for an empty text."""

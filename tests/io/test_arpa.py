@@ -2,6 +2,7 @@
 
 import errno
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,19 @@ def test_places_where_no_file_can_be_written(tmp_path):
         with pytest.raises(UserError, match=message):
             write_arpa(tmp_path / path, model, vocab.words)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_is_followed_and_a_pipe_left_alone(tmp_path):
+    model, vocab = fit(TEXT)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "a.arpa")
+    write_arpa(tmp_path / "link", model, vocab.words)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "disk" / "a.arpa").read_bytes().startswith(b"\\data\\")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is a device or a pipe"):
+        write_arpa(tmp_path / "pipe", model, vocab.words)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # The scores that KenLM documents for its test model (base 10), by history and word.

@@ -4,6 +4,7 @@ import fnmatch
 import functools
 import glob
 import io
+import itertools
 import os
 import tarfile
 import zipfile
@@ -129,11 +130,20 @@ def _archived(path: Path, source: SourceConfig, suffixes: tuple[str, ...], bad: 
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
-    """(path, path within ``folder``) of all files, sorted by the latter; hidden ones never."""
-    inside = []
-    for at, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside += [Path(at, name) for name in files if not name.startswith(".")]
+    """(path, path within ``folder``) of all files, sorted by the latter; hidden ones never. Links to folders are
+    followed after all else, and each folder is read once."""
+    inside: list[Path] = []
+    seen: set[str] = set()
+    waiting = [folder]
+    while waiting:
+        links: list[Path] = []
+        for at, folders, files in itertools.chain.from_iterable(map(os.walk, waiting)):
+            real = os.path.realpath(at)
+            folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+            inside += [] if real in seen else [Path(at, name) for name in files if not name.startswith(".")]
+            links += [path for name in folders if (path := Path(at, name)).is_symlink()]
+            seen.add(real)
+        waiting = sorted(links)
     return iter(sorted(((path, path.relative_to(folder).as_posix()) for path in inside), key=lambda pair: pair[1]))
 
 

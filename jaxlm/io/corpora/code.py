@@ -37,6 +37,7 @@ _LICENCES = (
     ("Apache-2.0", r"Apache License\W+Version 2\.0"),
     ("AGPL-3.0", r"GNU AFFERO GENERAL PUBLIC LICENSE\W+Version 3"),
     ("LGPL-3.0", r"GNU LESSER GENERAL PUBLIC LICENSE\W+Version 3"),
+    ("LGPL-2.0", r"GNU LIBRARY GENERAL PUBLIC LICENSE\W+Version 2"),
     ("LGPL-2.1", r"GNU LESSER GENERAL PUBLIC LICENSE\W+Version 2\.1"),
     ("GPL-3.0", r"GNU GENERAL PUBLIC LICENSE\W+Version 3"),
     ("GPL-2.0", r"GNU GENERAL PUBLIC LICENSE\W+Version 2"),
@@ -106,8 +107,9 @@ def licence_of(folder: Path) -> str | None:
     no higher than a folder that holds ``.git``.
     """
     try:
-        names = sorted(path for path in folder.iterdir() if _LICENCE_NAMES.fullmatch(path.name) and path.is_file())
-        for path in names:
+        names = [path for path in folder.iterdir() if _LICENCE_NAMES.fullmatch(path.name) and path.is_file()]
+        # GNU's COPYING.LESSER is what a library is under; COPYING beside it holds the terms that it refers to.
+        for path in sorted(names, key=lambda path: ("lesser" not in path.name.lower(), path.name)):
             return _licence_in(path.read_bytes()[:20_000].decode("utf-8", "replace"))
         if (folder / ".git").exists() or folder.parent == folder:
             return None
@@ -118,4 +120,6 @@ def licence_of(folder: Path) -> str | None:
 
 def _licence_in(text: str) -> str:
     text = " ".join(text.split())
-    return next((n for n, pattern in _LICENCES if re.search(pattern, text, re.IGNORECASE)), "LICENSE-file")
+    # The one that is named first: a text may name others, and may have those of what it comes with behind it.
+    found = [(at.start(), i) for i, (_, words) in enumerate(_LICENCES) if (at := re.search(words, text, re.IGNORECASE))]
+    return _LICENCES[min(found)[1]][0] if found else "LICENSE-file"

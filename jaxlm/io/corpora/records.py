@@ -200,6 +200,8 @@ class _Text:
                 if ahead > limit:
                     message = f"{error.msg}, or a record over limits.max_document_bytes={limit}"
                     raise _BadJsonError(message, self.offset) from None
+            except ValueError as error:  # a number of more digits than Python reads
+                raise _BadJsonError(str(error).partition(";")[0], self.offset) from None
             self.more(max(_CHUNK, ahead))
 
 

@@ -5,6 +5,7 @@ A file is never held whole: a tensor is mapped when it is read and unmapped when
 
 import json
 import math
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -105,7 +106,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            begin, end = entry["data_offsets"]
+            begin, end = map(operator.index, entry["data_offsets"])
             shape = tuple(map(int, entry["shape"]))
             tensor = Tensor(path, start + begin, shape, _DTYPES.get(entry["dtype"]), entry["dtype"])
             if tensor.dtype is not None and tensor.num_bytes != end - begin:

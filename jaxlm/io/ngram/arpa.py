@@ -36,7 +36,7 @@ def write_arpa(path: str | Path, model: NgramModel, words: list[bytes]) -> None:
             "export 'kneser-ney' or 'ml'"
         )
     check_new_file(path)
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays, and what it points to is written
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

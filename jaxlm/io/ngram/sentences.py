@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,7 @@ def read_pieces(path: str | Path, *, size: int = PIECE) -> Iterator[Piece]:
                 held = [data[cut:]]
                 yield Piece(piece, line)
                 line += piece.count(b"\n")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read the text {path}: {reason}") from error
     if rest := b"".join(held):

@@ -14,7 +14,7 @@ from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict, decode_config
 from jaxlm.io.hf.peft import export_peft
 from jaxlm.io.hf.peft_import import import_peft
-from jaxlm.io.run_dir import RunDir, environment, write_json
+from jaxlm.io.run_dir import RunDir, environment, text_of, write_json
 from jaxlm.io.writing import is_taken, new_directory
 from jaxlm.models.families import ModelConfig
 from jaxlm.models.lora import check_fits
@@ -60,7 +60,7 @@ def import_adapters(source: Path, target: Path, *, base: Path) -> dict[str, Any]
     config = {
         "name": target.name,
         "model": config_to_dict(opened.model),
-        "data": opened.run_config.get("data", {}),
+        "data": text_of(opened.run_config),
         "tune": "lora",
         "lora": config_to_dict(lora),
         "base": str(base),

@@ -88,7 +88,7 @@ def ppo(
         run_dir,
         PolicyRun,
         prepare=functools.partial(prepare, functions=functions or {}),
-        open_fields=["model"],
+        open_fields=["model", *(["prompts.add_bos"] if config.prompts.add_bos is None else [])],
         may_change=(*may_change, *(f"rewards.{i}.time_limit" for i in range(len(config.rewards)))),
         profile_steps=profile_steps,
         dry_run=dry_run,

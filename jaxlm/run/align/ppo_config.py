@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import get_args
 
+from jaxlm.core.fields import ADDED
 from jaxlm.core.seeds import check_seed
 from jaxlm.io.checkpoints import CheckpointConfig
 from jaxlm.losses.policy import TokenReduction
@@ -52,6 +53,9 @@ class PromptsConfig:
     """To judge by; none = no evaluations."""
     template: str | None = None
     """Chat template: chatml, llama3, gemma, alpaca, or a file. None = the base's own, or chatml."""
+    add_bos: bool | None = field(default=None, metadata=ADDED)
+    """Whether plain text, which is not drawn here, begins with <bos> for this model; None = as for the base, written
+    down when the run starts."""
 
     def __post_init__(self) -> None:
         for name in ("train", "validation"):

@@ -13,6 +13,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.batches import rows_at
 from jaxlm.generate.decode import left_pad
 from jaxlm.io.conversations import read_prompts
+from jaxlm.io.run_dir import text_of
 from jaxlm.run.align.base import ChatBase, open_chat_base
 from jaxlm.run.align.ppo_config import PpoConfig, RewardConfig
 from jaxlm.run.align.reward_functions import RewardFunction, find_function
@@ -121,7 +122,10 @@ def prepare(
         f"prompts: {len(train.prompts):,} to learn from, of up to {max(map(len, train.ids))} tokens"
         + (f"; {len(validation.prompts):,} held out" if validation else "")
     )
-    config = dataclasses.replace(config, base_step=base.step, model=model, rewards=tuple(rewards))
+    prompts = config.prompts
+    if prompts.add_bos is None:
+        prompts = dataclasses.replace(prompts, add_bos=text_of(base.run_config).get("add_bos") is not False)
+    config = dataclasses.replace(config, base_step=base.step, model=model, prompts=prompts, rewards=tuple(rewards))
     return Prepared(config, base, train, validation, found, models, _fingerprint(base.form, train, validation))
 
 

@@ -9,6 +9,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.io.chat_templates import find_template
 from jaxlm.io.conversations import OnBad
+from jaxlm.io.run_dir import text_of
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.families import MASKED
 from jaxlm.run.align.base import DEFAULT_TEMPLATE, ChatBase, open_chat_base
@@ -121,7 +122,7 @@ def open_start(config: TuningConfig, texts: Iterable[str], *, resumes: bool) -> 
             raise UserError("base and model are both given, and the base has a model: leave one of them out")
         reads = not resumes or config.tune != "all"
         base = open_chat_base(config.base, config.base_step, template=data.template, read_params=reads)
-        add_bos = base.run_config.get("data", {}).get("add_bos", True) if data.add_bos is None else data.add_bos
+        add_bos = text_of(base.run_config).get("add_bos", True) if data.add_bos is None else data.add_bos
         if reads:
             config = dataclasses.replace(config, base_step=base.step)
     else:

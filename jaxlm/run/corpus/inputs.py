@@ -41,6 +41,10 @@ def find_inputs(config: CorpusBuildConfig) -> Inputs:
     facts = {"files_hash": _hash_of(shards), "files_changed": _hash_of(_times(files))}
     if items:
         facts["evaluation_hash"] = _hash_of([items, _times(items)])
+    recipes = (config.late_recipe, *map(config.recipe_of, config.sources))
+    scores = [score for recipe in recipes for step in recipe if (score := getattr(step, "score", None)) is not None]
+    if scores:
+        facts["scores_hash"] = _hash_of([_fingerprint(score) for score in scores])
     if config.tokenizer_dir is not None:
         load_tokenizer(config.tokenizer_dir)
         inside = sorted(path for path in Path(config.tokenizer_dir).rglob("*") if path.is_file())
@@ -78,6 +82,14 @@ def _read_words(path: Path) -> list[str]:
     if not words or noted.count:
         raise UserError(f"bad_words: {noted.listed[0] if noted.listed else f'{path} holds no word'}")
     return words
+
+
+def _fingerprint(score: Any) -> str | None:
+    """Of the model behind a score of ours, which may be fitted again under its name; None for another function."""
+    try:
+        return getattr(score, "fingerprint", None)
+    except OSError as error:
+        raise UserError(f"a recipe's score {score} cannot be read: {error.strerror or error}") from error
 
 
 def _hash_of(data: Any) -> str:

@@ -7,6 +7,7 @@ import re
 import tarfile
 import tracemalloc
 import zipfile
+from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
@@ -194,6 +195,25 @@ def test_a_truncated_tar_says_so(tmp_path):
     documents, bad = read(tmp_path)
     assert [d.origin.rpartition("::")[2] for d in documents] == ["a.txt", "a.txt"]
     assert {r.file.partition("::")[0] for r in bad.records} == {str(tmp_path / "x.tar"), str(tmp_path / "y.tar.gz")}
+
+
+def test_a_number_of_too_many_digits_is_a_bad_record(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "a", "n": ' + "1" * 5000 + "}]")
+    documents, bad = read(tmp_path / "a.json", "json")
+    assert not documents
+    assert "Exceeds the limit" in bad.listed[0]
+
+
+def test_links_to_folders_are_followed_and_no_folder_is_read_twice(tmp_path):
+    """Real folders first; a link back to what contains it ends nowhere."""
+    (tmp_path / "in" / "real").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / "real" / "a.txt").write_text("a")
+    (tmp_path / "out" / "b.txt").write_text("b")
+    for name, target in (("again", "in/real"), ("more", "out"), ("real/up", "in")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    found = find_files(SourceConfig("s", "text", (str(tmp_path / "in"),)), BadInput())
+    assert [Path(file.path).relative_to(tmp_path / "in").as_posix() for file in found] == ["more/b.txt", "real/a.txt"]
 
 
 def test_a_file_that_cannot_be_opened_is_bad(tmp_path):

@@ -34,7 +34,8 @@ LICENCES = {
     "BSD-3-Clause": "Redistribution and use in source and binary forms ...\nNeither the name of",
     "GPL-3.0": "GNU GENERAL PUBLIC LICENSE\n Version 3, 29 June 2007",
     "LGPL-2.1": "GNU LESSER GENERAL PUBLIC LICENSE\n Version 2.1, February 1999",
-    "MPL-2.0": "Mozilla Public License Version 2.0",
+    "LGPL-2.0": "GNU LIBRARY GENERAL PUBLIC LICENSE\n Version 2, June 1991 ... GNU General Public License Version 2",
+    "MPL-2.0": "Mozilla Public License Version 2.0 ... the GNU Affero General Public License, Version 3.0",
 }
 
 
@@ -43,6 +44,12 @@ def test_licences_are_known_by_their_words(tmp_path, name):
     (tmp_path / "License.md").write_text(LICENCES[name])
     (tmp_path / "licences.py").write_text("no licence")
     assert licence_of(tmp_path) == name
+
+
+def test_a_library_is_under_the_lesser_licence_that_lies_beside_the_other(tmp_path):
+    (tmp_path / "COPYING").write_text(LICENCES["GPL-3.0"])
+    (tmp_path / "COPYING.LESSER").write_text("GNU LESSER GENERAL PUBLIC LICENSE Version 3")
+    assert licence_of(tmp_path) == "LGPL-3.0"
 
 
 RULES = CodeRules(max_line=200, max_mean_line=50, min_alphanumeric=0.25)

@@ -67,6 +67,7 @@ def test_every_truncation_is_found(tmp_path):
         ({"shape": [3, 5]}, "gives tensor a 48 bytes, and F32 .3, 5. has 60"),
         ({"data_offsets": [4, 52]}, "gap or overlap"),
         ({"shape": None}, "names no tensors"),
+        ({"data_offsets": [0.0, 48.0]}, "names no tensors"),
     ],
 )
 def test_headers_that_lie(tmp_path, change, match):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import time
 
 import jax
@@ -10,6 +11,8 @@ import pytest
 
 import jaxlm
 from jaxlm.core.errors import STOPPED_CODE, UserError
+from jaxlm.io.config_json import config_to_dict
+from jaxlm.io.run_dir import text_of
 from jaxlm.io.tokenizers import ByteTokenizer
 from jaxlm.models.lora import LoraConfig
 from jaxlm.optim.optimizers import OptimizerConfig
@@ -313,6 +316,20 @@ def test_bad_input_is_refused_beforehand(base, tmp_path):
 def test_bad_values_are_refused_by_the_config(fields, words):
     with pytest.raises(ValueError, match=words):
         PpoConfig(**fields)
+
+
+def test_it_is_written_down_how_plain_text_begins(base, tmp_path):
+    """As for the base: score and generate put <bos> before a text by it, or not."""
+    without = tmp_path / "base"
+    shutil.copytree(base / "base", without)
+    record = json.loads((without / "config.json").read_text())
+    record["config"]["data"] = {"add_bos": False}
+    (without / "config.json").write_text(json.dumps(record))
+    for where, said in ((base / "base", True), (without, False)):
+        asked = config(base, base=str(where))
+        found = prepare(asked, lambda line: None, resumes=False, functions=FUNCTIONS).config
+        assert found.prompts.add_bos is said
+        assert text_of({"prompts": config_to_dict(found.prompts)})["add_bos"] is said
 
 
 def test_a_critic_has_no_negative_rate():

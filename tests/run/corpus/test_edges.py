@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import functools
 import json
+import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,9 @@ from jaxlm.core.errors import UserError, is_full_disk
 from jaxlm.data.deduplication import DeduplicationConfig, RepeatsConfig
 from jaxlm.data.mixture import MixtureConfig, StageConfig
 from jaxlm.data.source import ReadLimits, SourceConfig
+from jaxlm.io.quality import QualityScore, save_quality
 from jaxlm.io.shards import read_removed
-from jaxlm.models.quality import Scored
+from jaxlm.models.quality import QualityConfig, QualityModel, Scored
 from jaxlm.run.config_files import run_config_file
 from jaxlm.run.corpus.build import build_corpus, main
 from jaxlm.run.corpus.cleaning import plain
@@ -192,6 +194,22 @@ def test_other_input_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.Mon
         build_corpus(config, tmp_path / "run")
     _source(tmp_path, "a", [*TEXTS[:-1], TEXTS[-1].replace("Story", "Stary")])
     with pytest.raises(UserError, match="files_changed"):
+        build_corpus(config, tmp_path / "run")
+
+
+def test_a_build_is_not_gone_on_with_over_another_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.linspace(-1, 1, 64, dtype=np.float32)
+    save_quality(tmp_path / "quality", QualityModel(QualityConfig(num_buckets=64), weights, 0.0, {}))
+    score = QualityScore(str(tmp_path / "quality"))
+    config = _config(_source(tmp_path, "a", TEXTS), recipe=(*LIGHT, Scored("quality", score, minimum=0.5)))
+    monkeypatch.setattr("jaxlm.run.corpus.build.run_stages", lambda *_: False)  # stopped before the first stage
+    build_corpus(config, tmp_path / "run")
+    build_corpus(config, tmp_path / "run")
+    save_quality(tmp_path / "quality", QualityModel(QualityConfig(num_buckets=64), -weights, 0.0, {}), replace=True)
+    with pytest.raises(UserError, match="scores_hash"):
+        build_corpus(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "quality")
+    with pytest.raises(UserError, match="cannot be read: No such file"):
         build_corpus(config, tmp_path / "run")
 
 
