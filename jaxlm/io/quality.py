@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ class QualityScore:
         """Of the classifier that lies there now; it is another one when it is fitted again."""
         return hashlib.sha256((Path(self.path) / DEFINITION_FILE).read_bytes()).hexdigest()
 
-    def __call__(self, texts: list[str]) -> np.ndarray:
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """The probability of good, f32 [n]."""
         if self.path not in _OPENED:
             _OPENED[self.path] = load_quality(self.path)

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxlm.models.families import for_platform, make_model
-from jaxlm.models.recurrent import RecurrentConfig
+from jaxlm.models.families import make_model
+from jaxlm.models.recurrent import RecurrentConfig, resolve_unroll
 from jaxlm.nn.recurrent import CELLS
 from jaxlm.run.cpu_kernels import kernel_missing
 from tools.bench.measuring import Row, measure, random_tokens, timed
@@ -31,7 +31,7 @@ def bench_recurrent(repeats: int) -> Iterator[Row]:
     positions = jnp.broadcast_to(jnp.arange(steps, dtype=jnp.int32), (rows, steps))
     for cell in CELLS:
         asked = dataclasses.replace(config, cell=cell, compute_dtype="float32" if on_cpu() else "bfloat16")
-        fastest = for_platform(asked, jax.default_backend(), kernel_missing=kernel_missing)
+        fastest = resolve_unroll(asked, jax.default_backend(), kernel_missing)
         params = jax.jit(make_model(asked).init)(jax.random.key(0))
         scan: Any = None
         for name in dict.fromkeys(("scan", fastest.implementation)):

@@ -140,6 +140,7 @@ def test_a_conversation_as_long_as_learned_positions_is_judged(tmp_path, capsys,
     code, _, err = command(capsys, config, *argv)
     assert code == 0, err
     judge = jaxlm.load(tmp_path / "run")
+    assert isinstance(judge, RewardLM)
     assert judge.context == 64
     said = "y"
     while judge.reads([("user", "al"), ("assistant", said + "y")]):
