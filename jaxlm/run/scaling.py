@@ -31,7 +31,7 @@ from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
 from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
 from jaxlm.scaling.fitting import Fit, check_followed, fit_form
 from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS
-from jaxlm.scaling.isoflop import IsoFlopFit, NoBudgetsError, fit_envelope, fit_isoflop, group_budgets
+from jaxlm.scaling.isoflop import IsoFlopFit, NoBudgetsError, between_budgets, fit_envelope, fit_isoflop
 from jaxlm.scaling.kaplan import fit_kaplan
 
 PROG = "python -m experiments.scaling"
@@ -195,8 +195,10 @@ def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> 
     left_out: list[str] = []
     how = {"resamples": options.resamples, "seed": options.seed, "embeddings": embeddings}
     n, d, loss, flops = (runs[name] for name in ("n", "d", "loss", "flops"))
-    # A bin of the envelope is a budget where there are budgets: else it would hold one run here and none there.
-    bins = min(max(len(group_budgets(flops)), 10), 30)
+    # A bin of the envelope is a budget where there are budgets: else it would hold one run here and none there, and a
+    # border that falls among the runs of one would take the lowest of each side.
+    between = between_budgets(flops)
+    bins = between if 2 <= len(between) < len(flops) / 2 else min(max(len(between) + 1, 10), 30)
     approaches = {
         "approach 1, envelope of final losses": lambda: fit_envelope(flops, n, d, loss, bins=bins, **how),
         PARABOLAS: lambda: fit_isoflop(n, d, loss, flops=flops, **how),

@@ -1,6 +1,7 @@
 """Approaches 1 and 2 of Hoffmann et al. (2022): the best runs at each budget, and the power law through them."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -78,6 +79,16 @@ def group_budgets(flops: Any) -> list[np.ndarray]:
     return np.split(order, cuts)
 
 
+def between_budgets(flops: Any) -> list[float]:
+    """FLOPs half way, by their logarithm, from the runs of each budget to those of the next; none where runs at all
+    computes form a chain."""
+    flops_n = np.asarray(flops, np.float64)
+    groups = [flops_n[group] for group in group_budgets(flops_n)]
+    if any(np.ptp(np.log(one)) > _WIDEST for one in groups):
+        return []
+    return [float(np.sqrt(one.max() * after.min())) for one, after in itertools.pairwise(groups)]
+
+
 def fit_isoflop(
     num_params: Any, num_tokens: Any, loss: Any, *, flops: Any = None, resamples: int = 1000, seed: int = 0,
     embeddings: bool = True,
@@ -144,11 +155,11 @@ def fit_isoflop(
 
 
 def fit_envelope(
-    flops: Any, num_params: Any, num_tokens: Any, loss: Any, *, bins: int = 100, resamples: int = 1000, seed: int = 0,
-    embeddings: bool = True,
+    flops: Any, num_params: Any, num_tokens: Any, loss: Any, *, bins: int | Sequence[float] = 100,
+    resamples: int = 1000, seed: int = 0, embeddings: bool = True,
 ) -> IsoFlopFit:  # fmt: skip
-    """Approach 1: of all points of all training curves, the lowest loss in each of ``bins`` logarithmic bins of
-    compute, and a power law through the N and D that reached it.
+    """Approach 1: of all points of all training curves, the lowest loss in each bin of compute, and a power law through
+    the N and D that reached it. ``bins``: how many, of one logarithmic width; or the FLOPs between them.
 
     A point is kept where it is lower than all with less compute. Resamples draw the values of N, all points of one
     together: neighbours of one curve are no independent observations. Raises NoBudgetsError for fewer than 3 such
@@ -156,7 +167,10 @@ def fit_envelope(
     """
     _check_resamples(resamples)
     c, n, d, loss_n = (np.asarray(x, np.float64) for x in (flops, num_params, num_tokens, loss))
-    edges = np.linspace(np.log(c.min()), np.log(c.max()) + 1e-9, bins + 1)
+    if isinstance(bins, int):
+        edges = np.linspace(np.log(c.min()), np.log(c.max()) + 1e-9, bins + 1)
+    else:
+        edges = np.log(np.asarray(bins, np.float64))
     place = np.digitize(np.log(c), edges)
     lowest = [g[loss_n[g].argmin()] for g in (np.flatnonzero(place == b) for b in np.unique(place))]
     best = np.minimum.accumulate(loss_n[lowest])

@@ -65,5 +65,5 @@ def test_the_kernel_is_for_the_cpu_platform_alone(fresh):
         RecurrentConfig(vocab_size=31), "tpu", kernel_missing=lambda name: pytest.fail(f"asked for {name}")
     )
     assert isinstance(chosen, RecurrentConfig)
-    assert chosen.implementation == "scan"
+    assert chosen.implementation == "unrolled"
     assert jax.default_backend() == "cpu"

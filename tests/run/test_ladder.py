@@ -142,6 +142,7 @@ def lawful(config_file, tmp_path) -> tuple[list[str], Path]:
     return [str(config_file), *more, "--run-dir", str(run_dir), "--resamples", "100", "--times", "2"], run_dir
 
 
+@pytest.mark.slow
 def test_a_prediction_is_written_before_the_run_and_never_again(lawful, capsys):
     argv, run_dir = lawful
     place = run_dir / "ahead-2x"

@@ -39,6 +39,17 @@ def test_the_envelope_finds_it_too(sweep):
     assert found.params.exponent == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_budget_of_the_envelope_is_one_bin(sweep):
+    """What the runs of a budget really spend differs a little: no border falls among them."""
+    n, d, loss, c = sweep
+    spent = c * np.exp(1e-3 * np.random.default_rng(0).standard_normal(len(c)))
+    between = isoflop.between_budgets(spent)
+    assert len(between) == 6
+    found = isoflop.fit_envelope(spent, n, d, loss, bins=between, resamples=100)
+    assert len(found.budgets) == 7
+    assert found.params.exponent == pytest.approx(0.5, abs=0.02)
+
+
 def test_lowest_losses_beyond_the_runs_count_at_their_end(sweep):
     n, d, loss, c = sweep
     noisy = loss * np.exp(0.01 * np.random.default_rng(0).standard_normal(len(loss)))

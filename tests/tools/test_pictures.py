@@ -6,6 +6,8 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+import pytest
+
 from jaxlm.io.metrics import MetricsWriter
 from tests.quick import FLAGS
 
@@ -18,6 +20,7 @@ def draw(*argv):
     )
 
 
+@pytest.mark.slow
 def test_every_picture_that_a_page_shows_is_drawn(tmp_path, pytestconfig):
     with MetricsWriter(tmp_path, tensorboard=False) as writer:
         for step in (1, 2):
