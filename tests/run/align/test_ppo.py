@@ -341,6 +341,7 @@ def test_an_answer_ends_where_served_ones_do():
     """At the end of a turn, and at that of a text: what would follow it is never shown to anyone."""
     tokenizer = ByteTokenizer()
     form = ChatFormat(ChatTemplate("chatml", CHATML), tokenizer)
+    assert tokenizer.eos_id is not None
     assert form.answer_ends == tuple(sorted({tokenizer.eos_id, *form.stop_ids}))
     prompt = form.prompt([Message("user", "a")])
     for end in form.answer_ends:
