@@ -28,6 +28,6 @@ def config() -> LadderConfig:
             eval_batch_size=256,
         ),
         budgets=(1e13, 3.16e13, 1e14, 3.16e14, 1e15),
-        widths=(80, 112, 144, 192, 240, 304, 384),
+        widths=(80, 112, 144, 192, 240, 304),
         tokens_per_param=(1.4, 90.0),
     )

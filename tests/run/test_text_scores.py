@@ -38,6 +38,15 @@ def test_a_decoder_scores_too(make_run, tmp_path):
     assert (BitsPerByte(str(tmp_path / "decoder"))(TEXTS[:2]) > 0).all()
 
 
+def test_another_fit_under_the_name_has_another_fingerprint(tmp_path):
+    path, kind = tmp_path / "run", TokenizerConfig(kind="byte")
+    fit_ngram_run(TEXTS, path, tokenizer=kind)
+    first = BitsPerByte(str(path)).fingerprint
+    assert BitsPerByte(str(path)).fingerprint == first
+    fit_ngram_run(TEXTS[::-1], path, tokenizer=kind, overwrite=True)
+    assert BitsPerByte(str(path)).fingerprint != first
+
+
 def test_what_has_no_bits_per_byte_is_refused(make_run, tmp_path, run):
     make_run(tmp_path / "closed", kind="char")
     fit_ngram_run(TEXTS, tmp_path / "backoff", tokenizer=TokenizerConfig(kind="byte"), ngram=NgramConfig(2, "backoff"))

@@ -21,7 +21,7 @@ from jaxlm.io.hf.safetensors import Planned, write_tensors
 from jaxlm.io.hf.step_files import StepReader
 from jaxlm.io.hf.tasks import write_task
 from jaxlm.io.hf.tokenizer_files import write_hf_tokenizer
-from jaxlm.io.run_dir import RunDir, text_of, write_json
+from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.io.writing import is_taken, new_directory
 from jaxlm.models.families import ModelConfig, make_model
@@ -63,8 +63,8 @@ def export_hf(
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     if not run.checkpoints_path.is_dir():
         raise UserError(f"{run.path} has no checkpoints/: train the run until its first save")
-    _group(run, record, "data")
-    data, kept = text_of(record), _group(run, record, "imported")
+    data = _group(run, record, "data") or _group(run, record, "prompts")
+    kept = _group(run, record, "imported")
     task = write_task(_group(run, record, "task"), config) if "task" in record else None
     family, hf = write_config(config)
     if task is not None:

@@ -11,9 +11,10 @@ import pytest
 
 import jaxlm
 from jaxlm.core.errors import STOPPED_CODE, UserError
+from jaxlm.generate.rollout import sample_answers
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.run_dir import text_of
-from jaxlm.io.tokenizers import ByteTokenizer
+from jaxlm.io.tokenizers import ByteTokenizer, load_tokenizer
 from jaxlm.models.lora import LoraConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.align.config import RecordsConfig
@@ -346,6 +347,21 @@ def test_an_answer_ends_where_served_ones_do():
     prompt = form.prompt([Message("user", "a")])
     for end in form.answer_ends:
         assert answer_text(form, prompt, [*tokenizer.encode("yes"), end]) == "yes"
+
+
+def test_rollouts_are_drawn_up_to_there(base, tmp_path, monkeypatch):
+    asked = set()
+
+    def draw(*args, **options):
+        asked.add(options["stop_ids"])
+        return sample_answers(*args, **options)
+
+    monkeypatch.setattr("jaxlm.run.align.rollouts.sample_answers", draw)
+    ppo(config(base, num_rollouts=1, ppo_epochs=1), tmp_path / "run", functions=FUNCTIONS)
+    tokenizer = load_tokenizer(base / "base" / "tokenizer")
+    (ends,) = asked
+    assert tokenizer.eos_id in ends
+    assert len(ends) == 2
 
 
 def test_the_derived_sizes_and_losses():
