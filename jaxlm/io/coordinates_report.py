@@ -1,6 +1,6 @@
 """report.html of the coordinate check."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,20 @@ def draw_coordinates(results: Mapping[str, Any], name: str) -> str:
     """Change against width, one curve for each coordinate, as an ``<svg>`` text."""
     widths = np.asarray(results["widths"], np.float64)
     changes = results["sizes"][name]["change"]
-    curves = [Curve(label, widths, np.asarray(values), markers=True) for label, values in changes.items()]
+    curves = [Curve(label, widths, _with_gaps(values), markers=True) for label, values in changes.items()]
     title = f"coordinates after {results['steps']} steps: {TITLES[name]}"
     return draw_curves(title, curves, x_label="width", log_x=True, log_y=True)
+
+
+def _with_gaps(values: Sequence[float]) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _rows(results: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for name, one in results["by"].items():
         for coordinate, values in results["sizes"][name]["change"].items():
-            shown = ", ".join(f"{value:.3g}" for value in values)
+            shown = ", ".join(f"{value:.3g}" if np.isfinite(value) else "diverged" for value in values)
             slopes = (f"{one[key][coordinate]:+.2f}" for key in ("slopes", "start_slopes"))
             rows.append([coordinate, TITLES[name], shown, *slopes])
     return rows

@@ -19,7 +19,7 @@ from jaxlm.core.keys import Purpose, purpose_key
 from jaxlm.core.types import Array, Batch, Params
 from jaxlm.io.agree import say
 from jaxlm.io.coordinates_report import coordinates_table, draw_coordinates, write_coordinates_report
-from jaxlm.io.run_dir import RunDir, write_json, write_text
+from jaxlm.io.run_dir import RunDir, json_ready, write_json, write_text
 from jaxlm.models.observe import mean_abs, record
 from jaxlm.run.assembly import Assembly
 from jaxlm.run.config_files import CommandOptions, load_config
@@ -63,8 +63,9 @@ def main(argv: list[str]) -> int:
 def check_coordinates(
     config: TransferConfig, run_dir: str | Path, options: CoordinatesOptions | None = None
 ) -> dict[str, Any]:
-    """Returns for each parametrisation the ``slopes`` of every coordinate's change, the ``largest`` and whether it is
-    ``flat``; pictures, a page and all sizes go to ``run_dir``. Raises UserError for bad input."""
+    """Returns for each parametrisation the ``slopes`` of every coordinate's change, the ``largest``, whether it is
+    ``flat``, and the widths that ``diverged``, which have no part in the slopes; pictures, a page and all sizes go to
+    ``run_dir``. Raises UserError for bad input, and where fewer than two widths are left."""
     options = CoordinatesOptions() if options is None else options
     if options.steps < 1 or not 0 < options.lr < float("inf"):
         raise UserError(f"--steps {options.steps} must be at least 1, and --lr {options.lr} a number above 0")
@@ -86,9 +87,11 @@ def check_coordinates(
                 by_width.append(jax.tree.map(lambda *xs: float(np.mean(xs)), *seeds))
                 say(f"{name:8} width {width:4}: loss {by_width[-1]['loss']:.4f}")
             sizes[name] = jax.tree.map(lambda *xs: list(xs), *by_width)
+            if (left := len(config.widths) - len(_diverged(config.widths, sizes[name]))) < 2:
+                raise UserError(f"{name}: {left} widths did not diverge at --lr {options.lr:g}; give a lower --lr")
         by = {name: _verdict(config.widths, found) for name, found in sizes.items()}
         results = {"widths": list(config.widths), "steps": options.steps, "lr": options.lr, "by": by, "sizes": sizes}
-        write_json(directory.path / RESULTS, results)
+        write_json(directory.path / RESULTS, json_ready(results))
         for name in by:
             write_text(directory.path / f"coordinates_{name}.svg", draw_coordinates(results, name))
         write_coordinates_report(directory.report_path, f"{config.name}: coordinates", results)
@@ -97,11 +100,30 @@ def check_coordinates(
         return by | {"run_dir": str(directory.path)}
 
 
+def _diverged(widths: tuple[int, ...], sizes: dict[str, Any]) -> list[int]:
+    """The widths where something is no finite number."""
+    ok = np.isfinite(np.array(jax.tree.leaves(sizes)).reshape(-1, len(widths))).all(axis=0)
+    return [width for width, fine in zip(widths, ok, strict=True) if not fine]
+
+
 def _verdict(widths: tuple[int, ...], sizes: dict[str, Any]) -> dict[str, Any]:
-    slopes = {name: log_slope(widths, values) for name, values in sizes["change"].items()}
-    starts = {name: log_slope(widths, values) for name, values in sizes["start"].items()}
+    """Slopes over the widths that did not diverge; where one did, nothing is flat."""
+    diverged = _diverged(widths, sizes)
+    kept = [i for i, width in enumerate(widths) if width not in diverged]
+
+    def slopes_of(values: dict[str, list[float]]) -> dict[str, float]:
+        return {name: log_slope([widths[i] for i in kept], [row[i] for i in kept]) for name, row in values.items()}
+
+    slopes = slopes_of(sizes["change"])
     largest = max(slopes.values(), key=abs)
-    return {"slopes": slopes, "start_slopes": starts, "largest": largest, "flat": abs(largest) <= FLAT_BELOW}
+    flat = abs(largest) <= FLAT_BELOW and not diverged
+    return {
+        "slopes": slopes,
+        "start_slopes": slopes_of(sizes["start"]),
+        "largest": largest,
+        "flat": flat,
+        "diverged": diverged,
+    }
 
 
 def _follow(run: Assembly, options: CoordinatesOptions) -> dict[str, Any]:

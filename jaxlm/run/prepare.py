@@ -21,6 +21,9 @@ from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
 
 Say = Callable[[str], None]
 
+SKIPPED_SHOWN = 10
+"""Of the bad files, lines and records: the rest is counted."""
+
 
 class PreparedData(NamedTuple):
     """What a run reads."""
@@ -38,8 +41,10 @@ def prepare_data(config: PretrainConfig, say: Say) -> PreparedData:
     corpus = open_corpus(config.corpus, data_dir=cache_root())
     counts = [("to train on", corpus.report.train), ("held out", corpus.report.validation)]
     say("corpus: " + ", ".join(f"{n.documents:,} documents ({n.bytes / 1e6:.2f} MB) {what}" for what, n in counts))
-    for line in corpus.report.skipped:
+    for line in corpus.report.skipped[:SKIPPED_SHOWN]:
         say(f"  skipped {line}")
+    if corpus.report.num_skipped > SKIPPED_SHOWN:
+        say(f"  skipped {corpus.report.num_skipped - SKIPPED_SHOWN:,} more")
     tokenizer = find_tokenizer(config.tokenizer, corpus, say)
     dataset = tokenize(corpus, tokenizer, config.data)
     train = dataset.splits["train"]

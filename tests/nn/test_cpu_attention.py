@@ -12,6 +12,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.core.masks import attention_mask
 from jaxlm.models.decoder import DecoderConfig, make_decoder
+from jaxlm.nn import cpu_attention
 from jaxlm.nn.attention import attend, choose_implementation
 from jaxlm.nn.cpu_attention import stretches
 from jaxlm.run.cpu_kernels import kernel_missing
@@ -176,3 +177,15 @@ def test_what_auto_means() -> None:
         choose("cpu", "cpu", dtype=f32, softcap=None, kernel_missing=lambda name: "no compiler")
     with pytest.raises(UserError, match="this is gpu"):
         choose("cpu", "gpu", dtype=f32, softcap=None, kernel_missing=lambda name: None)
+
+
+def test_shapes_that_disagree_are_refused_by_the_kernel():
+    def call(k_width=8, v_width=8, key_heads=2, bounds=6):
+        q, k, v = (jnp.ones((2, 6, *rest)) for rest in ((4, 8), (key_heads, k_width), (key_heads, v_width)))
+        seen = stretches((2, bounds), None, causal=True, window=None)
+        return jax.block_until_ready(cpu_attention._call(1.0, q, k, v, seen))
+
+    call()
+    for wrong in ({"k_width": 4, "v_width": 4}, {"v_width": 16}, {"key_heads": 3}, {"bounds": 5}):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=r"attention: q \[b, t, n, h\]"):
+            call(**wrong)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jaxlm.io.coordinates_report import write_coordinates_report
 from jaxlm.run import coordinates, transfer
 from jaxlm.run.cli import run_main
 from jaxlm.run.config import PretrainConfig
@@ -121,6 +122,25 @@ def test_a_check_of_coordinates_is_refused_in_one_line_and_may_be_done_again_oth
     for seed in ("0", "1"):
         assert run_main(coordinates.main, [*argv, "--steps", "1", "--seeds", seed]) == 0
     assert (tmp_path / "check_coordinates" / "config.json").exists()
+
+
+def test_a_width_that_diverges_is_named_and_has_no_part_in_the_slopes(tmp_path):
+    grown, broken = [1.0, 2.0, 4.0], [1.0, 2.0, float("nan")]
+    sizes = {"start": {"MLP": grown, "stream": grown}, "change": {"MLP": grown, "stream": broken}, "loss": [1.0, 1.0, float("inf")]}
+    found = coordinates._verdict((16, 32, 64), sizes)
+    assert found["slopes"] == pytest.approx({"MLP": 1.0, "stream": 1.0})
+    assert found["diverged"] == [64]
+    flat = {"start": {"MLP": [1.0, 1.0, 1.0]}, "change": {"MLP": [1.0, 1.0, float("nan")]}, "loss": [1.0, 1.0, 1.0]}
+    assert not coordinates._verdict((16, 32, 64), flat)["flat"]
+    results = {"widths": [16, 32, 64], "steps": 1, "lr": 1.0, "by": {"mup": found}, "sizes": {"mup": sizes}}
+    write_coordinates_report(tmp_path / "report.html", "title", results)
+    assert "1, 2, diverged" in (tmp_path / "report.html").read_text()
+
+
+def test_a_rate_at_which_all_widths_diverge_is_refused(config_file, tmp_path, capsys):
+    argv = [str(config_file), "--run-dir", str(tmp_path / "check"), "--parametrisations", "standard"]
+    assert run_main(coordinates.main, [*argv, "--steps", "4", "--lr", "3e38"]) == 2
+    assert "standard: 0 widths did not diverge at --lr 3e+38" in capsys.readouterr().err
 
 
 def test_bad_grids_are_refused_at_once(config_file, capsys):

@@ -9,12 +9,13 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.conversations import read_prompts
+from jaxlm.io.json_records import json_lines
 from jaxlm.io.run_dir import write_text
 from jaxlm.io.writing import check_new_file
 from jaxlm.run.align.reward_functions import Answer, RewardFunction, call_function, find_function
@@ -42,6 +43,9 @@ def main(argv: list[str]) -> int:
         "--time-limit", type=float, default=60.0, metavar="S", help="of a function, for one prompt; default %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument(
+        "--answers", type=Path, metavar="FILE", help="judge these, which a call whose judge failed has kept: draw none"
+    )
     options = vars(parser.parse_args(argv))
     figures = best_of(options.pop("run"), options.pop("prompts"), options.pop("judge"), options.pop("out"), **options)
     print(json.dumps(figures))
@@ -62,19 +66,21 @@ def best_of(
     keep_cut: bool = False,
     time_limit: float = 60.0,
     seed: int = 0,
+    answers: str | Path | None = None,
     functions: Mapping[str, RewardFunction] | None = None,
 ) -> dict[str, Any]:
     """Draws ``num_samples`` answers to each prompt, and writes the one with the highest reward; returns the figures:
     mean rewards of all and of the best answers, how many were cut at their limit, and how many were longer than a
     reward run reads, which are not judged.
 
-    ``time_limit``: seconds that a function may take for the answers to one prompt.
+    ``time_limit``: seconds that a function may take for the answers to one prompt. Where it fails, the answers are kept
+    beside ``out``, and the error says where; ``answers`` names that file, and nothing is drawn.
 
     ``judge``: a reward run, ``FILE.py:FUNCTION`` (`run.align.reward_functions`), or a name of ``functions``. Of equal
     rewards the first answer is kept; never an empty answer, nor one that did not end within ``max_new_tokens`` unless
     ``keep_cut``.
 
-    Raises UserError for bad input, before anything is drawn.
+    Raises UserError for bad input, before anything is drawn, and for a function that fails.
     """
     for path in (out, *(() if pairs is None else (pairs,))):
         check_new_file(path)
@@ -88,30 +94,31 @@ def best_of(
     asked = list(read_prompts(prompts))
     judging = _Judge(judge, functions or {}, time_limit)
     judging.check(asked)
-    lm = load(run)
-    if not isinstance(lm, CausalLM):
-        raise UserError(f"{run} is of family {lm.family!r}, which cannot answer: use another run")
-    drawn = lm.answer(
-        [one.messages for one in asked],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        num_samples=num_samples,
-        seed=seed,
-    )
-    ended = [one.text if keep_cut or one.finish == "stop" else "" for one in drawn]
-    texts = [ended[i : i + num_samples] for i in range(0, len(drawn), num_samples)]
-    rewards = judging.rewards(asked, texts)
+    if answers is None:
+        how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        drawn = _draw(run, asked, num_samples, **how)
+    else:
+        drawn = _read_answers(Path(answers), asked)
+    texts = [[one.text if keep_cut or one.ended else "" for one in row] for row in drawn]
+    try:
+        rewards = judging.rewards(asked, texts)
+    except UserError as error:
+        if answers is not None:
+            raise
+        kept = Path(out).with_suffix(".answers.jsonl")
+        _write(kept, [{"prompt": _turns(one), "answers": row} for one, row in zip(asked, drawn, strict=True)])
+        raise UserError(f"{error}. The answers are kept: mend the function, and give --answers {kept}") from error
     best_lines, pair_lines, best = [], [], []
-    for prompt, answers, values in zip(asked, texts, rewards, strict=True):
+    for prompt, row, values in zip(asked, texts, rewards, strict=True):
         order = [i for i in np.argsort(-values, kind="stable") if np.isfinite(values[i])]
         if not order or (least is not None and values[order[0]] < least):
             continue
         first, last = order[0], order[-1]
-        turns = [{"role": role, "content": content} for role, content in prompt.messages]
-        best_lines.append({"messages": [*turns, {"role": "assistant", "content": answers[first]}]})
+        turns = _turns(prompt)
+        best_lines.append({"messages": [*turns, {"role": "assistant", "content": row[first]}]})
         best.append(values[first])
         if values[first] > values[last]:
-            pair_lines.append({"prompt": turns, "chosen": answers[first], "rejected": answers[last]})
+            pair_lines.append({"prompt": turns, "chosen": row[first], "rejected": row[last]})
     if not best_lines:
         raise UserError(
             f"no answer to {len(asked)} prompts was kept: lower --least, raise --max-new-tokens, or tune first"
@@ -124,12 +131,45 @@ def best_of(
         "num_prompts": len(asked),
         "num_kept": len(best_lines),
         "num_pairs": len(pair_lines),
-        "num_cut": sum(one.finish != "stop" for one in drawn),
+        "num_cut": sum(not one.ended for row in drawn for one in row),
         "num_too_long": judging.num_too_long,
         "reward_mean": float(every.mean()),
         "reward_of_best": float(np.mean(best)),
         "out": str(out),
     }
+
+
+class _Drawn(NamedTuple):
+    text: str
+    ended: bool
+    """By itself, not at ``max_new_tokens``."""
+
+
+def _draw(run: str | Path, asked: Sequence[Prompt], num_samples: int, **how: Any) -> list[list[_Drawn]]:
+    """``num_samples`` answers to each prompt."""
+    lm = load(run)
+    if not isinstance(lm, CausalLM):
+        raise UserError(f"{run} is of family {lm.family!r}, which cannot answer: use another run")
+    drawn = lm.answer([one.messages for one in asked], num_samples=num_samples, **how)
+    answers = [_Drawn(one.text, one.finish == "stop") for one in drawn]
+    return [answers[i : i + num_samples] for i in range(0, len(answers), num_samples)]
+
+
+def _read_answers(path: Path, asked: Sequence[Prompt]) -> list[list[_Drawn]]:
+    """What an earlier call has kept, as many for every prompt; raises UserError where they answer other prompts."""
+    rows = []
+    for where, record in json_lines(path):
+        try:
+            rows.append((record["prompt"], [_Drawn(str(text), bool(ended)) for text, ended in record["answers"]]))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{where} is not what best-of keeps: leave --answers out, and draw again") from None
+    if [prompt for prompt, _ in rows] != [_turns(one) for one in asked] or len({len(row) for _, row in rows}) != 1:
+        raise UserError(f"{path} does not answer these prompts: give the --prompts that it was drawn for")
+    return [row for _, row in rows]
+
+
+def _turns(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in prompt.messages]
 
 
 class _Judge:

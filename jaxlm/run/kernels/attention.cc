@@ -21,6 +21,19 @@ AttentionShape shape_of(const Floats& q, const Floats& k, float scale) {
   return {queries[0], queries[1], keys[1], queries[2], keys[2], queries[3], scale};
 }
 
+// The kernel reads as many numbers as the shape says: what does not agree with it would be read out of bounds.
+bool agrees(const AttentionShape& shape, const Floats& k, const Floats& v, const Bounds& first, const Bounds& end) {
+  const auto keys = k.dimensions();
+  return shape.key_heads > 0 && shape.heads % shape.key_heads == 0 && keys[0] == shape.rows &&
+         keys[3] == shape.width && v.dimensions() == keys && first.dimensions()[0] == shape.rows &&
+         first.dimensions()[1] == shape.queries && end.dimensions() == first.dimensions();
+}
+
+ffi::Error disagree() {
+  return ffi::Error(ffi::ErrorCode::kInvalidArgument,
+                    "attention: q [b, t, n, h], k and v [b, s, k, h] with n a multiple of k, bounds [b, t]");
+}
+
 // work(unit, scratch) for all units; each thread reuses its scratch.
 template <typename Work>
 ffi::Error for_units(ffi::ThreadPool& pool, const AttentionShape& shape, Index floats, const Work& work) {
@@ -53,6 +66,7 @@ Index wide_of(Index width) { return std::min<Index>(divide_up(width, kLanes), 4)
 ffi::Error forward(ffi::ThreadPool pool, Floats q, Floats k, Floats v, Bounds first, Bounds end,
                    ffi::Result<Floats> out, ffi::Result<Sums> log_sum, float scale) {
   const AttentionShape shape = shape_of(q, k, scale);
+  if (!agrees(shape, k, v, first, end)) return disagree();
   const AttentionForward in = {q.typed_data(),     k.typed_data(),   v.typed_data(),    first.typed_data(),
                                end.typed_data(), out->typed_data(), log_sum->typed_data()};
   switch (wide_of(shape.width)) {
@@ -67,6 +81,7 @@ ffi::Error backward(ffi::ThreadPool pool, Floats dout, Floats q, Floats k, Float
                     Bounds first, Bounds end, ffi::Result<Floats> dq, ffi::Result<Floats> dk, ffi::Result<Floats> dv,
                     float scale) {
   const AttentionShape shape = shape_of(q, k, scale);
+  if (!agrees(shape, k, v, first, end)) return disagree();
   const AttentionBackward in = {dout.typed_data(),    q.typed_data(),     k.typed_data(),   v.typed_data(),
                                 out.typed_data(),     log_sum.typed_data(), first.typed_data(), end.typed_data(),
                                 dq->typed_data(),     dk->typed_data(),   dv->typed_data()};

@@ -97,3 +97,29 @@ def test_functions_of_the_caller(run, tmp_path):
     options = {"num_samples": 4, "max_new_tokens": 8, "keep_cut": True, "functions": judge}
     figures = best_of(run, prompts, "short", tmp_path / "out.jsonl", **options)
     assert figures["num_kept"] == 1
+
+
+def test_answers_outlive_a_judge_that_fails(run, tmp_path, capsys):
+    prompts, judge, out = tmp_path / "prompts.jsonl", tmp_path / "judge.py", tmp_path / "best.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": said, "bonus": 3}) + "\n" for said in ("to", "be")))
+    judge.write_text("def spread(prompts, answers, records):\n    return [1 / 0]\n")
+    argv = (run, "--prompts", prompts, "--judge", f"{judge}:spread", "--out", out, "--num-samples", "3", "--keep-cut")
+    code, _, err = command(capsys, *argv, "--max-new-tokens", "8", "--seed", "5")
+    kept = tmp_path / "best.answers.jsonl"
+    assert code == 2
+    assert f"give --answers {kept}" in err
+    assert not out.exists()
+    judge.write_text(JUDGE)
+    code, figures, err = command(capsys, *argv, "--answers", kept)
+    assert code == 0, err
+    assert figures["num_kept"] == 2
+    mended = out.read_text()
+    code, drawn_again, err = command(capsys, *argv, "--max-new-tokens", "8", "--seed", "5")
+    assert code == 0, err
+    assert (out.read_text(), drawn_again) == (mended, figures)
+    prompts.write_text('{"prompt": "not"}\n')
+    code, _, err = command(capsys, *argv, "--answers", kept)
+    assert (code, "does not answer these prompts" in err) == (2, True)
+    kept.write_text('{"prompt": 3}\n')
+    code, _, err = command(capsys, *argv, "--answers", kept)
+    assert (code, "is not what best-of keeps" in err) == (2, True)
