@@ -159,8 +159,14 @@ def small_run(num_steps: int, seed: int, text: Path, *, quick: bool) -> Pretrain
     )
 
 
+MIN_STEPS = 100
+"""Of a run whose faults are drawn: stretches of them need steps between."""
+
+
 def draw_faults(seed: int, num_steps: int) -> dict[str, Faults]:
     """Name -> faults at random places between a fifth and four fifths of the run."""
+    if num_steps < MIN_STEPS:
+        raise UserError(f"--num-steps {num_steps} has no room for faults: give {MIN_STEPS} or more")
     draw = random.Random(seed)
 
     def stretches(count: int, longest: int) -> tuple[int, ...]:

@@ -43,8 +43,8 @@ class Restored(NamedTuple):
 class Checkpointer:
     """Saves and restores the steps of one directory.
 
-    With several processes each of them calls every method, in the same order; `steps`, `latest_step` and `close` alone
-    are each one's own. The first decides and speaks.
+    With several processes each of them calls every method, in the same order; `steps`, `latest_step`, `is_intact` and
+    `close` alone are each one's own. The first decides and speaks.
 
     Args:
       directory: local path or ``gs://`` address, shared by all processes; made when missing, unless read-only.
@@ -164,6 +164,10 @@ class Checkpointer:
         step = on_first_process(TOPIC, self._first_intact)
         self._leave_behind(step)
         return step
+
+    def is_intact(self, step: int) -> bool:
+        """Whether the files of a step are as they were saved. Not collective: for the first process to ask."""
+        return not self._verify(step)
 
     def set_aside(self, step: int) -> None:
         """Renames a step to ``<step>.damaged`` (numbered where that is taken): it is no step any more."""

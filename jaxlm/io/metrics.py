@@ -59,6 +59,7 @@ class MetricsWriter:
         for line in read_lines(run.metrics_path):
             self.last |= {name: value for name, value in line.items() if name not in ("step", "time")}
         self._metrics = open(run.metrics_path, "a", encoding="utf-8")  # noqa: SIM115
+        os.utime(run.metrics_path)  # whoever watches over the run sees that its data stands and steps begin
         self._samples = open(run.samples_path, "a", encoding="utf-8")  # noqa: SIM115
         self._tensorboard = _EventFile(run.tensorboard_path, resume_step) if self._with_tensorboard else None
 

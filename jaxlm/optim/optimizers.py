@@ -56,20 +56,19 @@ class OptimizerConfig:
     2025)."""
 
     def __post_init__(self) -> None:
-        if self.peak_lr < 0:
-            raise ValueError(f"optimizer.peak_lr={self.peak_lr} is negative: give a rate of 0 or more")
-        if self.warmup_steps < 0:
-            raise ValueError(f"optimizer.warmup_steps={self.warmup_steps} is negative: give 0 or more")
+        for name in ("peak_lr", "embedding_lr", "warmup_steps", "eps", "weight_decay", "muon_consistent_rms"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < math.inf:  # NaN is refused too
+                raise ValueError(f"optimizer.{name}={value} must be a finite number of 0 or more")
+        if self.muon_ns_steps < 1:
+            raise ValueError(f"optimizer.muon_ns_steps={self.muon_ns_steps} must be at least 1")
         for name in ("b1", "b2", "muon_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} is outside [0, 1)")
         for name in ("final_lr_ratio", "decay_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"optimizer.{name}={getattr(self, name)} is outside [0, 1]")
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"optimizer.clip_norm={self.clip_norm} must be above 0: use None for no clipping")
-        if self.weight_decay < 0:
-            raise ValueError(f"optimizer.weight_decay={self.weight_decay} is negative: give 0 or more")
 
     def adjusted(self, *, rate_factor: float = 1.0, b2: float | None = None) -> "OptimizerConfig":
         """The same with all rates times a factor, and another ``b2``; the state of the optimiser fits both."""

@@ -19,6 +19,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.keys import Purpose, purpose_key
 from jaxlm.core.tree import count_params
 from jaxlm.data.batches import planned_batch_keys
+from jaxlm.io.writing import check_new_file
 from jaxlm.models.families import MASKED, for_platform, make_model, width_of
 from jaxlm.optim.optimizers import make_optimizer
 from jaxlm.plan.compiled import advise, figures_table, mesh_notes, parse_out_of_memory, recompute_flops, roofline
@@ -121,8 +122,12 @@ def compile_for(
     """Compiles the step of ``config`` for ``topology``; the figures as a JSON object. ``describe``: the topology as
     devices of ``platform`` that can be compiled for.
 
-    Raises UserError, before anything is compiled, where mesh, batch or model do not divide.
+    Where batches grow, the step of the largest is compiled. Raises UserError, before anything is compiled, where mesh,
+    batch or model do not divide.
     """
+    if hlo_path is not None:
+        check_new_file(hlo_path)
+    config = config.at_largest_batch()
     config.mesh.axis_sizes(topology.num_chips)
     if config.model.vocab_size is None:
         raise UserError("model.vocab_size=None is the tokenizer's, and there is none here: give --model.vocab-size")

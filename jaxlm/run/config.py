@@ -29,13 +29,14 @@ MAY_CHANGE = (
     "sample",
     "tasks",
     "mesh",
+    "data.num_epochs",
     "data.read_threads",
     "data.prefetch",
 )
 """What may differ when a run directory is started again: it changes what is reported and where it runs, not what is
-computed (a mesh changes rounding). ``spikes`` does once there is one: what was done is in the list of incidents, and a
-run that was stopped by them goes on under other values. Everything else alters the trajectory, so it needs another run
-directory."""
+computed (a mesh changes rounding). ``data.num_epochs`` moves the end of the data alone. ``spikes`` does
+alter it once there is one: what was done is in the list of incidents, and a run that was stopped by them goes on under
+other values. Everything else alters the trajectory, so it needs another run directory."""
 
 
 def fields_that_may_change(config: "PretrainConfig") -> tuple[str, ...]:
@@ -178,8 +179,8 @@ class PretrainConfig:
             raise ValueError(f"ema_decay={self.ema_decay} is outside (0, 1): use None to keep no average")
         if self.loss_chunk is not None and self.loss_chunk < 1:
             raise ValueError(f"loss_chunk={self.loss_chunk} must be at least 1: use None for all positions at once")
-        if self.z_loss_coef < 0:
-            raise ValueError(f"z_loss_coef={self.z_loss_coef} is negative: give 0 or more")
+        if not 0 <= self.z_loss_coef < math.inf:
+            raise ValueError(f"z_loss_coef={self.z_loss_coef} must be a finite number of 0 or more")
         if self.spikes.b2 is not None and self.optimizer.name not in USES_B2:
             raise ValueError(
                 f"spikes.b2={self.spikes.b2} means nothing to optimizer.name={self.optimizer.name!r}: use None"
@@ -199,6 +200,12 @@ class PretrainConfig:
     def tokens_per_step(self) -> int:
         """Token slots in one optimiser step, padding included; the first one's where batches grow."""
         return self.global_batch_size * self.data.seq_len
+
+    def at_largest_batch(self) -> "PretrainConfig":
+        """The same with the largest batch of its ramp from the first step on: what memory and compilers must take."""
+        rows = max(BatchRamp(self.global_batch_size, self.batch_ramp).sizes)
+        steps = rows // self.microbatch_size
+        return dataclasses.replace(self, global_batch_size=rows, grad_accum_steps=steps, batch_ramp=())
 
     @property
     def num_rows(self) -> int:

@@ -55,6 +55,11 @@ class RunOptions(CommandOptions):
     profile_steps: tuple[int, int] = (10, 15)
     """First step of the trace and the one after its last, counted from where this command starts."""
 
+    def __post_init__(self) -> None:
+        first, end = self.profile_steps
+        if not 0 <= first < end:
+            raise ValueError(f"profile_steps={first, end}: the first step comes before the one after the last")
+
 
 def load_config(
     config_type: type[T],
@@ -117,7 +122,22 @@ def load_config(
         )
 
     parsed = parse() if wants_help else _in_one_line(parse, tokens, kinds)
+    for part in (parsed.config, parsed.options):
+        if (name := next(_not_numbers(part), None)) is not None:
+            raise UserError(f"{name}=nan is no number: give one")
     return parsed.config, parsed.options
+
+
+def _not_numbers(value: Any, name: str = "") -> Iterator[str]:
+    """The fields that are NaN: no comparison with a bound refuses them."""
+    if isinstance(value, float) and value != value:
+        yield name
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _not_numbers(getattr(value, field.name), f"{name}.{field.name}" if name else field.name)
+    elif isinstance(value, (tuple, list)):
+        for number, item in enumerate(value):
+            yield from _not_numbers(item, f"{name}.{number}")
 
 
 def find_config(name: str) -> Path:

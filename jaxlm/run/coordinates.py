@@ -69,6 +69,8 @@ def check_coordinates(
     options = CoordinatesOptions() if options is None else options
     if options.steps < 1 or not 0 < options.lr < float("inf"):
         raise UserError(f"--steps {options.steps} must be at least 1, and --lr {options.lr} a number above 0")
+    if len(config.widths) < 2:
+        raise UserError(f"--widths {config.widths[0]} has no slope: give two or more")
     directory = RunDir(run_dir)
     with directory:
         directory.check_config(config, may_change=MAY_CHANGE)

@@ -132,6 +132,7 @@ class _Loop:
                 self.evaluate()
             if saves:
                 self.save()
+        self.profiler.note_missed(job.progress)
         if diagnosis is None:
             self.end(evaluates=not stopped)
         figures = self.figures | job.goodput.figures()
@@ -187,9 +188,13 @@ class _Loop:
         try:
             batch_id, batch = next(self.batches)
         except StopIteration:
+            if self.interval.look() is None:
+                self.log()
+                self.save()
             raise UserError(
                 f"the data ends at step {self.step} of {self.job.num_steps}, since {len(self.data_state.skipped)} "
-                "batches were left out after spikes: raise data.num_epochs, or set it to None to repeat"
+                "batches were left out after spikes: raise data.num_epochs, or set it to None to repeat, and start the "
+                "same command again"
             ) from None
         return batch_id, batch, time.perf_counter() - start
 

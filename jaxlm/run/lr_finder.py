@@ -63,10 +63,10 @@ def find_lr(config: PretrainConfig, run_dir: str | Path, options: FinderOptions 
     goes to ``lr_finder.json`` and ``report.html`` in ``run_dir``. Raises UserError for bad input, and where the loss
     never falls."""
     options = FinderOptions() if options is None else options
-    if not 0 < options.lowest_lr < options.highest_lr or options.steps < 4 * _BURN_IN:
+    if not 0 < options.lowest_lr < options.highest_lr < float("inf") or options.steps < 4 * _BURN_IN:
         raise UserError(
-            f"--lowest-lr {options.lowest_lr} must be above 0 and below --highest-lr {options.highest_lr}, and --steps "
-            f"{options.steps} at least {4 * _BURN_IN}"
+            f"--lowest-lr {options.lowest_lr} must be above 0 and below --highest-lr {options.highest_lr}, a number, "
+            f"and --steps {options.steps} at least {4 * _BURN_IN}"
         )
     if config.batch_ramp or config.data.packing == "stream":
         raise UserError("batch_ramp and data.packing='stream' alter the batches of a run: find the rate without them")

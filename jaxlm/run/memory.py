@@ -30,7 +30,7 @@ def estimate_run_memory(config: PretrainConfig, layout: StateLayout, mesh: Mesh)
         param_bytes=sharded_bytes(layout.abstract.params, layout.specs.params, sizes),
         state_bytes=sharded_bytes(layout.abstract, layout.specs, sizes),
         step=step_bytes(config.model, share),
-        accumulates=config.grad_accum_steps > 1,
+        accumulates=config.at_largest_batch().grad_accum_steps > 1,
     )
 
 

@@ -99,7 +99,10 @@ class GridCase:
 def read_grid(path: Path) -> list[GridCase]:
     """The rows of the table."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = [{name: value or "" for name, value in row.items()} for row in csv.DictReader(file)]
+        reader = csv.DictReader(file)
+        if missing := {*GIVEN, *MEASURED} - {*(reader.fieldnames or ())}:
+            raise UserError(f"{path} is no grid of runs: it has no column {', '.join(sorted(missing))}")
+        rows = [{name: value or "" for name, value in row.items()} for row in reader]
     return [GridCase(row) for row in rows]
 
 

@@ -85,6 +85,10 @@ def main(argv: list[str]) -> int:
 def _check(config: PretrainConfig, options: PlanOptions) -> None:
     if not isinstance(config.model, DecoderConfig):
         raise UserError(f"plans are made for decoders, and model.family is {config.model.family}: see --dry-run")
+    if config.batch_ramp:
+        raise UserError(
+            "plans are for batches of one size: leave out batch_ramp, and give the --batch-tokens of most steps"
+        )
     if config.model.vocab_size is None:
         raise UserError("model.vocab_size=None is the tokenizer's, and there is none here: give --model.vocab-size")
     if options.flops is not None and options.tokens is not None:
@@ -134,21 +138,34 @@ def _shapes(chip: str) -> list[tuple[int, ...]]:
 def _smallest(
     work: Workload, config: PretrainConfig, options: PlanOptions
 ) -> tuple[Topology, Plan | None, list[Refusal]]:
-    """The smallest slice on which the run fits and ends in ``options.days``; the largest where none does."""
+    """The smallest slice on which the run fits and ends in ``options.days``; the largest where it fits on none. Raises
+    UserError where it fits and takes longer."""
     sizes: dict[int, PlanOptions] = {}
     for shape in _shapes(options.chip):
         chips = math.prod(shape) * options.slices
         sizes.setdefault(chips, dataclasses.replace(options, chips=chips))
     assert options.days is not None
     found: tuple[Topology, Plan | None, list[Refusal]] | None = None
+    fastest: tuple[float, Topology] | None = None
     for _, asked in sorted(sizes.items()):
         topology = _named(asked)
         if _least_seconds(work, topology) * _steps(config, work, options) > options.days * DAY:
             continue
         best, refused = search(work, topology, fixed=_fixed(config))
         found = topology, best, refused
-        if best is not None and _days(best, _steps(config, work, options), options, topology, work)[1] <= options.days:
+        if best is None:
+            continue
+        days = _days(best, _steps(config, work, options), options, topology, work)[1]
+        if days <= options.days:
             return found
+        if fastest is None or days < fastest[0]:
+            fastest = days, topology
+    if fastest is not None:
+        raise UserError(
+            f"--days {options.days:g}: the fastest {options.chip} slice that the batch divides over, "
+            f"{fastest[1].name}, takes {fastest[0]:.3g}: give more days, more --slices, another --chip, or "
+            "more --batch-tokens"
+        )
     if found is None:
         raise UserError(
             f"--days {options.days:g} is less than the largest {options.chip} slice needs at its peak: give more days, "
@@ -350,7 +367,9 @@ def plan_table(figures: dict[str, Any]) -> str:
 
 def _plan_lines(title: str, plan: Any, figures: dict[str, Any]) -> list[tuple[str, str]]:
     if plan is None:
-        return [(title, f"nothing fits into {figures['filled_to']:.0%} of {figures['hbm_bytes'] / GIB:.2f} GiB")]
+        room = f"{figures['filled_to']:.0%} of {figures['hbm_bytes'] / GIB:.2f} GiB"
+        counted = any(not refusal["reason"].startswith("does not divide") for refusal in figures["refused"])
+        return [(title, f"nothing fits into {room}" if counted else "no mesh divides: change the batch or the machine")]
     if isinstance(plan, str):
         return [(title, plan)]
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "one device"

@@ -76,11 +76,12 @@ def go_back(
     """Back to the last checkpoint before a spike, with its batches left out. The later checkpoints are removed: their
     steps are taken anew. ``state`` is deleted first, for devices may not hold two.
 
-    Killed at any moment, the same command comes to the same position: until the incident is written down the spike is
-    met again, and from then on it is applied to the checkpoint (`start_position`).
+    That checkpoint is verified before any other goes. Killed at any moment, the same command comes to the same
+    position: until the incident is written down the spike is met again, and from then on it is applied to the
+    checkpoint (`start_position`).
     """
     checkpointer.wait()
-    target = choose_target(spike, on_first_process("rollback", checkpointer.steps))
+    target = on_first_process("rollback", lambda: _intact_target(spike, checkpointer))
     for leaf in jax.tree.leaves(state):
         if isinstance(leaf, jax.Array):
             leaf.delete()
@@ -90,6 +91,13 @@ def go_back(
     diagnosis = diagnose(incident, incidents.entries, config)
     entries = after_rollback(found.incidents, incidents.entries, incident)
     return Return(_without_batches(found, entries), incident, diagnosis)
+
+
+def _intact_target(spike: Spike, checkpointer: Checkpointer) -> int:
+    steps = checkpointer.steps()
+    while (target := choose_target(spike, steps)) in steps and not checkpointer.is_intact(target):
+        steps.remove(target)
+    return target
 
 
 def _position(parts: Parts, restored: Restored | None) -> Position:

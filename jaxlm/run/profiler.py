@@ -30,6 +30,11 @@ class Profiler:
             self.close()
             progress.note(f"profile of steps {self.start} to {step} written to {directory}")
 
+    def note_missed(self, progress: Progress) -> None:
+        """Says so where the run has ended before the steps that were asked for."""
+        if self.directory is not None and not self.active and self.stop > self.start:
+            progress.note(f"no profile was taken: the run ended before step {self.start}")
+
     def close(self) -> None:
         """Ends the trace; there is no other."""
         if self.active:

@@ -124,8 +124,9 @@ class Supervisor:
                     return 128 + (self._signum or signal.SIGTERM)
 
     def _attempt(self) -> tuple[int, bool]:
-        """(exit code, whether it was ended here because it stood still) of one start of the command."""
-        moved, seen = time.monotonic(), self._last_sign()
+        """(exit code, whether it was ended here because it stood still) of one start of the command. The clock starts
+        when its log is opened: nobody knows how long a corpus takes to prepare."""
+        moved, seen = None, self._last_sign()
         # In a group of its own: a terminal's Ctrl-C goes to a whole group, and the child would hear it twice, once from
         # here, which means "stop without saving".
         self._child = subprocess.Popen(self._argv, process_group=0)
@@ -139,7 +140,7 @@ class Supervisor:
             sign = self._last_sign()
             if sign != seen:
                 moved, seen = time.monotonic(), sign
-            elif time.monotonic() - moved > self._stall_seconds:
+            elif moved is not None and time.monotonic() - moved > self._stall_seconds:
                 return self._end_stalled(self._child), True
 
     def _end_stalled(self, child: subprocess.Popen[bytes]) -> int:
@@ -232,7 +233,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--stall-minutes",
         type=float,
-        help="end a run that has written no line and no checkpoint for so long (default never)",
+        help="end a run that, once its data stands, has written no line and no checkpoint for so long (default never)",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help=f"{' or '.join(COMMANDS)}, with its arguments")
     options = parser.parse_args(argv)
@@ -251,8 +252,11 @@ def main(argv: list[str]) -> int:
 def _run_dir(command: list[str]) -> RunDir:
     """Where the command works: its checkpoints say whether it gets on."""
     for index, word in enumerate(command):
-        if word.startswith("--run-dir="):
-            return RunDir(Path(word.partition("=")[2]))
-        if word == "--run-dir" and index + 1 < len(command):
+        name, given, value = word.partition("=")
+        if name.replace("_", "-") != "--run-dir":
+            continue
+        if given:
+            return RunDir(Path(value))
+        if index + 1 < len(command):
             return RunDir(Path(command[index + 1]))
     raise UserError("supervise watches the checkpoints of the run: give the command a --run-dir")

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import field
 from typing import Literal
 
+from jaxlm.core.seeds import check_seed
 from jaxlm.models.decoder_config import DecoderConfig
 from jaxlm.models.width import at_width
 from jaxlm.run.config import PretrainConfig
@@ -45,6 +46,10 @@ class TransferConfig:
             raise ValueError(f"widths={self.widths} must be different and ascending")
         if not self.seeds or not self.parametrisations:
             raise ValueError("seeds and parametrisations: name at least one of each")
+        for seed in self.seeds:
+            check_seed(seed)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={self.seeds} must be different: one that comes again is no other run")
         for name in ("standard_log2_lrs", "mup_log2_lrs"):
             low, high = getattr(self, name)
             if not low < high:

@@ -36,6 +36,8 @@ def smooth(losses: Sequence[float], beta: float = 0.9) -> np.ndarray:
 def rate_range(rates: Sequence[float], smoothed: np.ndarray) -> RateRange:
     """Reads the rates off a curve of smoothed losses, each that after a step at its rate; the last may be NaN or
     infinite. Raises ValueError where the loss never falls."""
+    if not len(smoothed):
+        raise ValueError("the loss was not finite within the first rates: begin lower")
     values = np.where(np.isfinite(smoothed), smoothed, np.inf)
     lowest = int(np.argmin(values))
     if lowest == 0:

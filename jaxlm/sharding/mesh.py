@@ -91,8 +91,8 @@ class MeshConfig:
 def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     """A mesh over ``devices`` with Auto axes: XLA places what the rules and constraints leave open.
 
-    On accelerators inner axes are near neighbours; several slices of TPUs lie along ``data``, outermost. Raises
-    UserError where there are more slices than copies.
+    On accelerators inner axes are near neighbours; several slices of TPUs lie along ``data``, outermost, and so do
+    hosts of GPUs where they divide it. Raises UserError where there are more slices of TPUs than copies.
     """
     sizes = config.axis_sizes(len(devices))
     shape = tuple(sizes[axis] for axis in AXES)
@@ -106,6 +106,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
         arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         return Mesh(arranged, AXES, axis_types=axis_types)
     if sizes["data"] % slices:
+        if devices[0].platform != "tpu":  # hosts of GPUs, each a slice to XLA: any axis may span them, inner ones last
+            in_order = sorted(devices, key=lambda device: (device.slice_index, device.id))
+            return Mesh(np.asarray(in_order).reshape(shape), AXES, axis_types=axis_types)
         raise UserError(
             f"mesh.data={sizes['data']} is not a multiple of the {slices} slices of the devices: only copies of the "
             "state may lie on different slices"

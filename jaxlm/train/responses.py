@@ -103,8 +103,9 @@ def describe_response(incident: Mapping[str, Any]) -> str:
 
 
 def choose_target(spike: Spike, steps: Sequence[int]) -> int:
-    """The step to go back to: the newest saved one before the rewound steps, else before the spike, else step 0."""
-    for first in (spike.first, spike.onset):
+    """The step to go back to: the newest saved one before the rewound steps, else before the spike, else step 0. Of
+    dropped updates that lie apart the last alone is gone back for."""
+    for first in (spike.first, spike.onset) if spike.stretch == spike.onset else (spike.stretch,):
         before = [step for step in steps if step < first]
         if before:
             return max(before)

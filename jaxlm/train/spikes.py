@@ -63,6 +63,10 @@ class SpikeConfig:
         for name in ("patience", "max_not_finite", "max_rollbacks", "within_steps", "adjust_steps"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"spikes.{name}={value} must be at least 1")
+        if self.patience > self.window:
+            raise ValueError(
+                f"spikes.patience={self.patience} is more than spikes.window={self.window}: none would be met"
+            )
         for name in ("rewind_steps", "skip_ahead"):
             if getattr(self, name) < 0:
                 raise ValueError(f"spikes.{name}={getattr(self, name)} is negative: give 0 or more")
@@ -114,6 +118,12 @@ class Spike(NamedTuple):
     def onset(self) -> int:
         """The first step of it."""
         return self.bad[0].step
+
+    @property
+    def stretch(self) -> int:
+        """The first step of its last unbroken row. Steps apart are dropped updates, which left the model as it was."""
+        steps = [seen.step for seen in self.bad]
+        return next((step for step in reversed(steps) if step - 1 not in steps), self.onset)
 
     @property
     def first(self) -> int:

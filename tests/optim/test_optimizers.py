@@ -137,7 +137,19 @@ def test_groups():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("peak_lr", -1.0), ("b1", 1.0), ("clip_norm", 0.0), ("warmup_steps", -1), ("final_lr_ratio", 2.0)],
+    [
+        ("peak_lr", -1.0),
+        ("peak_lr", float("nan")),
+        ("peak_lr", float("inf")),
+        ("b1", 1.0),
+        ("clip_norm", 0.0),
+        ("clip_norm", float("nan")),
+        ("eps", -1.0),
+        ("embedding_lr", -1.0),
+        ("muon_ns_steps", 0),
+        ("warmup_steps", -1),
+        ("final_lr_ratio", 2.0),
+    ],
 )
 def test_bad_values_name_the_field(field, value):
     with pytest.raises(ValueError, match=field):

@@ -78,6 +78,7 @@ def run(repo: Path, *args: str, seconds: int = 600) -> tuple[int, str, str]:
         (["--topology", "v5p:2x2x2", "--slices", "0"], "--slices 0 must be at least 1"),
         (["--topology", "v5p:2x2x2", "--batch-tokens", "1000"], "--batch-tokens 1000 is not a multiple of"),
         (["--topology", "v5p:2x2x2", "--model.vocab-size", "None"], "give --model.vocab-size"),
+        (["--topology", "v5p:2x2x2", "--hlo", "none/step.txt"], "none is no directory"),
     ],
 )
 def test_what_cannot_be_is_refused_before_libtpu_is_asked(args, said, small):

@@ -185,6 +185,7 @@ def test_options_beside_the_config(here):
         ("tiny --model 3", "--model is a group of fields: set one of them, like --model.num_layers"),
         ("tiny --model.num_layers x", "--model.num_layers x is not of type int"),
         ("tiny --model.num_layers 1.5", "--model.num_layers 1.5 is not of type int"),
+        ("tiny --model.softcap nan", "model.softcap=nan is no number"),
         ("tiny --model.softcap abc", r"--model.softcap abc is not of type float \| None"),
         ("tiny --model.num_layers", r"missing value for argument '--model\.num-layers'"),
         ("tiny --model.num_layers 0", "model: num_layers=0 must be at least 1"),
@@ -194,6 +195,7 @@ def test_options_beside_the_config(here):
         ("tiny other", "unexpected argument 'other'"),
         ("tiny -x", "unexpected argument '-x'"),
         ("tiny --seed 1 2", "2"),
+        ("tiny --profile-steps 20 10", "profile_steps=.20, 10.: the first step comes before"),
     ],
 )
 def test_wrong_command_lines(here, argv, message):

@@ -1,6 +1,7 @@
 """The loop alone, on steps that compute nothing: what it saves, what it looks at, and what it costs."""
 
 import contextlib
+import dataclasses
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxlm.core.errors import UserError
 from jaxlm.data.batches import DataState
 from jaxlm.io.metrics import SilentWriter
 from jaxlm.io.progress import Progress
@@ -120,6 +122,16 @@ def test_the_mean_loss_of_an_interval_survives_a_save_inside_it(tmp_path):
     job = make_job(tmp_path, step_fn, Cadence(12, None, 5))
     outcome = run(job, state_at(0))
     assert outcome.figures["train/loss"] == pytest.approx(np.mean(np.arange(12)))
+
+
+def test_what_was_trained_is_saved_where_the_data_end_early(tmp_path):
+    job = make_job(tmp_path, steps_that_fail_at(), Cadence(100, None, 5))
+    job = dataclasses.replace(
+        job, open_batches=lambda data: contextlib.nullcontext(iter((100 + i, {}) for i in range(8)))
+    )
+    with pytest.raises(UserError, match=r"the data ends at step 8 of 12.*raise data.num_epochs"):
+        run(job, state_at(0))
+    assert list(saves(job)) == [5, 8]
 
 
 def test_the_clock_asks_for_saves(tmp_path, monkeypatch):

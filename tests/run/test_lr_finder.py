@@ -27,5 +27,6 @@ def test_rates_are_found_and_drawn_and_bad_ones_refused(tmp_path, capsys):
     assert "suggested peak rate" in (tmp_path / "run_lr_finder" / "report.html").read_text()
     curve = json.loads((tmp_path / "run_lr_finder" / lr_finder.RESULTS).read_text())
     assert len(curve["rates"]) == len(curve["losses"]) == figures["steps"]
-    assert run_main(lr_finder.main, [config, "--lowest-lr", "1", "--highest-lr", "0.1"]) == 2
-    assert "--lowest-lr" in capsys.readouterr().err
+    for highest in ("0.1", "inf"):
+        assert run_main(lr_finder.main, [config, "--lowest-lr", "1", "--highest-lr", highest]) == 2
+        assert "--lowest-lr" in capsys.readouterr().err

@@ -50,3 +50,16 @@ def test_a_policy_that_was_given_stays(estimates):
     layout, mesh, total = estimates
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, remat_policy="dots"))
     assert choose_remat(config, layout, mesh, int(total["full"])) is config
+
+
+def test_growing_batches_count_as_the_largest(estimates):
+    layout, mesh, _ = estimates
+
+    def terms(**changes):
+        estimate = estimate_run_memory(dataclasses.replace(CONFIG, **changes), layout, mesh)
+        return {term.name: term.num_bytes for term in estimate.terms}
+
+    assert terms(batch_ramp=((2, 48),)) == terms(global_batch_size=48, grad_accum_steps=3) != terms()
+    ramp = dataclasses.replace(CONFIG, batch_ramp=((2, 48), (4, 32)))
+    largest = ramp.at_largest_batch()
+    assert (largest.global_batch_size, largest.microbatch_size, largest.batch_ramp) == (48, ramp.microbatch_size, ())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxlm.core.errors import UserError
 from jaxlm.plan.activations import CALIBRATED
 from jaxlm.plan.calibration import COUNTED, Case, fit_constants
 from jaxlm.run.plan_grid import FULL, GridCase, halves, measure, prepared, read_grid, write_grid
@@ -49,6 +50,12 @@ def test_the_table_is_filled_in_and_read_back(tmp_path, cases):
     assert read[0].peak_bytes == 10
     assert read[0].row["other_bytes"] == "4"
     assert read[1].row == cases[1].row
+
+
+def test_a_table_of_something_else_is_refused(tmp_path):
+    (tmp_path / "other.csv").write_text("n,d,loss\n1,2,3\n")
+    with pytest.raises(UserError, match="is no grid of runs: it has no column"):
+        read_grid(tmp_path / "other.csv")
 
 
 def test_constants_are_found_where_the_cases_say_so():

@@ -161,6 +161,12 @@ def test_nothing_fits(capsys):
     assert "nothing fits" in err
 
 
+def test_where_no_mesh_divides_memory_is_not_blamed(capsys):
+    code, _, err = run(capsys, "llama3_8b", "--topology", "v5e:16x16", "--mesh.stage", "3", "--model.num-layers", "33")
+    assert code == 1
+    assert "no mesh divides" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -176,6 +182,8 @@ def test_nothing_fits(capsys):
         (["llama3_8b", "--topology", "v5e:16x16", "--days", "1e-9"], "ends before the first step"),
         (["llama3_8b", "--topology", "v5e:2x4", "--tokens", "1e12", "--days", "1"], "one thing too many"),
         (["gpt3_175b", "--chip", "v5e", "--flops", "1e24", "--days", "0.1"], "give more days"),
+        (["llama3_8b", "--chip", "v5e", "--flops", "1e22", "--days", "2.3"], "v5e:16x16, takes 3.5"),
+        (["llama3_8b", "--topology", "v5e:2x4", "--batch-ramp", "9", "2048"], "plans are for batches of one size"),
         (["shakespeare_lstm", "--topology", "v5e:2x4"], "plans are made for decoders"),
         (["llama3_9b", "--topology", "v5e:2x4"], "unknown config 'llama3_9b'"),
     ],

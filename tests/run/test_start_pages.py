@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxlm.core.errors import STOPPED_CODE
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import load_config
 from jaxlm.run.processes import detect_processes
@@ -42,6 +43,8 @@ def test_the_kubernetes_job_makes_processes_that_find_each_other():
     assert service["metadata"]["name"] == template["subdomain"]
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
     load_config(PretrainConfig, supervised(container["command"]))
+    # What was refused, and what its own incidents stopped, would end so again.
+    assert job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2, STOPPED_CODE]
 
 
 def test_the_slurm_script_is_bash_and_its_command_is_ours(tmp_path):

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.run_dir import RunDir
 from jaxlm.run import cli
-from jaxlm.run.supervise import COMMANDS, Patience, kind_of_end, main
+from jaxlm.run.supervise import COMMANDS, Patience, Supervisor, _run_dir, kind_of_end, main
 from tests.run.commands import (
     REPO,
     assert_same_run,
@@ -208,6 +210,22 @@ def test_a_run_that_stands_still_is_ended(config_file, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("script", "code", "end"),
+    [
+        ("sleep 4", 0, {"end": "done", "stalled": False}),  # a corpus that takes its time
+        ("touch metrics.jsonl; exec sleep 60", 1, {"end": "crashed", "stalled": True}),
+    ],
+)
+def test_the_clock_of_a_run_that_stands_still_starts_with_its_log(tmp_path, monkeypatch, script, code, end):
+    monkeypatch.chdir(tmp_path)
+    supervisor = Supervisor([], RunDir(tmp_path), Patience(max_failures=1, pause=0.1), stall_minutes=0.02)
+    monkeypatch.setattr(supervisor, "_argv", ["sh", "-c", script])
+    assert supervisor.run() == code
+    (event,) = events(tmp_path)
+    assert {name: event[name] for name in end} == end
+
+
+@pytest.mark.parametrize(
     ("code", "asked", "accepted", "kind"),
     [
         (0, True, True, "done"),
@@ -248,6 +266,11 @@ def test_patience_grows_back_with_each_checkpoint_and_preemptions_cost_none():
 def test_bad_input_is_one_line(argv, words):
     with pytest.raises(UserError, match=words):
         main(argv)
+
+
+@pytest.mark.parametrize("words", [["--run_dir", "x"], ["--run-dir=x"], ["--run_dir=x"]])
+def test_the_run_directory_is_found_however_it_is_written(words):
+    assert _run_dir(["pretrain", "quickstart", *words, "--seed", "1"]).path == Path("x")
 
 
 def test_every_command_that_resumes_a_run_can_be_supervised():

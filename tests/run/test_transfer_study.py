@@ -112,6 +112,7 @@ def test_a_check_of_coordinates_is_refused_in_one_line_and_may_be_done_again_oth
     for words, said in (
         (["--steps", "0"], "--steps 0 must be at least 1"),
         (["--lr", "0"], "--lr 0.0 a number above 0"),
+        (["--widths", "16"], "--widths 16 has no slope"),
         (["--steps", "1000", "--run.data.num-epochs", "1"], "fewer than the 1000 steps"),
         (["--run.data.seq-len", "1000000", "--run.model.max-seq-len", "1000000"], "less than one sequence"),
     ):
@@ -126,7 +127,11 @@ def test_a_check_of_coordinates_is_refused_in_one_line_and_may_be_done_again_oth
 
 def test_a_width_that_diverges_is_named_and_has_no_part_in_the_slopes(tmp_path):
     grown, broken = [1.0, 2.0, 4.0], [1.0, 2.0, float("nan")]
-    sizes = {"start": {"MLP": grown, "stream": grown}, "change": {"MLP": grown, "stream": broken}, "loss": [1.0, 1.0, float("inf")]}
+    sizes = {
+        "start": {"MLP": grown, "stream": grown},
+        "change": {"MLP": grown, "stream": broken},
+        "loss": [1.0, 1.0, float("inf")],
+    }
     found = coordinates._verdict((16, 32, 64), sizes)
     assert found["slopes"] == pytest.approx({"MLP": 1.0, "stream": 1.0})
     assert found["diverged"] == [64]
@@ -148,6 +153,8 @@ def test_bad_grids_are_refused_at_once(config_file, capsys):
         (["--widths", "20"], "num_heads"),
         (["--mup-log2-lrs", "3", "1"], "mup_log2_lrs"),
         (["--average-steps", "9"], "average_steps"),
+        (["--seeds", "0", "-1"], "seed=-1 must lie in"),
+        (["--seeds", "0", "0"], "must be different"),
         (["--run.model.base-dim", "16"], "base_dim"),
     ):
         assert run_main(transfer.main, [str(config_file), *words]) == 2

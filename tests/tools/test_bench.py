@@ -77,6 +77,17 @@ def test_a_step_that_is_ended_gives_what_it_had_said():
     assert row == {"failed": "not done after 3 s", "so_far": ["a row"]}
 
 
+def test_what_a_session_does_not_take_is_refused_before_it_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OUT", str(tmp_path / "none"))
+    for argv, said in (
+        (["--plan", "gpu", "--seconds", "0"], "none is no directory"),
+        (["--plan", "gpu", "data"], "leave out data"),
+        (["data", "--nanogpt", "x"], "--nanogpt is for --plan gpu"),
+    ):
+        assert main(argv) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_no_repeats_are_refused_in_a_line(capsys):
     assert main(["data", "--repeats", "0"]) == 2
     assert capsys.readouterr() == ("", "error: --repeats 0 must be at least 1\n")

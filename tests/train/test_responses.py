@@ -32,6 +32,14 @@ def test_back_to_the_newest_checkpoint_before_the_spike(steps, target):
     assert choose_target(spike(100), steps) == target
 
 
+def test_dropped_updates_that_lie_apart_cost_what_came_after_the_last_of_them():
+    apart = Spike(tuple(Seen(step, step, None, None) for step in (101, 131, 166, 201, 202)), (), None, True)
+    assert apart.onset == 101
+    assert choose_target(apart, [150, 175, 200]) == 200
+    assert choose_target(apart, [100, 150, 201]) == 150
+    assert choose_target(apart, []) == 0
+
+
 def test_a_first_spike_costs_its_batches_and_one_that_comes_back_the_rate():
     first = respond(spike(100), 75, [], CONFIG)
     assert first["response"] == {"rolled_back_to": 75, "skipped_batches": [97, 98, 99, 100, 101, 102, 103]}

@@ -61,14 +61,18 @@ def main(argv: list[str]) -> int:
         for name in args.sections:
             if name not in SECTIONS:
                 raise UserError(f"there is no section {name!r}: there are {', '.join(SECTIONS)}")
+        if args.plan and args.sections:
+            raise UserError(f"--plan {args.plan} has its own sections: leave out {' '.join(args.sections)}")
+        if args.nanogpt is not None and not args.plan:
+            raise UserError("--nanogpt is for --plan gpu: python -m tools.versus nanogpt FOLDER compares alone")
+        quiet_without_tpu()
+        if args.plan:
+            from tools.bench.session import run_session
+
+            return run_session(args.seconds, args.nanogpt)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    quiet_without_tpu()
-    if args.plan:
-        from tools.bench.session import run_session
-
-        return run_session(args.seconds, args.nanogpt)
     keep_freed_memory()
     table = []
     for name in args.sections or SECTIONS:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxlm.io.writing import check_new_file
 from tools.bench.decode import GPU_CASES, time_decode
 from tools.bench.decode import Case as DecodeCase
 from tools.bench.measuring import Row
@@ -52,8 +53,9 @@ def make_plan(nanogpt: str | None) -> list[Step]:
 
 def run_session(seconds: float, nanogpt: str | None) -> int:
     """Runs the plan; prints each row as it comes and the whole table as one JSON line."""
+    out = Path(os.environ.get("OUT", ".")) / "bench.json"
+    check_new_file(out)
     end, table = time.monotonic() + seconds, []
-    out = Path(os.environ.get("OUT", "."))
     for step in make_plan(nanogpt):
         left = end - time.monotonic()
         row: Row = {"name": step.name}
@@ -63,7 +65,7 @@ def run_session(seconds: float, nanogpt: str | None) -> int:
             row |= _run(step, min(left, 2 * step.expected))
         table.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
-        (out / "bench.json").write_text(json.dumps(table, indent=1), encoding="utf-8")
+        out.write_text(json.dumps(table, indent=1), encoding="utf-8")
     print(json.dumps({"rows": table}))
     return 0
 
