@@ -131,6 +131,7 @@ def test_nothing_more_is_sent_than_is_held(repo, small):
     assert sent(json.loads(out.splitlines()[-1])) == SENT["fsdp 8"]
 
 
+@pytest.mark.slow
 @NEEDS_LIBTPU
 def test_slices_lie_along_data(repo, small):
     code, _, err = run(repo, small, "--topology", "v4:2x2x1", "--slices", "2", "--mesh.data", "1", "--mesh.fsdp", "4")

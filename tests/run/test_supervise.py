@@ -132,7 +132,7 @@ def on_a_terminal(*argv, **variables):
     return process, (master, slave)
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "hang-up"])
+@pytest.mark.parametrize("how", ["ctrl-c", pytest.param("hang-up", marks=pytest.mark.slow)])
 def test_what_a_terminal_says_is_heard_once_and_the_run_saves(config_file, tmp_path, how):
     run_dir = tmp_path / "run"
     argv = ("supervise", "pretrain", str(config_file), "--run-dir", str(run_dir))

@@ -151,7 +151,7 @@ def test_a_conversation_as_long_as_learned_positions_is_judged(tmp_path, capsys,
     np.testing.assert_allclose(judge.reward([long]), both[1:], rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [None, 3.0])
+@pytest.mark.parametrize("scale", [None, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsys, scale):
     config, run = write_config(tmp_path, base, rankings(70)), tmp_path / "run"
     argv = ("--reward.likelihood-coef", "0.5", "--reward.likelihood-scale", str(scale))

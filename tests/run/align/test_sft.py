@@ -101,7 +101,7 @@ def test_it_learns_resumes_bit_for_bit_and_answers(base, tmp_path, capsys):
         jaxlm.load(base).answer(["al"])
 
 
-@pytest.mark.parametrize("tune", ["lora", "lora_int8"])
+@pytest.mark.parametrize("tune", ["lora", pytest.param("lora_int8", marks=pytest.mark.slow)])
 def test_adapters_are_saved_alone_and_load_merged(tune, base, tmp_path, capsys):
     config = write_config(tmp_path, base)
     run = tmp_path / "run"
