@@ -70,7 +70,7 @@ def check_coordinates(
     if options.steps < 1 or not 0 < options.lr < float("inf"):
         raise UserError(f"--steps {options.steps} must be at least 1, and --lr {options.lr} a number above 0")
     if len(config.widths) < 2:
-        raise UserError(f"--widths {config.widths[0]} has no slope: give two or more")
+        raise UserError(f"--widths {' '.join(map(str, config.widths))} has no slope: give two or more")
     directory = RunDir(run_dir)
     with directory:
         directory.check_config(config, may_change=MAY_CHANGE)
@@ -104,8 +104,8 @@ def check_coordinates(
 
 def _diverged(widths: tuple[int, ...], sizes: dict[str, Any]) -> list[int]:
     """The widths where something is no finite number."""
-    ok = np.isfinite(np.array(jax.tree.leaves(sizes)).reshape(-1, len(widths))).all(axis=0)
-    return [width for width, fine in zip(widths, ok, strict=True) if not fine]
+    found = np.array(jax.tree.leaves(sizes), np.float64).reshape(-1, len(widths))
+    return [width for i, width in enumerate(widths) if not np.isfinite(found[:, i]).all()]
 
 
 def _verdict(widths: tuple[int, ...], sizes: dict[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from jaxlm.core.errors import UserError
 from jaxlm.io.agree import say
 from jaxlm.io.run_dir import RunDir, json_ready
-from jaxlm.io.run_table import read_runs
+from jaxlm.io.run_table import read_runs, read_table
 from jaxlm.plan.params import count_decoder_params
 from jaxlm.run.config_files import CommandOptions, load_config
-from jaxlm.run.ladder import RUNS, TABLE, Ladder, begin, check_text, row_of
+from jaxlm.run.ladder import MOVED, RUNS, TABLE, Ladder, begin, check_text, row_of, table_of
 from jaxlm.run.ladder_config import LadderConfig, Rung
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.processes import require_single_process
@@ -92,12 +92,16 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
         )
     missing = [one.name for one in ladder.rungs if RunDir(directory.path / RUNS / one.name).final_figures() is None]
     table = directory.path / TABLE
-    if missing or not table.exists():
+    if missing:
         raise UserError(
             f"{len(missing)} runs of the ladder are not finished ({', '.join(missing[:3])} ...): start its sweep again "
             "first, with the same options"
         )
+    # Of the ladder's own runs: a table can be of an older ladder, or hold the very run that is to be predicted.
+    rows = table_of(directory, ladder)
     column = "n" if options.params == "total" else "n_non_embedding"
+    if not table.exists() or {row["run"] for row in rows} != set(map(str, read_table(table).columns.get("run", ()))):
+        raise UserError(f"{table} does not hold this ladder's runs: start its sweep again, with the same options")
     runs = read_runs(table, {"n": column, "d": "d", "flops": "flops", "loss": "loss"})
     num_budgets = len(group_budgets(runs["flops"]))
     if num_budgets < _LEAST_BUDGETS:
@@ -161,7 +165,10 @@ def _choose(config: LadderConfig, ladder: Ladder, law: ChinchillaFit | Lowest, f
     widths = range(max(unit, config.widths[0]), 8 * config.widths[-1] + 1, unit)
     best: tuple[float, Rung] | None = None
     for width in widths:
-        model = config.model_at(width, ladder.vocab_size)
+        try:
+            model = config.model_at(width, ladder.vocab_size)
+        except ValueError:  # the base's heads do not divide it
+            continue
         if count_decoder_params(model).total ** 2 * 6 > flops:  # under a token a parameter
             break
         one = config.rung(flops, width, ladder.vocab_size)
@@ -193,7 +200,7 @@ def _train(config: LadderConfig, ladder: Ladder, place: Path) -> dict[str, Any]:
         if run_dir.exists():
             raise UserError(f"{run_dir} has begun without {kept}: use other --times")
         _exclusive(kept, checksum + "\n")
-    figures = pretrain(one.config, run_dir)
+    figures = pretrain(one.config, run_dir, may_change=MOVED)
     if "stopped_by" in figures:
         return {"stopped_by": figures["stopped_by"], "run_dir": str(place)}
     row = row_of(one, figures, ladder.data, str(run_dir.name))

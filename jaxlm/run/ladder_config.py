@@ -108,6 +108,9 @@ class LadderConfig:
                     f"tokens_per_param={low, high}: add widths or change it"
                 )
             found += taken
+        names = [one.name for one in found]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"budgets: {', '.join(sorted(twice))} would be the name of two runs: move them apart")
         for one in found:
             if one.config.num_steps < _LEAST_STEPS:
                 raise ValueError(

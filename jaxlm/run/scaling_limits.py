@@ -17,7 +17,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.io.page import text_table
 from jaxlm.io.run_dir import json_ready
 from jaxlm.io.run_table import numbers, parse_roles, read_table
-from jaxlm.run.parsers import Parser, not_negative, seed_number
+from jaxlm.run.parsers import Parser, checked, not_negative, seed_number
 from jaxlm.scaling.downstream import EQUATIONS, Link, fit_error_of_loss
 from jaxlm.scaling.size_trend import SizeTrend, holm, pool_seeds, size_trend
 
@@ -70,7 +70,10 @@ def _parser() -> Parser:
         "--link", choices=tuple(EQUATIONS), default="exponential", help="error of loss; default %(default)s"
     )
     parser.add_argument(
-        "--chance", type=float, metavar="P", help="error of a guess: 0.75 with four choices; else fitted"
+        "--chance",
+        type=checked(float, lambda p: 0 < p <= 1, "above 0 and at most 1"),
+        metavar="P",
+        help="error of a guess: 0.75 with four choices; else fitted",
     )
     parser.add_argument("--resamples", type=int, default=1000, metavar="B", help="default %(default)s")
     parser.add_argument("--seed", type=seed_number, default=0, help="default %(default)s")
@@ -86,6 +89,13 @@ def _read(path: Path, columns: dict[str, str]) -> dict[str, Any]:
         raise UserError(f"{path} has no column {columns['task']!r}: there are {', '.join(map(repr, table.columns))}")
     else:
         rows["task"] = np.array(list(map(str, table.columns[columns["task"]])), object)
+    if "loss" in rows and not (np.isfinite(rows["loss"]) & (rows["loss"] > 0)).all():
+        raise UserError(f"{path}: a loss in column {columns['loss']!r} is no number above 0: mend it or leave it out")
+    seen = set()
+    for number, row in enumerate(zip(*rows.values(), strict=True), start=2):
+        if row in seen:
+            raise UserError(f"{path} line {number} is a row that was there before: leave it out, it is no second seed")
+        seen.add(row)
     return rows
 
 

@@ -16,7 +16,7 @@ from jaxlm.scaling.minimise import Minima, Objective, minimise
 Scale = Literal["fitted", "fixed"]
 Error = Literal["log", "loss"]
 LEVEL = 0.95
-_NO_FLOOR = 0.01
+NO_FLOOR = 0.01
 """Share of the lowest loss below which an irreducible loss is none."""
 _LEAST_EXPONENT = 1e-6
 _LARGEST_ERROR = 0.05
@@ -61,7 +61,8 @@ class Fit:
 
     @property
     def standard_errors(self) -> dict[str, float]:
-        """Standard deviation over resamples."""
+        """Standard deviation over resamples. ValueError where there are none."""
+        self._check_draws()
         return {name: float(np.std(self.draws[name])) for name in self.form.names}
 
     @property
@@ -69,6 +70,7 @@ class Fit:
         """95 % of every constant: by profile likelihood where there is one, else the middle of the resamples."""
         if self.profile is not None:
             return dict(self.profile)
+        self._check_draws()
         return {name: interval(self.draws[name]) for name in self.form.names}
 
     def predict(self, *inputs: Any) -> Any:
@@ -79,12 +81,17 @@ class Fit:
     def predict_interval(self, *inputs: Any, level: float = LEVEL, new_run: bool = False) -> tuple[Any, Any]:
         """The middle ``level`` of the resamples' predictions; with ``new_run`` that of one run's loss, which scatters
         around the law as the runs that it was fitted to do."""
+        self._check_draws()
         draws = self.form.predict(self.draws_bp, *(np.asarray(x, np.float64) for x in inputs))
         if new_run:
             index = np.random.default_rng(0).integers(len(self.residual_n), size=len(draws))
             spread = np.sqrt(len(self.residual_n) / max(len(self.residual_n) - self.form.num_constants, 1))
             draws = draws * np.exp(spread * self.residual_n[index]).reshape(-1, *[1] * (draws.ndim - 1))
         return interval(draws, level)
+
+    def _check_draws(self) -> None:
+        if len(self.draws_bp) < 2:
+            raise ValueError("this fit has no resamples to take intervals from: fit with resamples=1000")
 
     def as_json(self, num_draws: int = 1000) -> dict[str, Any]:
         """What `fit_from_json` reads back."""
@@ -231,7 +238,7 @@ def fit_form(
     if weights_bn is not None:
         drawn = [
             search(np.repeat(start_p[None], len(weights_bn), axis=0), weights_bn, turn)
-            for start_p in _resample_starts(form, best_p, loss_n)
+            for start_p in resample_starts(form, best_p, loss_n)
         ]
         lowest_b = np.argmin([one.value_b for one in drawn], axis=0)
         draws_bp = np.choose(lowest_b[:, None], [one.theta_bp for one in drawn])
@@ -240,10 +247,10 @@ def fit_form(
     return kind(form, best_p, draws_bp, residual_n, embeddings, converged)
 
 
-def _resample_starts(form: Form, best_p: np.ndarray, loss_n: np.ndarray) -> list[np.ndarray]:
-    """Where the searches of resamples begin: at the best fit. Where that has next to no irreducible loss nothing falls
-    with its logarithm, and no resample would ever find one: then at half the lowest loss as well."""
-    if form.floor is None or np.exp(best_p[form.floor]) > _NO_FLOOR * loss_n.min():
+def resample_starts(form: Form, best_p: np.ndarray, loss_n: np.ndarray) -> list[np.ndarray]:
+    """Where the searches of other draws of the losses begin: at the best fit. Where that has next to no irreducible
+    loss nothing falls with its logarithm, and no search would ever find one: then at half the lowest loss as well."""
+    if form.floor is None or np.exp(best_p[form.floor]) > NO_FLOOR * loss_n.min():
         return [best_p]
     raised_p = best_p.copy()
     raised_p[form.floor] = np.log(loss_n.min() / 2)

@@ -181,7 +181,8 @@ EQUAL_EXPONENTS = Form(
     (_COEFFICIENTS, _COEFFICIENTS, _FLOORS, (0.1, 0.25, 0.5, 1.0)),
     floor=2,
 )
-"""One exponent for both, so that at any M = D/N the loss is ``E + (a + b M^eta) C^-eta`` (Gadre et al. 2024, eq. 4)."""
+"""One exponent for both, so that at any M = D/N the loss is ``E + (a M^eta + b M^-eta) C^-eta`` (Gadre et al. 2024, eq.
+4)."""
 
 KAPLAN = Form(
     "kaplan",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm.scaling.fitting import Fit, interval
+from jaxlm.scaling.fitting import Fit, interval, resample_starts
 from jaxlm.scaling.forms import POWER_FLOOR
 from jaxlm.scaling.isoflop import group_budgets, lowest_of_parabola
 from jaxlm.scaling.kaplan import fit_power_law
@@ -53,7 +53,12 @@ class Lowest(NamedTuple):
         scatter_b = scatter * np.sqrt(spare / rng.chisquare(spare, draws))
         clean_k = self.law.form.predict(self.law.theta_p, self.flops_k)
         loss_bk = clean_k * np.exp(scatter_b[:, None] * rng.standard_normal((draws, len(clean_k))))
-        theta_bp = fit_tables(POWER_FLOOR, self.law.theta_p, {"X": self.flops_k}, loss_bk)
+        found = [
+            fit_tables(POWER_FLOOR, start_p, {"X": self.flops_k}, loss_bk)
+            for start_p in resample_starts(POWER_FLOOR, self.law.theta_p, self.loss_k)
+        ]
+        off_sb = [(np.log(POWER_FLOOR.predict(one, self.flops_k) / loss_bk) ** 2).sum(axis=1) for one in found]
+        theta_bp = np.choose(np.argmin(off_sb, axis=0)[:, None], found)
         predicted_b = POWER_FLOOR.predict(theta_bp, flops) * np.exp(scatter_b * rng.standard_normal(draws))
         return interval(predicted_b, level)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.scaling.fitting import LEVEL
+from jaxlm.scaling.fitting import LEVEL, NO_FLOOR
 from jaxlm.scaling.forms import Form
 from jaxlm.scaling.precision import double_precision
 
@@ -23,6 +23,12 @@ _DOUBLINGS = 9
 _BISECTIONS = 14
 _STEPS = 8
 """Of Levenberg and Marquardt at every value: each begins where the last ended."""
+_RAISED_STEPS = 40
+"""The same from half the lowest loss, where the best fit has no irreducible loss."""
+_NOTHING = 1e-4
+"""Share of the lowest loss that is as good as none."""
+_FLOOR_REACH = 0.1
+"""In logarithms: doubled, it comes from there past the lowest loss."""
 _LANES = 2000
 
 
@@ -51,16 +57,22 @@ def profile_bounds(
     log_bn = np.log(loss_bn)
     allowed = float(stats.f.ppf(level, 1, num_runs - size)) / (num_runs - size)
     count = len(theta_bp)
+    # What has next to no irreducible loss never finds one, for nothing falls with its logarithm: it is looked for.
+    lowest_b = log_bn.min(axis=1)
+    assert form.floor is not None
+    raised_b = theta_bp[:, form.floor] < np.log(NO_FLOOR) + lowest_b
     # A lane for each table, constant and side.
     table, place, side = (a.ravel() for a in np.meshgrid(np.arange(count), np.arange(size), (-1.0, 1.0), indexing="ij"))
     found = np.empty(len(table))
+    parts = [(raised, np.flatnonzero(raised_b[table] == raised)) for raised in (False, True)]
     with double_precision():
         mean = jnp.asarray(mean_k)
-        for first in range(0, len(table), _LANES):
-            lanes = np.resize(np.arange(first, min(first + _LANES, len(table))), min(_LANES, len(table)))
+        for raised, part, first in ((r, p, first) for r, p in parts for first in range(0, len(p), _LANES)):
+            lanes = np.resize(part[first : first + _LANES], min(_LANES, len(part)))
             ends = _ends(
-                form, jnp.asarray(theta_bp[table[lanes]]), jnp.asarray(log_bn[table[lanes]]), jnp.asarray(place[lanes]),
-                jnp.asarray(side[lanes]), jnp.asarray(x_kn), mean, jnp.asarray(np.float64(allowed)),
+                form, raised, jnp.asarray(theta_bp[table[lanes]]), jnp.asarray(log_bn[table[lanes]]),
+                jnp.asarray(place[lanes]), jnp.asarray(side[lanes]), jnp.asarray(x_kn), mean,
+                jnp.asarray(np.float64(allowed)),
             )  # fmt: skip
             found[lanes] = np.asarray(ends)
     ends_bpe = found.reshape(count, size, 2)
@@ -80,14 +92,14 @@ def _coordinates(form: Form) -> dict[str, int]:
     return {name: i for i, name in enumerate(_order(form))}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _ends(form: Form, theta_bp, log_bn, place_b, side_b, x_kn, mean_k, allowed):
-    return jax.vmap(functools.partial(_end, form), in_axes=(0, 0, 0, 0, None, None, None))(
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _ends(form: Form, raised: bool, theta_bp, log_bn, place_b, side_b, x_kn, mean_k, allowed):
+    return jax.vmap(functools.partial(_end, form, raised), in_axes=(0, 0, 0, 0, None, None, None))(
         theta_bp, log_bn, place_b, side_b, x_kn, mean_k, allowed
     )
 
 
-def _end(form: Form, theta, log_n, place, side, x_kn, mean_k, allowed):
+def _end(form: Form, raised: bool, theta, log_n, place, side, x_kn, mean_k, allowed):
     """Where the deviance of one constant reaches its limit on one side."""
     size = form.num_constants
     held = jnp.arange(size) == place
@@ -124,13 +136,26 @@ def _end(form: Form, theta, log_n, place, side, x_kn, mean_k, allowed):
     def over(at):
         return jnp.sum(residual(at) ** 2) / least - 1 > allowed
 
+    def search(value, start, steps):
+        return jax.lax.fori_loop(0, steps, step, (jnp.where(held, value, start), jnp.full((), 1e-6)))[0]
+
     def held_at(value, start):
-        return jax.lax.fori_loop(0, _STEPS, step, (jnp.where(held, value, start), jnp.full((), 1e-6)))[0]
+        near = search(value, start, _STEPS)
+        if not raised:
+            return near
+        far = search(value, start.at[form.floor].set(lowest - jnp.log(2.0)), _RAISED_STEPS)
+        return jnp.where(jnp.sum(residual(far) ** 2) < jnp.sum(residual(near) ** 2), far, near)
 
     j = jacobian(theta)
     covariance = basis @ jnp.linalg.pinv(j.T @ j) @ basis.T * least / (x_kn.shape[1] - size)
     reach = 0.5 * jnp.sqrt(jnp.sum(jnp.where(held, jnp.diag(covariance), 0.0)))
     best = jnp.sum(jnp.where(held, theta, 0.0))
+    lowest = jnp.min(log_n)
+    if raised:  # the irreducible loss itself is looked for from next to nothing upwards, and may be none
+        nothing = lowest + jnp.log(_NOTHING)
+        is_none = (place == form.floor) & (best < nothing)
+        best = jnp.where(is_none, nothing, best)
+        reach = jnp.where(is_none, _FLOOR_REACH, reach)
 
     def widen(_, carry):
         inner, at, reach, done = carry
@@ -149,6 +174,8 @@ def _end(form: Form, theta, log_n, place, side, x_kn, mean_k, allowed):
         return jnp.where(past, inner, middle), jnp.where(past, middle, outer), jnp.where(past, at, there)
 
     inner, outer, _ = jax.lax.fori_loop(0, _BISECTIONS, bisect, (inner, outer, at))
+    if raised:
+        reached = reached & ~(is_none & (side < 0))
     return jnp.where(reached, best + side * 0.5 * (inner + outer), side * jnp.inf)
 
 

@@ -136,6 +136,8 @@ def pool_seeds(sizes: Any, scores: Any, errors: Any) -> Ladder:
     """Models of one size (seeds, late checkpoints) as their mean. What they differ by, over all sizes together, is
     added to the errors of the scores, which do not fall with the number of models: the questions are the same."""
     size_n, score_n, error_n = (np.asarray(x, np.float64) for x in (sizes, scores, errors))
+    if (error_n < 0).any():
+        raise ValueError("a standard error is below 0")
     size_s, back_n, count_s = np.unique(size_n, return_inverse=True, return_counts=True)
     mean_s, error_s = (np.bincount(back_n, weights=x) / count_s for x in (score_n, error_n))
     spare = len(size_n) - len(size_s)

@@ -14,13 +14,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.io.run_table import write_runs
 from jaxlm.run import scaling
 from jaxlm.run.cli import run_main
 from jaxlm.run.config_files import load_config
 from jaxlm.run.ladder import open_ladder, row_of
+from jaxlm.run.ladder_ahead import _choose
 from jaxlm.run.ladder_config import LadderConfig
+from jaxlm.scaling.chinchilla import fit_chinchilla
 from tests.run.commands import environment, wait_for
 from tests.run.ladder_files import write_ladder
 
@@ -171,6 +174,33 @@ def test_a_prediction_is_written_before_the_run_and_never_again(lawful, capsys):
     (place / "prediction.json").unlink()
     assert run_main(scaling.main, ["predict", *argv]) == 2
     assert "begun without a prediction" in capsys.readouterr().err
+
+
+def test_a_table_of_other_runs_predicts_nothing(lawful, capsys):
+    argv, run_dir = lawful
+    # Without its top rung the ladder is finished too, and the run that is asked for would be in the fit.
+    fewer = [word for word in argv if word != "2.7e9"]
+    assert run_main(scaling.main, ["predict", *fewer]) == 2
+    assert "does not hold this ladder's runs" in capsys.readouterr().err
+    (run_dir / "runs.csv").unlink()
+    assert run_main(scaling.main, ["predict", *argv]) == 2
+    assert "does not hold this ladder's runs" in capsys.readouterr().err
+    assert not (run_dir / "ahead-2x").exists()
+
+
+def test_widths_that_the_heads_do_not_divide_are_passed_over(config_file):
+    heads = ["--run.model.model-dim", "24", "--run.model.num-heads", "6", "--run.model.head-dim", "None"]
+    more = [*heads, "--widths", "12", "24", "36", "--tokens-per-param", "0.1", "90", "--batch-rows", "2", "16"]
+    config, _ = load_config(LadderConfig, [str(config_file), *more])
+    ladder = open_ladder(config)
+    law = fit_chinchilla(*np.array([(n, d, 1 + n**-0.4 + d**-0.4) for n in (1e3, 4e3, 9e3) for d in (1e5, 3e5, 8e5)]).T)
+    one = _choose(config, ladder, law, 2e9, "total")
+    assert one.config.model.model_dim % 12 == 0
+
+
+def test_runs_of_one_name_are_refused(config_file):
+    with pytest.raises(UserError, match=r"4.00e08-w8 would be the name of two runs"):
+        load_config(LadderConfig, [str(config_file), "--budgets", "4e8", "4.001e8"])
 
 
 def test_a_ladder_that_is_not_finished_predicts_nothing(lawful, capsys):

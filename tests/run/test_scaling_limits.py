@@ -63,6 +63,7 @@ def test_an_error_as_the_score_turns_the_verdict(tmp_path, capsys):
         ("task=task,n=n,score=acc,error=se", (), "task 'short': needs at least 3 sizes"),
         ("task=task,n=n,score=acc,error=se", ("--resamples", "9"), "too few"),
         ("task=task,n=n,score=acc,error=se", ("--scatter", "-1"), "--scatter: -1 must be"),
+        ("task=task,n=n,score=acc,error=se", ("--chance", "75"), "--chance: 75 must be above 0 and at most 1"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, columns, more, message):
@@ -71,3 +72,17 @@ def test_bad_input_is_one_line(tmp_path, capsys, columns, more, message):
     out, err = capsys.readouterr()
     assert message in err
     assert not out
+
+
+def test_a_loss_that_is_none_is_refused(tmp_path, capsys):
+    path = _table(tmp_path, {"up": np.linspace(0.3, 0.5, 8)})
+    path.write_text(path.read_text().removesuffix(",2") + ",-2\n")
+    assert run_main(scaling.main, ["limits", "--csv", str(path), "--columns", COLUMNS]) == 2
+    assert "a loss in column 'loss' is no number above 0" in capsys.readouterr().err
+
+
+def test_a_row_twice_is_no_second_seed(tmp_path, capsys):
+    path = _table(tmp_path, {"up": np.linspace(0.3, 0.5, 8)})
+    path.write_text(path.read_text() + "\n" + path.read_text().splitlines()[1] + "\n")
+    assert run_main(scaling.main, ["limits", "--csv", str(path), "--columns", COLUMNS]) == 2
+    assert "scores.csv line 10 is a row that was there before" in capsys.readouterr().err

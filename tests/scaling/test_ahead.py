@@ -91,3 +91,14 @@ def test_the_best_of_each_budget():
     np.testing.assert_array_equal(best_l, loss.reshape(6, 5).min(axis=1))
     with pytest.raises(ValueError, match="needs at least 3"):
         fit_frontier(flops[:10], loss[:10])
+
+
+def test_an_irreducible_loss_that_the_best_law_lacks_widens_the_interval():
+    rng = np.random.default_rng(11)
+    flops, near = np.repeat(BUDGETS, 5), np.tile(np.geomspace(0.4, 2.5, 5), 6)
+    u = np.log(near)
+    loss = (60 / flops**0.12 + 0.02) * np.exp(0.05 * u**2) * np.exp(0.008 * rng.standard_normal(30))
+    lowest = fit_lowest(0.1 * flops**0.5 * near, flops, loss)
+    assert lowest.law.constants["E"] < 1e-6
+    low, high = lowest.predict_interval(8e14, draws=600)
+    assert low < 60 / 8e14**0.12 + 0.02 < high

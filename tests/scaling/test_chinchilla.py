@@ -252,3 +252,27 @@ def test_without_an_irreducible_loss_its_interval_still_says_what_might_be_one(a
     least, most = fit_chinchilla(n, d, loss, delta=None, resamples=20).intervals["E"]
     assert low == pytest.approx(least, abs=1e-3)
     assert high == pytest.approx(most, rel=0.3)
+
+
+@pytest.mark.parametrize(("table", "alpha_high", "floor_high"), [(4, 0.1275, 0.042), (14, None, None)])
+def test_the_profile_finds_an_irreducible_loss_where_the_best_fit_has_none(table, alpha_high, floor_high):
+    inputs = design()
+    n, d = inputs.values()
+    noise_bn = np.random.default_rng(5).standard_normal((40, len(n)))
+    loss_n = (8 / n**0.12 + 40 / d**0.25) * np.exp(0.005 * noise_bn[table])
+    found = fit_chinchilla(n, d, loss_n, delta=None, resamples=2)
+    assert found.E < 1e-6
+    low, high = found.intervals["E"]
+    assert low == 0
+    assert 0.01 < high < 0.1
+    assert found.intervals["alpha"][0] < 0.12 < found.intervals["alpha"][1]
+    if floor_high is not None:  # by SciPy's least squares from four values of E at every value held
+        assert high == pytest.approx(floor_high, abs=0.003)
+        assert found.intervals["alpha"][1] == pytest.approx(alpha_high, abs=0.0005)
+
+
+def test_without_resamples_there_are_no_intervals(made):
+    found = fit_chinchilla(*made, resamples=0)
+    for ask in (lambda: found.intervals, lambda: found.standard_errors, lambda: found.predict_interval(1e9, 1e10)):
+        with pytest.raises(ValueError, match="no resamples to take intervals from"):
+            ask()

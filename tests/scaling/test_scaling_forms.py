@@ -218,4 +218,5 @@ def test_profile_intervals_cover():
     assert set(found.coverage) == set(CHINCHILLA.names)
     # Four standard deviations of a share of 160 trials; the study over 2,000 is in experiments/LOG.md.
     assert all(0.88 <= share <= 1.0 for share in found.coverage.values()), found.coverage
+    assert found.unbounded == 0
     assert len(TRUTH) == CHINCHILLA.num_constants
