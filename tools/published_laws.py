@@ -50,7 +50,10 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{folder} is not there: give the folder of the shared data")
     found = {}
     for name in args.only:
-        found[name] = COMPARISONS[name](folder, args.resamples)
+        try:
+            found[name] = COMPARISONS[name](folder, args.resamples)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{name}: {error}") from error
         print(f"{name}: {json.dumps(rounded(found[name]))}", file=sys.stderr)
     print(json.dumps(found))
     return 0

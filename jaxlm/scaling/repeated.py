@@ -1,11 +1,16 @@
 """Loss where text runs out and is read again (Muennighoff et al. 2023)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxlm.scaling.checks import check_positive
 from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, allocate
+from jaxlm.scaling.fitting import interval, resample_weights
+from jaxlm.scaling.minimise import minimise
 
 CONSTANTS = {"E": 1.87, "A": 521.0, "B": 1488.0, "alpha": 0.353, "beta": 0.353}
 """Of the law of fresh text, on C4 (their appendix A)."""
@@ -13,6 +18,7 @@ HALF_LIFE_TOKENS = 15.39
 """R*_D: repetitions at which 1 - 1/e of all that repeating can give is had."""
 HALF_LIFE_PARAMS = 5.31
 """R*_N: the same of parameters beyond what the unique text calls for."""
+_LEAST_RUNS = 3
 
 
 def effective(unique: Any, used: Any, half_life: float) -> Any:
@@ -59,24 +65,63 @@ def best_epochs(flops: float, unique_tokens: float, **law: Any) -> tuple[float, 
     return float(n[at]), float(max(d[at] / unique_tokens, 1.0)), float(losses[at])
 
 
-def fit_half_lives(
-    num_params: Any, num_tokens: Any, unique_tokens: Any, loss_n: Any, *, constants: Mapping[str, Any]
-) -> tuple[float, float]:
-    """(R*_D, R*_N) of runs that repeat, given the law of fresh text: least Huber error of log loss, by Nelder and Mead
-    from a grid. Raises ValueError where no run repeats its text."""
-    from scipy import optimize
+class HalfLives(NamedTuple):
+    """R*_D and R*_N of runs that repeat their text."""
 
+    tokens: float
+    params: float
+    draws_b2: np.ndarray
+    """The logarithms of both in each resample."""
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % of both, the middle of the resamples."""
+        return {name: interval(np.exp(self.draws_b2[:, i])) for i, name in enumerate(("tokens", "params"))}
+
+
+def fit_half_lives(
+    num_params: Any,
+    num_tokens: Any,
+    unique_tokens: Any,
+    loss_n: Any,
+    *,
+    constants: Mapping[str, Any],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> HalfLives:
+    """Fits both to runs [n] that repeat, given the law of fresh text: least Huber error of log loss, from a grid.
+
+    Raises ValueError for fewer than 3 runs, what is no number above 0, and where no run repeats its text.
+    """
     n, d, u, observed = (np.asarray(x, np.float64) for x in (num_params, num_tokens, unique_tokens, loss_n))
+    check_positive({"N": n, "D": d, "unique tokens": u, "loss": observed})
+    if len(observed) < _LEAST_RUNS:
+        raise ValueError(f"needs at least {_LEAST_RUNS} runs, and there are {len(observed)}")
     if not (d > 1.5 * u).any():
         raise ValueError("no run reads its text more than 1.5 times: repetition cannot be fitted")
+    law = {name: float(constants[name]) for name in ("E", "A", "B", "alpha")}
+    law["beta"] = float(constants.get("beta", law["alpha"]))
+    unique = np.minimum(u, d)
+    wanted = np.minimum(params_for_tokens(law, unique), n)
+    shared = (law, (unique, d / unique - 1), (wanted, n / wanted - 1), np.log(observed))
+    starts = np.log([(x, y) for x in (1.0, 5.0, 25.0) for y in (1.0, 5.0, 25.0)])
+    found = minimise(_apart, starts, np.ones((1, len(observed))), shared)
+    best_p = found.theta_bp[found.value_b.argmin()]
+    weights_bn = resample_weights(len(observed), resamples, seed)
+    draws = minimise(_apart, np.repeat(best_p[None], resamples, axis=0), weights_bn, shared).theta_bp
+    return HalfLives(*(float(x) for x in np.exp(best_p)), draws)
 
-    def error(log_lives: np.ndarray) -> float:
-        tokens_life, params_life = np.exp(log_lives)
-        predicted = loss(n, d, u, constants=constants, half_life_tokens=tokens_life, half_life_params=params_life)
-        apart = np.abs(np.log(predicted / observed))
-        return float(np.where(apart <= 1e-3, 0.5e3 * apart**2, apart - 0.5e-3).sum())
 
-    starts = [np.log([x, y]) for x in (1.0, 5.0, 25.0) for y in (1.0, 5.0, 25.0)]
-    tried = [optimize.minimize(error, start, method="Nelder-Mead", options={"xatol": 1e-6}) for start in starts]
-    tokens_life, params_life = np.exp(min(tried, key=lambda one: one.fun).x)
-    return float(tokens_life), float(params_life)
+def _apart(log_lives: jax.Array, weight_n: jax.Array, shared: Any) -> jax.Array:
+    """Huber's function of log loss, predicted less observed."""
+    law, tokens, params, log_loss_n = shared
+
+    def worth(part: tuple[jax.Array, jax.Array], life: jax.Array) -> jax.Array:
+        unique_n, repeats_n = part
+        return unique_n * (1 - life * jnp.expm1(-repeats_n / life))
+
+    tokens_n, params_n = worth(tokens, jnp.exp(log_lives[0])), worth(params, jnp.exp(log_lives[1]))
+    predicted_n = law["E"] + law["A"] / params_n ** law["alpha"] + law["B"] / tokens_n ** law["beta"]
+    apart_n = jnp.abs(jnp.log(predicted_n) - log_loss_n)
+    huber_n = jnp.where(apart_n <= 1e-3, 0.5e3 * apart_n**2, apart_n - 0.5e-3)
+    return (weight_n * huber_n).sum() / weight_n.sum()

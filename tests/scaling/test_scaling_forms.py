@@ -164,7 +164,19 @@ def test_half_lives_are_found_again():
     unique = np.full_like(n, 2e9)
     loss = repeated.loss(n, d, unique)
     found = repeated.fit_half_lives(n, d, unique, loss, constants=repeated.CONSTANTS)
-    assert found == pytest.approx((15.39, 5.31), rel=1e-3)
+    assert found[:2] == pytest.approx((15.39, 5.31), rel=1e-3)
+    noisy = loss * np.exp(0.003 * np.random.default_rng(1).standard_normal(len(n)))
+    again = repeated.fit_half_lives(n, d, unique, noisy, constants=repeated.CONSTANTS, resamples=200)
+    (low, high), (least, most) = again.intervals["tokens"], again.intervals["params"]
+    assert low < 15.39 < high < 2 * low
+    assert least < 5.31 < most < 3 * least
+    tied = {name: value for name, value in repeated.CONSTANTS.items() if name != "beta"}
+    assert repeated.fit_half_lives(n, d, unique, loss, constants=tied, resamples=2)[:2] == pytest.approx(found[:2])
+    for bad, said in ((np.where(n == n[0], np.nan, loss), "loss"), (loss[:2], "unique tokens|N")):
+        with pytest.raises(ValueError, match=said):
+            repeated.fit_half_lives(n, d, unique, bad, constants=repeated.CONSTANTS)
+    with pytest.raises(ValueError, match="at least 3 runs"):
+        repeated.fit_half_lives(n[:2], d[:2], unique[:2], loss[:2], constants=repeated.CONSTANTS)
     with pytest.raises(ValueError, match="no run reads"):
         repeated.fit_half_lives(n, d, d, loss, constants=repeated.CONSTANTS)
 
