@@ -48,9 +48,13 @@ class Row(NamedTuple):
         return self.num_tokens / self.num_params
 
 
+LEAST_FLOPS = 1e6
+"""Of a budget."""
+
+
 def laws_at(flops: float, own: ChinchillaFit | None = None) -> list[Row]:
     """The best N and D at C = 6ND by each law: one's own first, where there is one, then those published."""
-    if not (np.isfinite(flops) and flops > 1e6):
+    if not (np.isfinite(flops) and flops >= LEAST_FLOPS):
         raise UserError(f"flops={flops:g} is no budget: give FLOPs, as in 5.76e23")
     rows = [] if own is None else [_fitted("your runs", own, flops)]
     rows.append(_fitted("Chinchilla, fitted again (Besiroglu 2024)", besiroglu(), flops))

@@ -18,6 +18,7 @@ from jaxlm.io.run_dir import json_ready, write_text
 from jaxlm.io.scaling_report import count_of, number
 from jaxlm.io.writing import check_new_file
 from jaxlm.plan.scaling import (
+    LEAST_FLOPS,
     Row,
     by_exponents_alone,
     costs,
@@ -189,7 +190,7 @@ def _cells(row: Row) -> list[str]:
 
 def draw_plan(flops: float, own: ChinchillaFit | None = None) -> str:
     """Best N by compute, by each law, a thousandfold about the budget: an ``<svg>`` text."""
-    budgets = np.geomspace(flops / 1e3, flops * 1e3, 31)
+    budgets = np.geomspace(max(flops / 1e3, 1.001 * LEAST_FLOPS), flops * 1e3, 31)
     tables = [laws_at(c, own) for c in budgets]
     curves = []
     for place, row in enumerate(tables[0]):

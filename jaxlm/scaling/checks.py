@@ -28,6 +28,15 @@ def check_positive(columns: Mapping[str, np.ndarray]) -> None:
             raise ValueError(f"{name} must be one number above 0 of each run, and not NaN")
 
 
+def check_unlike(*columns: np.ndarray) -> None:
+    """Raises ValueError for a run that is there twice, to nine places of a logarithm: D = C / 6N rounds its last."""
+    table = np.round(np.log(np.stack(columns)), 9)
+    _, first, back = np.unique(table, axis=1, return_index=True, return_inverse=True)
+    if len(first) < table.shape[1]:
+        second = next(i for i in range(table.shape[1]) if first[back[i]] != i)
+        raise ValueError(f"runs {first[back[second]]} and {second} are the same: leave one out, or it counts twice")
+
+
 def check_runs(
     sizes: Mapping[str, np.ndarray], loss_n: np.ndarray, *, num_constants: int, least: int = 3, spread: bool = True
 ) -> None:
@@ -59,11 +68,7 @@ def check_runs(
         raise ValueError(
             f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:g} nats a token: a perplexity? Take its log"
         )
-    table = np.stack([*sizes.values(), loss_n])
-    _, first, back = np.unique(table, axis=1, return_index=True, return_inverse=True)
-    if len(first) < len(loss_n):
-        second = next(i for i in range(len(loss_n)) if first[back[i]] != i)
-        raise ValueError(f"runs {first[back[second]]} and {second} are the same: leave one out, or it counts twice")
+    check_unlike(*sizes.values(), loss_n)
     for name, values in sizes.items():
         if distinct(values) < least:
             raise ValueError(f"needs at least {least} values of {name}, and there are {distinct(values)}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxlm.scaling.checks import check_positive
+from jaxlm.scaling.checks import check_positive, check_unlike
 from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN
 from jaxlm.scaling.fitting import interval
 
@@ -113,6 +113,7 @@ def fit_isoflop(
     n, d, loss_n = (np.asarray(x, np.float64) for x in (num_params, num_tokens, loss))
     flops_n = FLOPS_PER_PARAM_TOKEN * n * d if flops is None else np.asarray(flops, np.float64)
     check_positive({"loss": loss_n, "N": n, "D": d, "C": flops_n})
+    check_unlike(n, d, loss_n)
     groups = [
         group
         for group in group_budgets(flops_n)
@@ -163,10 +164,11 @@ def fit_envelope(
 
     A point is kept where it is lower than all with less compute. Resamples draw the values of N, all points of one
     together: neighbours of one curve are no independent observations. Raises NoBudgetsError for fewer than 3 such
-    points of different N.
+    points of different N, ValueError for what is no number above 0.
     """
     _check_resamples(resamples)
     c, n, d, loss_n = (np.asarray(x, np.float64) for x in (flops, num_params, num_tokens, loss))
+    check_positive({"loss": loss_n, "N": n, "D": d, "C": c})
     if isinstance(bins, int):
         edges = np.linspace(np.log(c.min()), np.log(c.max()) + 1e-9, bins + 1)
     else:

@@ -145,6 +145,11 @@ def test_chips_and_days(capsys):
     assert json.loads(capsys.readouterr().out)["flops"] == pytest.approx(10 * 459e12 * 0.5 * 86400)
 
 
+def test_a_picture_of_a_small_budget(tmp_path, capsys):
+    assert run_main(plan_scaling.main, ["--flops", "1e8", "--picture", str(tmp_path / "plan.svg")]) == 0
+    assert (tmp_path / "plan.svg").read_text().startswith("<svg")
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
