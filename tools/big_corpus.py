@@ -3,12 +3,14 @@
 Writes JSONL files of synthetic documents (sentences of the standard library's docstrings, drawn anew for every
 document, and a share of copies, near copies, junk) into OUT/source, runs ``experiments.corpus`` over them into
 OUT/run, and prints one JSON line: the largest resident memory of all its processes together, and the wall time and
-MB/s of each stage. A finished OUT/run is removed first; OUT/source of the same size is used again.
+MB/s of each stage. A finished OUT/run is removed first; OUT/source of the same size is used again. Where either holds
+anything else, nothing is removed.
 """
 
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +22,9 @@ from typing import NamedTuple
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.corpora import open_corpus
+from jaxlm.io.run_dir import RunDir
 from jaxlm.run.cli import run_main
-from jaxlm.run.parsers import tool_parser
+from jaxlm.run.parsers import checked, positive, tool_parser
 
 FILE_BYTES = 64 << 20
 COPIES, NEAR, JUNK = 0.05, 0.05, 0.02
@@ -49,18 +52,18 @@ def main(argv: list[str]) -> int:
     """Makes, builds, measures."""
     parser = tool_parser("python -m tools.big_corpus", __doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder for the documents and the build")
-    parser.add_argument("--gib", type=float, default=2.0, help="size of the documents; default %(default)s")
-    parser.add_argument("--shards", type=int, default=16, help="parts of the build; default %(default)s")
+    parser.add_argument("--gib", type=positive, default=2.0, help="size of the documents; default %(default)s")
+    count = checked(int, lambda value: value >= 1, "a whole number above 0")
+    parser.add_argument("--shards", type=count, default=16, help="parts of the build; default %(default)s")
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="default %(default)s, the cores"
+        "--workers", type=count, default=len(os.sched_getaffinity(0)), help="default %(default)s, the cores"
     )
     parser.add_argument(
         "--recipe", choices=["LIGHT", "WEB_ENGLISH"], default="LIGHT", help="of cleaning; default %(default)s"
     )
     args = parser.parse_args(argv)
-    if args.gib <= 0:
-        raise UserError(f"--gib {args.gib} is not above 0")
     source, run = args.out / "source", args.out / "run"
+    check_own(source, run)
     wanted = int(args.gib * (1 << 30))
     size = sum(path.stat().st_size for path in source.glob("*.jsonl"))
     if not wanted <= size <= wanted + FILE_BYTES:
@@ -86,6 +89,28 @@ def main(argv: list[str]) -> int:
     }
     print(json.dumps(found))
     return 0
+
+
+def check_own(source: Path, run: Path) -> None:
+    """Raises UserError where either, which may be removed, holds what this tool has not written."""
+    for path in (source, run):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise UserError(f"{path} is no directory of this tool: name another OUT")
+    foreign = sorted(path.name for path in source.glob("*") if not re.fullmatch(r"\d{4,}\.jsonl", path.name))
+    if foreign:
+        raise UserError(f"{source} holds {foreign[0]}, which this tool has not written: name another OUT")
+    if not _is_build(run):
+        raise UserError(f"{run} is no corpus build, and would be removed: name another OUT")
+
+
+def _is_build(run: Path) -> bool:
+    """Whether a corpus is built there; a build that was refused leaves its lock alone."""
+    if {path.name for path in run.glob("*")} <= {"lock"}:
+        return True
+    try:
+        return {"sources", "recipe", "num_shards"} <= RunDir(run).read_config()["config"].keys()
+    except UserError:
+        return False
 
 
 def write_documents(directory: Path, num_bytes: int) -> int:

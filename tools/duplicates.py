@@ -30,7 +30,7 @@ from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.deduplication import DecontaminationConfig, DeduplicationConfig
 from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.run.cli import run_main
-from jaxlm.run.parsers import tool_parser
+from jaxlm.run.parsers import checked, tool_parser
 from jaxlm.text.contamination import EvalItem, Overlap, build_index, find_items
 from jaxlm.text.duplicates import band_pairs, cluster, exact_keys, exact_pairs, merge_pairs, verify
 from jaxlm.text.minhash import Shingles, hit_probability, sign
@@ -277,8 +277,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("what", choices=("planted", "known", "items"), help="see below")
     data = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser.add_argument("--data", type=Path, default=data, metavar="DIR", help="default ../shared/data")
-    parser.add_argument("--count", type=int, default=20_000, help="documents; default %(default)s")
-    parser.add_argument("--each", type=int, default=1000, help="planted: copies at each rate; default %(default)s")
+    number = checked(int, lambda value: value >= 1, "a whole number above 0")
+    parser.add_argument("--count", type=number, default=20_000, help="documents; default %(default)s")
+    parser.add_argument("--each", type=number, default=1000, help="planted: copies at each rate; default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of what is planted; default %(default)s")
     parser.add_argument("--width", type=int, help="words in a run; default 3, of items 5")
     for name, kind in (("threshold", float), ("recall", float), ("max_hashes", int)):

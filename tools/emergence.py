@@ -32,7 +32,7 @@ from jaxlm.io.run_dir import json_ready
 from jaxlm.io.run_table import parse_roles
 from jaxlm.io.writing import check_new_file
 from jaxlm.run.cli import run_main
-from jaxlm.run.parsers import tool_parser
+from jaxlm.run.parsers import checked, not_negative, seed_number, tool_parser
 
 
 def main(argv: list[str]) -> int:
@@ -157,11 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--simulated", type=int, metavar="N", help="error rates on N simulated ladders of each kind")
     parser.add_argument("--only", nargs="+", metavar="TASK", help="of --results and --table; default all")
     parser.add_argument(
-        "--scatter", type=float, default=0.0, metavar="S",
+        "--scatter", type=not_negative, default=0.0, metavar="S",
         help="of models of one size, as a share of a metric's range, added to the errors; default %(default)s",
     )  # fmt: skip
-    parser.add_argument("--resamples", type=int, default=200, metavar="B", help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    resamples = checked(int, lambda value: value >= 0, "a whole number of 0 or more")
+    parser.add_argument("--resamples", type=resamples, default=200, metavar="B", help="default %(default)s")
+    parser.add_argument("--seed", type=seed_number, default=0, help="default %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help="write the curves as a page")
     return parser
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.run_dir import RunDir
 from jaxlm.run.cli import run_main
 from jaxlm.run.parsers import Parser
 
@@ -76,13 +77,17 @@ def main(argv: list[str]) -> int:
     else:
         from jaxlm.io.hf.exporting import export_hf
 
+        max_file_bytes = parse_size(args.max_shard_size)
+        if RunDir(args.source).read_config()["config"].get("model", {}).get("family") == "ngram":
+            raise UserError(f"{args.source} is an n-gram model: no family of Hugging Face's computes it")
+
         figures = export_hf(
             args.source,
             args.target,
             dtype=args.dtype,
             step=args.step,
             ema=args.ema,
-            max_file_bytes=parse_size(args.max_shard_size),
+            max_file_bytes=max_file_bytes,
             say=say,
             tick=make_tick(),
         )

@@ -24,7 +24,7 @@ from jaxlm.io.run_dir import json_ready
 from jaxlm.io.writing import check_new_file
 from jaxlm.run.cli import run_main
 from jaxlm.run.judge_pairs import judge_pairs
-from jaxlm.run.parsers import tool_parser
+from jaxlm.run.parsers import not_negative, seed_number, tool_parser
 
 
 def main(argv: list[str]) -> int:
@@ -35,9 +35,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--judge", required=True, metavar="RUN", help="a reward model, one that writes, or FILE.py:FUNCTION"
     )
-    parser.add_argument("--margin", type=float, default=0.0, help="of rewards that are draws; default %(default)s")
+    parser.add_argument(
+        "--margin", type=not_negative, default=0.0, help="of rewards that are draws; default %(default)s"
+    )
     parser.add_argument("--template", type=Path, metavar="FILE", help="with {prompt}, {first} and {second} in it")
-    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--seed", type=seed_number, default=0, help="default %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the judgements here")
     args = parser.parse_args(argv)
     if args.out is not None:

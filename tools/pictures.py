@@ -24,6 +24,7 @@ from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
 from jaxlm.io.corpora.corpus import open_corpus
 from jaxlm.io.metrics import read_lines
 from jaxlm.io.tokenizers import train_tokenizer
+from jaxlm.io.writing import check_directory
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.run.cli import run_main
 from jaxlm.run.devices import cache_root
@@ -199,6 +200,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not (args.run_dir / "done.json").exists():
         parser.error(f"{args.run_dir} is no finished run: give the directory of a quickstart run that has ended")
+    check_directory(args.out)
     jax.config.update("jax_num_cpu_devices", 8)
     args.out.mkdir(parents=True, exist_ok=True)
     panels = {"batches": 2, "model": 3, "generation": 4, "pretraining": 2}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.writing import check_directory
 from jaxlm.run.cli import run_main
 from jaxlm.run.parsers import tool_parser
 
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int:
     for path in (brown, wikitext, templates):
         if not path.exists():
             raise UserError(f"{path} is not there: give the folder of the shared data")
+    check_directory(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     documents = dict(read_brown(brown))
     left_out = [name for i, name in enumerate(documents) if i % 9 == 4]

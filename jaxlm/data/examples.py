@@ -40,7 +40,7 @@ def encode_rows(
     the tokenizer has the symbols; cut to ``seq_len`` tokens, of a pair the longer text first.
 
     Raises:
-      UserError: a pair under a tokenizer without <eos>, or a text with nothing in it to read.
+      UserError: a pair under a tokenizer without <eos>, or a text or word with nothing in it to read.
     """
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -52,6 +52,9 @@ def encode_rows(
     rows, types, first_token, num_cut = [], [], [], 0
     for parts in spaced:
         pieces = [next(encoded).tolist() for _ in parts]
+        if words and not all(pieces):
+            word = parts[[len(piece) > 0 for piece in pieces].index(False)].removeprefix(" ")
+            raise UserError(f"the word {word!r} has no token under this tokenizer, and its tag no place: drop it")
         room = seq_len - len(bos) - (len(eos) if words else len(eos) * len(pieces))
         kept = _cut_words(pieces, room) if words else _cut_texts(pieces, room)
         num_cut += sum(map(len, kept)) < sum(map(len, pieces))

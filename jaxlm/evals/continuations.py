@@ -72,7 +72,7 @@ def score_continuations(
         assert shared_fn is not None
         contexts = list(behind)
         tails = [[requests[i][0][len(ids) :] for i in behind[ids]] for ids in contexts]
-        scores = score_shared(shared_fn, contexts, tails, predictions_per_batch=tokens_per_batch)
+        scores = score_shared(shared_fn, contexts, tails, context=context, predictions_per_batch=tokens_per_batch)
         for ids, each in zip(contexts, scores, strict=True):
             for i, one in zip(behind[ids], each, strict=True):
                 found[i] = Continuation(one[:, 0], one[:, 1] > 0, 0)

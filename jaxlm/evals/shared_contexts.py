@@ -50,10 +50,12 @@ def score_shared(
     contexts: Sequence[Sequence[int]],
     continuations: Sequence[Sequence[Sequence[int]]],
     *,
+    context: int,
     slots_per_batch: int = 8192,
     predictions_per_batch: int = 1 << 14,
 ) -> list[list[np.ndarray]]:
-    """For each context its continuations' f32 [t, 2] (`SharedFn`). Contexts and continuations hold at least one token.
+    """For each context its continuations' f32 [t, 2] (`SharedFn`). Contexts and continuations hold at least one token,
+    and fit into ``context`` tokens together.
 
     Rows of one shape go together: contexts of one length bucket, with as many continuations, whose longest is of one
     bucket. A batch holds at most so many cache slots and predictions, or one context.
@@ -62,8 +64,8 @@ def score_shared(
     shapes: dict[tuple[int, int, int], list[int]] = {}
     for i, (ids, each) in enumerate(zip(contexts, continuations, strict=True)):
         # The last token of the context is read with the continuation: what follows it is the first prediction.
-        longest = max(map(len, each))
-        shape = (bucket_length(len(ids) - 1), bucket_length(longest, smallest=4), len(each))
+        widths = bucket_length(len(ids) - 1), bucket_length(max(map(len, each)), smallest=4)
+        shape = (min(context, widths[0]), min(context, widths[1]), len(each))
         shapes.setdefault(shape, []).append(i)
     for (width, length, count), places in sorted(shapes.items(), reverse=True):
         slots, predictions = count * (width + length), count * length

@@ -166,8 +166,18 @@ class RunDir:
         write_json(self.done_path, final)
 
     def final_figures(self) -> dict[str, Any] | None:
-        """What `mark_done` wrote, or None where the run has not finished."""
-        return json.loads(self.done_path.read_text(encoding="utf-8")) if self.done_path.exists() else None
+        """What `mark_done` wrote, or None where the run has not finished. Raises UserError where it is damaged."""
+        if not self.done_path.exists():
+            return None
+        try:
+            final = json.loads(self.done_path.read_text(encoding="utf-8"))
+            if not isinstance(final, dict):
+                raise ValueError("no figures in it")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.done_path} cannot be read: {error}: remove it, and the same command ends the run again"
+            ) from error
+        return final
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -145,7 +145,7 @@ class Completer:
         prompts = [*(row.ids for row in rows), *[[] for _ in range(num_rows - len(rows))]]
         numbers_b2 = np.zeros((num_rows, 2), np.int32)
         numbers_b2[: len(rows)] = [(row.prompt, row.sample) for row in rows]
-        length = bucket_length(max(len(ids) for ids in prompts))
+        length = min(self.context, bucket_length(max(len(ids) for ids in prompts)))
         return self.programs.prefill(
             self.params,
             *left_pad(prompts, self.tokenizer.pad_id, length=length),

@@ -3,6 +3,7 @@
 Needs a C++17 compiler ($CXX, c++, g++ or clang++). Without one, and after any failure, XLA's own programs serve.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -10,6 +11,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,18 +90,26 @@ def _load(source: Path) -> ctypes.CDLL:
         # Built beside it and renamed: processes that start together each build one, and none loads a half.
         with tempfile.TemporaryDirectory(dir=library.parent) as directory:
             built = Path(directory) / library.name
-            run = subprocess.run(
-                [*command, str(source), "-o", str(built)],
-                capture_output=True,
-                text=True,
-                timeout=BUILD_SECONDS,
-                check=False,
-            )
-            if run.returncode:
-                first = next((line for line in run.stderr.splitlines() if "error" in line), f"code {run.returncode}")
+            code, said = _run([*command, str(source), "-o", str(built)])
+            if code:
+                first = next((line for line in said.splitlines() if "error" in line), f"code {code}")
                 raise OSError(f"{compiler[0]} cannot build {source.name}: {first}")
             built.replace(library)
     return ctypes.CDLL(str(library))
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """(exit code, stderr) of a compiler. Raises SubprocessError where it takes too long, and ends all it started."""
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            said = process.communicate(timeout=BUILD_SECONDS)[1]
+        except BaseException:  # an interrupt, too, does not reach another session
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, said
 
 
 def _compiler() -> list[str]:

@@ -169,7 +169,7 @@ def _devices(report: Report) -> None:
 
         devices = jax.devices()
     except Exception as error:
-        report.fatal.append((f"JAX does not start: {_one_line(error)}", "pip install --force-reinstall 'jaxlm'"))
+        report.fatal.append((f"JAX does not start: {_one_line(error)}", "pip install --force-reinstall jax jaxlib"))
         return
     facts["backend"] = f"{jax.default_backend()}, {len(devices)} device(s), {jax.process_count()} process(es)"
     facts["kind"] = ", ".join(sorted({device.device_kind for device in devices}))
@@ -220,12 +220,16 @@ def _cudnn_attention(report: Report) -> str:
 def _cpu_kernels(report: Report) -> str:
     from jaxlm.nn.kernels import CPU_KERNELS
     from jaxlm.run.cpu_kernels import kernel_missing
+    from jaxlm.run.devices import cache_root
 
     reasons = {name: kernel_missing(name) for name in CPU_KERNELS}
     for name, reason in reasons.items():
         if reason is not None:
             problem = f"{name} layers run at half of their speed or less, {reason}"
-            report.warnings.append((problem, "install a C++17 compiler, or set CXX to one"))
+            mend = "install a C++17 compiler, or set CXX to one"
+            if reason.startswith("[Errno") and _cannot_write(cache_root()):
+                mend = "set JAXLM_CACHE_DIR to a directory that can be written"
+            report.warnings.append((problem, mend))
     return ", ".join(f"{name} {'built' if reason is None else 'missing'}" for name, reason in reasons.items())
 
 

@@ -29,7 +29,7 @@ from jaxlm.io.run_dir import write_json
 from jaxlm.run.evaluate_items import Scorer, Settings, StrategyName, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
-from jaxlm.run.parsers import Parser, add_checkpoint_options
+from jaxlm.run.parsers import Parser, add_checkpoint_options, seed_number
 from jaxlm.run.processes import require_single_process
 
 CHUNK = 256
@@ -179,7 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         default="given",
         help="which examples: the first, drawn by the seed, or with the answers in turn; default %(default)s",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of drawn examples and samples; default %(default)s")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, help="of drawn examples and samples; default %(default)s"
+    )
     parser.add_argument(
         "--overlong",
         choices=("truncate", "refuse"),

@@ -84,17 +84,13 @@ class NgramLM(LanguageModel):
             if context and isinstance(self.tokenizer, WordVocab):
                 ids, before = ids[:-1], before[:-1]
             start = max(1, len(before)) if context else 1
-            logprobs = self.model.score(ids)[start:]
+            counted = start + np.flatnonzero(ids[start:] != self.model.bos_id)
             first = np.array(
-                [
-                    int(np.argmax(self.model.log_distribution(ids[:t].tolist()))) == ids[t]
-                    for t in range(start, len(ids))
-                ]
+                [int(np.argmax(self.model.log_distribution(ids[:t].tolist()))) == ids[t] for t in counted]
                 if context
                 else [False]
             )
-            counted = ids[start:] != self.model.bos_id
-            found.append(Continuation(logprobs[counted], first, 0).reply(continuation))
+            found.append(Continuation(self.model.score(ids)[counted], first, 0).reply(continuation))
         return found
 
     def _tokens(self, text: str) -> np.ndarray:

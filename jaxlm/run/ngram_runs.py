@@ -103,6 +103,8 @@ def fit_text(
         if config.smoothing not in BACKOFF_MODELS:
             raise UserError(f"--arpa holds backoff models, which smoothing {config.smoothing!r} is not: leave it out")
         check_new_file(arpa)
+        if os.path.realpath(arpa) == os.path.realpath(text):
+            raise UserError(f"--arpa {arpa} is the text itself, which it would replace: name another file")
     if not unk_word or set(unk_word) & set(" \t\n\v\f\r\0") or unk_word in ("<unk>", "<s>", "</s>"):
         raise UserError(f"unk_word={unk_word!r} must be a word, none of <unk>, <s> and </s>")
     with new_run(out, overwrite=overwrite, files=(text, arpa)) as partial, ExitStack() as stack:

@@ -80,6 +80,8 @@ def open_base(run_dir: str | Path, step: int | None = None, *, read_params: bool
     """
     run = RunDir(run_dir)
     run_config = run.read_config()["config"]
+    if run_config.get("model", {}).get("family") == "ngram":
+        raise UserError(f"{run.path} is an n-gram model: name the run of a network as a base")
     tokenizer = load_tokenizer(run.tokenizer_path)
     if not read_params:
         model = decode_config(ModelConfig, run_config.get("model", {}), where="config.model")

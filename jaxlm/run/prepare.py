@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +37,9 @@ class PreparedData(NamedTuple):
 def prepare_data(config: PretrainConfig, say: Say) -> PreparedData:
     """Opens or builds the corpus, the tokenizer and the token data set of a run.
 
-    Raises UserError for unreadable input or an empty corpus.
+    Raises UserError for a cache that cannot be written, unreadable input or an empty corpus.
     """
+    check_cache()
     corpus = open_corpus(config.corpus, data_dir=cache_root())
     counts = [("to train on", corpus.report.train), ("held out", corpus.report.validation)]
     say("corpus: " + ", ".join(f"{n.documents:,} documents ({n.bytes / 1e6:.2f} MB) {what}" for what, n in counts))
@@ -53,6 +55,23 @@ def prepare_data(config: PretrainConfig, say: Say) -> PreparedData:
         f"({train.num_bytes / max(train.num_tokens, 1):.2f} bytes a token), in {dataset.directory}"
     )
     return PreparedData(corpus, tokenizer, dataset)
+
+
+def check_cache() -> None:
+    """Raises UserError where the cache cannot be made or written, before the work whose results it keeps. One that is
+    filled may be read-only."""
+    root = cache_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if any(root.iterdir()):
+            return
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write into the cache {root}: {error.strerror or error}: set JAXLM_CACHE_DIR to a directory that "
+            "can be written"
+        ) from error
 
 
 def tokenize(corpus: Corpus, tokenizer: Tokenizer, data: DataConfig) -> TokenDataset:

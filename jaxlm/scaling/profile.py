@@ -151,6 +151,7 @@ def _end(form: Form, raised: bool, theta, log_n, place, side, x_kn, mean_k, allo
     reach = 0.5 * jnp.sqrt(jnp.sum(jnp.where(held, jnp.diag(covariance), 0.0)))
     best = jnp.sum(jnp.where(held, theta, 0.0))
     lowest = jnp.min(log_n)
+    is_none = jnp.array(False)
     if raised:  # the irreducible loss itself is looked for from next to nothing upwards, and may be none
         nothing = lowest + jnp.log(_NOTHING)
         is_none = (place == form.floor) & (best < nothing)
@@ -174,8 +175,7 @@ def _end(form: Form, raised: bool, theta, log_n, place, side, x_kn, mean_k, allo
         return jnp.where(past, inner, middle), jnp.where(past, middle, outer), jnp.where(past, at, there)
 
     inner, outer, _ = jax.lax.fori_loop(0, _BISECTIONS, bisect, (inner, outer, at))
-    if raised:
-        reached = reached & ~(is_none & (side < 0))
+    reached = reached & ~(is_none & (side < 0))
     return jnp.where(reached, best + side * 0.5 * (inner + outer), side * jnp.inf)
 
 

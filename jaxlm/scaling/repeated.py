@@ -109,7 +109,8 @@ def fit_half_lives(
     best_p = found.theta_bp[found.value_b.argmin()]
     weights_bn = resample_weights(len(observed), resamples, seed)
     draws = minimise(_apart, np.repeat(best_p[None], resamples, axis=0), weights_bn, shared).theta_bp
-    return HalfLives(*(float(x) for x in np.exp(best_p)), draws)
+    tokens, params = np.exp(best_p)
+    return HalfLives(float(tokens), float(params), draws)
 
 
 def _apart(log_lives: jax.Array, weight_n: jax.Array, shared: Any) -> jax.Array:

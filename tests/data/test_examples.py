@@ -1,14 +1,17 @@
 """Labelled examples in rows: places of words, cutting, pairs, batches; and their files, with what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import tokenizers
 
 from jaxlm.core.errors import UserError
 from jaxlm.data.examples import ExamplePlan, encode_rows, label_arrays
 from jaxlm.io.labelled import read_examples
 from jaxlm.io.tokenizers import ByteTokenizer, CharTokenizer
+from jaxlm.io.tokenizers.hf import HFTokenizer
 from jaxlm.text.tokenizer import Tokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -43,6 +46,21 @@ def test_tags_stand_at_the_first_token_of_their_word():
     assert arrays["labels"].tolist()[0] == [0, 5, 0, 6, 0, 0]
     assert arrays["loss_mask"].tolist() == [[0, 1, 0, 1, 0, 0], [0, 1, 0, 0, 0, 0]]
     assert rows.num_cut == 1
+
+
+def test_a_word_without_a_token_is_refused():
+    """Its tag would have no place of its own. In a text nothing stands at a place, and such characters may be there."""
+    word = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    word.normalizer, word.pre_tokenizer = (
+        tokenizers.normalizers.BertNormalizer(),
+        tokenizers.pre_tokenizers.Whitespace(),
+    )
+    bert = HFTokenizer(word.to_str().encode(), {})
+    for words in (("a", "\u200b", "b"), ("a", "\ufeff")):
+        with pytest.raises(UserError, match=rf"the word {re.escape(repr(words[1]))} .*: drop it"):
+            rows_of([("b",), words], words=True, tokenizer=bert)
+    assert rows_of([("a", "b")], words=True, tokenizer=bert).first_token == [[0, 1]]
+    assert rows_of([("a\u200b",)], tokenizer=bert).arrays["tokens"].tolist() == [[1]]
 
 
 def test_tokenizers_without_the_symbols():

@@ -10,6 +10,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.io.corpora import open_corpus
+from jaxlm.io.corpora.documents import read_documents
 
 
 def _open(tmp_path, source, paths, **fields):
@@ -172,3 +173,16 @@ def test_content_hash_follows_content_and_rules_not_names(tmp_path):
     assert hashes[0] == hashes[1] != hashes[2]
     assert _open(tmp_path, "text", "a.txt", document="line").content_hash != hashes[0]
     assert _open(tmp_path, "text", "a.txt", split="tail").content_hash != hashes[0]
+
+
+def test_a_cache_that_is_a_file_is_passed_over(tmp_path):
+    (tmp_path / "cache").write_text("mine")
+    (tmp_path / "a.txt").write_text("one")
+    assert _texts(_open(tmp_path, "text", "a.txt").train()) == ["one"]
+
+
+def test_documents_of_named_files_advise_no_option_of_a_corpus(tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{")
+    for name in ("NOPE", "bad.jsonl"):
+        with pytest.raises(UserError, match=f"{name} .*; mend it, or name another$"):
+            read_documents([tmp_path / name])

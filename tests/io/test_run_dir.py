@@ -118,6 +118,10 @@ def test_done_mark_holds_the_figures(tmp_path):
     assert run.final_figures() is None
     run.mark_done({"eval/loss": 1.5, "perf/mfu": None})
     assert run.final_figures() == {"eval/loss": 1.5, "perf/mfu": None}
+    for damaged in ('{"eval/loss": 1.', "[]", ""):
+        run.done_path.write_text(damaged)
+        with pytest.raises(UserError, match=r"done\.json cannot be read: .*: remove it, and the same command"):
+            run.final_figures()
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):

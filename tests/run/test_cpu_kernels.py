@@ -1,6 +1,9 @@
 """Building our kernels: without a compiler, or with one that fails, one line is said and XLA's loops serve."""
 
 import functools
+import os
+import select
+import subprocess
 
 import jax
 import pytest
@@ -67,3 +70,22 @@ def test_the_kernel_is_for_the_cpu_platform_alone(fresh):
     assert isinstance(chosen, RecurrentConfig)
     assert chosen.implementation == "unrolled"
     assert jax.default_backend() == "cpu"
+
+
+def test_a_compiler_that_takes_too_long_ends_with_all_it_started(fresh, monkeypatch, tmp_path):
+    """c++ runs cc1plus: what holds the pipe open is a child of the compiler."""
+    script, source, pipe = tmp_path / "slow", tmp_path / "slow.cc", tmp_path / "pipe"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\nsleep 30 > {pipe} 2>&1 &\nwait\n')
+    script.chmod(0o755)
+    source.touch()
+    os.mkfifo(pipe)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setattr(cpu_kernels, "BUILD_SECONDS", 1)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            cpu_kernels._load(source)
+        assert select.select([reading], [], [], 5)[0]
+        assert os.read(reading, 1) == b""
+    finally:
+        os.close(reading)

@@ -101,6 +101,31 @@ def test_unwritable_cache_has_a_mend(monkeypatch, tmp_path):
     assert [mend for what, mend in report.warnings if "file/cache" in what] == ["set JAXLM_CACHE_DIR to one that is"]
 
 
+def test_a_kernel_that_the_cache_cannot_hold_asks_for_no_compiler(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JAXLM_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    mends = {}
+    for reason in ("[Errno 20] Not a directory: 'kernels'", "no C++ compiler (c++) is installed"):
+        monkeypatch.setattr("jaxlm.run.cpu_kernels.kernel_missing", lambda name, reason=reason: reason)
+        report = doctor.Report()
+        doctor._cpu_kernels(report)
+        (mends[reason],) = {mend for _, mend in report.warnings}
+    cache, compiler = mends.values()
+    assert cache.startswith("set JAXLM_CACHE_DIR")
+    assert compiler.startswith("install a C++17 compiler")
+
+
+def test_a_jax_that_does_not_start_names_packages_of_the_index(monkeypatch):
+    def broken() -> None:
+        raise RuntimeError("no backend")
+
+    monkeypatch.setattr("jax.devices", broken)
+    report = doctor.Report()
+    doctor._devices(report)
+    ((_, mend),) = report.fatal
+    assert mend == "pip install --force-reinstall jax jaxlib"
+
+
 def test_looking_leaves_nothing_behind(monkeypatch, tmp_path):
     monkeypatch.setenv("JAXLM_CACHE_DIR", str(tmp_path / "a" / "b"))
     doctor._storage(doctor.Report())

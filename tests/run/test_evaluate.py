@@ -193,6 +193,7 @@ def test_shards_share_the_items(run, data, capsys):
         (("--tasks", "bbh"), "task 'bbh' has no files"),
         (("--tasks", ","), "names no task"),
         (("--tasks", "lambada", "--limit", "0"), "must be at least"),
+        (("--tasks", "lambada", "--seed", "-1"), "--seed: -1 must be a whole number"),
     ],
 )
 def test_bad_requests_are_refused(run, data, capsys, argv, match):

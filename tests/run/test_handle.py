@@ -188,6 +188,18 @@ def test_the_context_bounds_a_completion_unless_it_slides(run):
     assert all(len(g.tokens) == 50 or g.finish == "stop" for g in both)
 
 
+def test_learned_positions_are_read_up_to_the_last(tmp_path, make_run):
+    """No bucket of lengths takes a prompt, a context or a continuation that fits beyond them."""
+    make_run(tmp_path / "run", seq_len=115, max_seq_len=115, position="learned")
+    lm = load(tmp_path / "run")
+    assert isinstance(lm, CausalLM)
+    assert len(lm.generate(["a" * 110], max_new_tokens=4, temperature=0.0)[0].tokens) <= 4
+    requests = [("a" * 110, "bcd"), ("a" * 17, "b" * 97)]
+    for (context, continuation), reply in zip(requests, lm.likelihoods(requests), strict=True):
+        (whole,) = lm.score([context + continuation])
+        np.testing.assert_allclose(reply.token_logprobs, whole.logprobs[len(context) :], atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

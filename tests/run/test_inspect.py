@@ -1,6 +1,7 @@
 """What `jaxlm inspect` shows: facts, documents, and rows with their segments, masks and padding."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from jaxlm.data.batches import DataConfig, eval_plan, train_plan
 from jaxlm.data.rows import ArraySource
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.run import inspect
+from jaxlm.run.cli import main
 from jaxlm.run.inspect import inspect_batches
 from jaxlm.text.tokenizer import Tokenizer, TokenizerConfig
 
@@ -96,3 +98,17 @@ def test_colour_follows_the_terminal(tokenizer: Tokenizer, split: ArraySource, m
     assert "\x1b[" not in inspect_batches(tokenizer, split, plan, config)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert "\x1b[" in inspect_batches(tokenizer, split, plan, config)
+
+
+def test_a_cache_that_cannot_be_written_is_said_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for cache in (file, file / "cache"):
+        monkeypatch.setenv("JAXLM_CACHE_DIR", str(cache))
+        assert main(["inspect", "quickstart"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: cannot write into the cache {cache}: ")
+        assert "set JAXLM_CACHE_DIR" in said
+        assert said.count("\n") == 1

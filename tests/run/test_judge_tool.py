@@ -67,6 +67,9 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ([*files[:3], str(tmp_path / "half.jsonl"), *judge], "has no text under 'output'"),
         ([*files[:3], str(tmp_path / "surrogate.jsonl"), *judge], "line 1: text holds the lone surrogate U+D83D"),
         ([*files, *judge, "--template", str(tmp_path / "none.txt")], "cannot read --template"),
+        ([*files, *judge, "--margin", "-1"], "--margin: -1 must be a number of 0 or more"),
+        ([*files, *judge, "--margin", "nan"], "--margin: nan must be a number of 0 or more"),
+        ([*files, *judge, "--seed", "-1"], "--seed: -1 must be a whole number"),
         ([*files, *judge, "--out", str(tmp_path / "nowhere" / "o.json")], "nowhere is no directory"),
     ):
         assert run_main(main, argv) == 2

@@ -14,7 +14,15 @@ def figures(capsys, *argv):
 
 
 @pytest.mark.parametrize(
-    "argv", [["known", "--data", "/no/such"], ["kown"], ["planted", "--threshold", "0"], ["items", "--share", "2"]]
+    "argv",
+    [
+        ["known", "--data", "/no/such"],
+        ["kown"],
+        ["planted", "--threshold", "0"],
+        ["planted", "--count", "-1"],
+        ["planted", "--each", "0"],
+        ["items", "--share", "2"],
+    ],
 )
 def test_what_is_wrong_is_one_line(argv, capsys):
     assert run_main(duplicates.main, argv) == 2

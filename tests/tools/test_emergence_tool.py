@@ -69,6 +69,10 @@ def test_items_of_written_answers(tmp_path, capsys):
         ({}, ["--items", "i.jsonl"], "write SIZE=FILE"),
         ({}, ["--items", "32=a.jsonl", "32.0=b.jsonl"], "has the size 32.0 twice"),
         ({}, ["--simulated", "0"], "--simulated 0 must be at least 1"),
+        ({}, ["--scatter", "-1"], "--scatter: -1 must be a number of 0 or more"),
+        ({}, ["--scatter", "nan"], "--scatter: nan must be a number of 0 or more"),
+        ({}, ["--resamples", "-1"], "--resamples: -1 must be a whole number of 0 or more"),
+        ({}, ["--seed", "-1"], "--seed: -1 must be a whole number"),
         ({}, ["--simulated", "1", "--out", "nowhere/x.html"], "cannot write nowhere/x.html"),
         (
             {"t.csv": "size,metric,score,error\n1,acc,0.5,0.1\n2,acc,nan,0.1\n"},

@@ -6,6 +6,8 @@ import re
 import pytest
 
 from jaxlm.run.cli import run_main
+from jaxlm.run.text_scores import fit_ngram_run
+from jaxlm.text.tokenizer import TokenizerConfig
 from tests.io.hf.directories import CONFIGS, random_tensors, write_directory
 from tools.hf import main, parse_size
 
@@ -87,3 +89,12 @@ def test_files_of_other_shapes_are_one_line(source, tmp_path, capsys, file, cont
 
 def test_sizes():
     assert [parse_size(text) for text in ("5GB", "500mb", "1K", "12")] == [5 * 10**9, 5 * 10**8, 1000, 12]
+
+
+def test_an_n_gram_model_is_named(tmp_path, capsys):
+    fit_ngram_run(["to be or not to be"] * 30, tmp_path / "ngram", tokenizer=TokenizerConfig(kind="byte"))
+    capsys.readouterr()
+    assert run_main(main, ["export", str(tmp_path / "ngram"), str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "ngram is an n-gram model: " in said
+    assert said.count("\n") == 1

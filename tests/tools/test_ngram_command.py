@@ -317,3 +317,24 @@ def test_scoring_imports_nothing_heavy(fitted, tmp_path, repo):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=repo, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_arpa_file_is_not_written_over_the_text(run, tmp_path):
+    (tmp_path / "train").write_text(TEXT)
+    (tmp_path / "link").symlink_to("train")
+    for arpa in ("train", "link"):
+        argv = ("fit", "--text", tmp_path / "train", "--out", tmp_path / "run", "--arpa", tmp_path / arpa)
+        code, figures, err = run(*argv)
+        assert (code, figures, len(err.splitlines())) == (2, None, 1)
+        assert "is the text itself" in err
+    assert (tmp_path / "train").read_text() == TEXT
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_continuation_over_a_line_may_be_greedy(run, tmp_path):
+    """The start of a sentence is no prediction: it is neither scored nor asked for."""
+    (tmp_path / "train").write_text("a b\n" * 20 + "b a\n")
+    assert run("fit", "--order", 2, "--text", tmp_path / "train", "--out", tmp_path / "run")[0] == 0
+    greedy, other = jaxlm.load(tmp_path / "run").likelihoods([("a b", "\na b"), ("a b", "\nb a")])
+    assert (greedy.is_greedy, greedy.num_tokens) == (True, 3)
+    assert (other.is_greedy, other.num_tokens) == (False, 3)

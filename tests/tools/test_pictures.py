@@ -37,6 +37,14 @@ def test_every_picture_that_a_page_shows_is_drawn(tmp_path, pytestconfig):
     assert drawn == shown == {path.name for path in (docs / "pictures").iterdir()}
 
 
+def test_a_file_is_no_place_to_draw_into(tmp_path):
+    (tmp_path / "done.json").write_text("{}")
+    result = draw(tmp_path, "--out", tmp_path / "done.json")
+    assert result.returncode == 2
+    assert "done.json is a file, name a directory" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_run_that_has_not_ended_is_refused(tmp_path):
     result = draw(tmp_path)
     assert result.returncode == 2

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxlm.run.parsers import tool_parser
-from tools.versus.turns import PEER_TURNS, alternate, ratio, serve, spread
+from tools.versus.turns import PEER_TURNS, alternate, check_peer, ratio, serve, spread
 
 PEER = """
 import sys, time, statistics
@@ -85,6 +85,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--turns", type=int, default=9, help="default %(default)s")
     parser.add_argument("--repeats", type=int, default=10, help="passes a turn; default %(default)s")
     args = parser.parse_args(argv)
+    check_peer(args.peer_python, "numpy", "torch")
     shape = (args.rows, args.length, args.heads, args.width)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as directory:

@@ -12,10 +12,12 @@ import gzip
 import json
 import statistics
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.io.corpora import open_corpus
 from jaxlm.run.parsers import tool_parser
@@ -37,6 +39,14 @@ PAIRS: dict[str, tuple[Step, ...]] = {
 }
 
 
+def read_file(path: Path) -> bytes:
+    """A file's bytes, unpacked where it is .gz. Raises UserError where it cannot be read."""
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 def read_texts(paths: Sequence[Path], size: int = 4000) -> list[str]:
     """Documents of about ``size`` characters: whole paragraphs."""
     if not paths:
@@ -44,9 +54,8 @@ def read_texts(paths: Sequence[Path], size: int = 4000) -> list[str]:
         return [document.text for document in corpus.train()]
     texts = []
     for path in paths:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         part = ""
-        for paragraph in raw.decode("utf-8", "replace").replace("\r\n", "\n").split("\n\n"):
+        for paragraph in read_file(path).decode("utf-8", "replace").replace("\r\n", "\n").split("\n\n"):
             part += paragraph + "\n\n"
             if len(part) >= size:
                 texts.append(part.strip())

@@ -7,7 +7,6 @@ set of a text's shingles as strings, which are made in Python and timed as well.
 turns; one JSON line.
 """
 
-import gzip
 import json
 import logging
 import statistics
@@ -21,6 +20,7 @@ from jaxlm.data.deduplication import DeduplicationConfig
 from jaxlm.run.parsers import tool_parser
 from jaxlm.text.minhash import MinHash, sign
 from tools.duplicates import MIN_WORDS, docstrings
+from tools.versus.datatrove import read_file
 
 WIDTH, BANDS, ROWS = 5, 14, 8
 BATCH_BYTES = 2 << 20
@@ -30,8 +30,7 @@ def read(paths: Sequence[Path]) -> list[str]:
     """The documents."""
     texts = []
     for path in paths:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        texts += [line.strip() for line in content.decode().split("\n") if len(line.split()) >= MIN_WORDS]
+        texts += [line.strip() for line in read_file(path).decode().split("\n") if len(line.split()) >= MIN_WORDS]
     return texts
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from jaxlm.core.errors import UserError
+
 
 class Server:
     """A program that prepares itself, prints the seconds that took, and then for each line with a number on its
@@ -31,6 +33,18 @@ class Server:
         if not line:
             raise SystemExit(f"error: {self._process.args} ended with code {self._process.wait()}")
         return float(line)
+
+
+def check_peer(python: str, *modules: str) -> None:
+    """Raises UserError where the interpreter of a peer does not start, or lacks one of ``modules``."""
+    command = [python, "-c", f"import {', '.join(modules)}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise UserError(f"cannot start --peer-python {python}: {error.strerror or error}") from error
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        raise UserError(f"--peer-python {python} cannot import {', '.join(modules)} ({why}): name one that can")
 
 
 PEER_TURNS = """

@@ -12,7 +12,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.data.source import ReadLimits, SourceConfig
 from jaxlm.io.corpora import archives, sources, stdlib, tfds_source
-from jaxlm.io.corpora.files import MAX_LISTED, BadInput, hash_files
+from jaxlm.io.corpora.files import MAX_LISTED, ON_BAD, BadInput, hash_files
 from jaxlm.io.corpora.report import CorpusReport, Documents, count, count_parts, load_cached, store_cached
 from jaxlm.text.dedup import unit_hash
 
@@ -40,8 +40,9 @@ class Corpus:
         return self.validation_documents
 
 
-def open_corpus(config: CorpusConfig, *, data_dir: str | Path | None) -> Corpus:
+def open_corpus(config: CorpusConfig, *, data_dir: str | Path | None, mend: str = ON_BAD) -> Corpus:
     """Opens the corpus that ``config`` describes. Its counts are kept under ``data_dir`` (None keeps nothing).
+    ``mend`` is what is advised where input is bad.
 
     The first opening reads everything once; later ones read the files only to hash them.
 
@@ -53,13 +54,13 @@ def open_corpus(config: CorpusConfig, *, data_dir: str | Path | None) -> Corpus:
         train, validation, report, content_hash = stdlib.load(config, cache)
         corpus = Corpus(content_hash, report, Documents(lambda: iter(train)), Documents(lambda: iter(validation)))
     else:
-        corpus = _open_streams(config, cache)
+        corpus = _open_streams(config, cache, mend)
     _check_splits(corpus, config)
     return corpus
 
 
-def _open_streams(config: CorpusConfig, cache: Path | None) -> Corpus:
-    found = BadInput(skip=config.on_bad == "skip")  # bad paths; bad content is found while reading
+def _open_streams(config: CorpusConfig, cache: Path | None, mend: str) -> Corpus:
+    found = BadInput(skip=config.on_bad == "skip", mend=mend)  # bad paths; bad content is found while reading
     stream, held_out, identity = _streams(config, found)
     content_hash = hashlib.sha256(json.dumps([READER_VERSION, *identity]).encode()).hexdigest()
     cached = None if cache is None else cache / f"{content_hash[:24]}.json"
@@ -67,7 +68,7 @@ def _open_streams(config: CorpusConfig, cache: Path | None) -> Corpus:
     try:
         report = CorpusReport.from_dict(load_cached(cached))
     except (KeyError, TypeError):
-        noted = BadInput(skip=found.skip)
+        noted = BadInput(skip=found.skip, mend=mend)
         if held_out is not None:
             counts = count(stream(noted)), count(held_out(noted))
         elif config.split == "hash":

@@ -21,5 +21,7 @@ def read_documents(paths: Sequence[str | Path]) -> list[str]:
         config = CorpusConfig(
             source="jsonl" if records else "text", paths=(path,), document="paragraph", validation_fraction=0.0
         )
-        texts += [document.text for document in open_corpus(config, data_dir=None).train()]
+        texts += [
+            document.text for document in open_corpus(config, data_dir=None, mend="mend it, or name another").train()
+        ]
     return texts

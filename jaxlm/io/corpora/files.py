@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jaxlm.core.errors import UserError
 
 MAX_LISTED = 100
+ON_BAD = "mend it, or set corpus.on_bad=skip"
 
 
 class BadRecord(NamedTuple):
@@ -22,6 +23,8 @@ class BadRecord(NamedTuple):
 class BadInput:
     """Where bad files, lines and records go: the first one raises, or with ``skip`` all are counted, 100 listed.
 
+    ``mend``: what the error advises, in the words of the command that reads.
+
     Records that are left out on purpose, and are not bad, are counted beside them: ``passed``, reason -> records.
     """
 
@@ -31,6 +34,7 @@ class BadInput:
     records: list[BadRecord] = field(default_factory=list)
     passed: dict[str, int] = field(default_factory=dict)
     passed_listed: list[str] = field(default_factory=list)
+    mend: str = ON_BAD
 
     def add(self, message: str) -> None:
         """Raises UserError(message), or notes it."""
@@ -44,7 +48,7 @@ class BadInput:
 
     def _note(self, message: str, record: BadRecord) -> None:
         if not self.skip:
-            raise UserError(f"{message}; mend it, or set corpus.on_bad=skip")
+            raise UserError(f"{message}; {self.mend}")
         self.count += 1
         if len(self.listed) < MAX_LISTED:
             self.listed.append(message)

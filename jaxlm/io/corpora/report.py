@@ -1,5 +1,6 @@
 """What a corpus holds, counted once and kept beside the data."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -94,4 +95,5 @@ def store_cached(path: Path | None, data: Any) -> None:
         partial.write_text(json.dumps(data))
         os.replace(partial, path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ _SCALINGS: dict[str, dict[str, tuple[str, Any]]] = {
 """Their rope_type -> its names, each (our field, default; ... = it must say)."""
 _FREE = (
     "vocab_multiple", "dropout", "zero_init_outputs", "zero_init_head", "init_std", "param_dtype", "compute_dtype",
-    "scan_layers", "remat_policy", "attention",
+    "scan_layers", "remat_policy", "attention", "kernels", "logits_dtype", "quantization",
 )  # fmt: skip
 """Fields of ours that do not alter a trained model's logits."""
 _MOST = 10**8

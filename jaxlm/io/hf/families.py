@@ -126,14 +126,22 @@ GEMMA3 = Family(
         "tie_word_embeddings": ("tie_embeddings", True),
         "query_pre_attn_scalar": ("query_pre_attn_scalar", 256),
         "final_logit_softcapping": ("logit_softcap", None),
-        "attn_logit_softcapping": ("attn_softcap", None),
     },
     {
         "hidden_activation": ("gelu_pytorch_tanh",),
         "attention_bias": (False,),
         "use_bidirectional_attention": (False, None),
+        "attn_logit_softcapping": (None,),  # transformers reads it, and caps nothing
     },
-    _LLAMA_FORM | {"mlp": "geglu", "qk_norm": True, "norm_offset": True, "output_norms": True, "embed_scale": True},
+    _LLAMA_FORM
+    | {
+        "mlp": "geglu",
+        "qk_norm": True,
+        "norm_offset": True,
+        "output_norms": True,
+        "embed_scale": True,
+        "attn_softcap": None,
+    },
     rope="two",
     windows="types",
     theta=1e6,

@@ -27,6 +27,7 @@ from jaxlm.text.tokenizer import MASK
 Say = Callable[[str], None]
 Tick = Callable[[str, int, int], None]
 """Hears (tensor, bytes done, bytes in all) after each tensor."""
+BERT_MASK = "[MASK]"
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
 
@@ -105,6 +106,8 @@ def import_hf(
         raise UserError(f"{run} is there already: name a new run directory")
     opened = open_hf(source, dtype=dtype)
     tokenizer = read_hf_tokenizer(tokenizer_from or source, opened.hf_config, opened.config.vocab_size, say)
+    if opened.family.record == "encoder":
+        tokenizer = _with_mask(tokenizer, tokenizer_from or source)
     if opened.family.record == "encoder" and MASK not in tokenizer.special_tokens:
         raise UserError(f"the tokenizer of {source} names no mask_token: give one in tokenizer_config.json")
     if opened.accounted.left_out:
@@ -124,6 +127,18 @@ def import_hf(
         "bytes": opened.num_bytes,
         "dtype": opened.config.param_dtype,
     }
+
+
+def _with_mask(tokenizer: HFTokenizer, directory: Path) -> HFTokenizer:
+    """The tokenizer with the mask that special_tokens_map.json or tokenizer.json has, where tokenizer_config.json says
+    nothing of one: so it is in BERT's published directories."""
+    if "mask_token" in tokenizer.settings:
+        return tokenizer
+    path = directory / "special_tokens_map.json"
+    named = read_json(path).get("mask_token") if path.exists() else None
+    if named is None and BERT_MASK in tokenizer.special_tokens:
+        named = BERT_MASK
+    return tokenizer if named is None else HFTokenizer(tokenizer.model, tokenizer.settings | {"mask_token": named})
 
 
 def _write_params(opened: Opened, writer: StepWriter, tick: Tick) -> None:

@@ -37,6 +37,7 @@ def import_peft(source: Path, config: Any) -> tuple[Params, LoraConfig]:
     ours = set(flatten_with_paths(param_shapes(make_model(config))))
     left, flat, parts = set(tensors), {}, {}
     trained: dict[str, np.ndarray] = {}
+    unsaved: dict[str, str] = {}
     for piece in write_out(family, whole, shapes):
         module = piece.tensor.removesuffix(".weight")
         names = [f"{_PREFIX}{module}.lora_{factor}.weight" for factor in "AB"]
@@ -44,15 +45,28 @@ def import_peft(source: Path, config: Any) -> tuple[Params, LoraConfig]:
         if all(name in tensors for name in names):
             _take_pair(piece, tensors[names[0]], tensors[names[1]], _scale(settings, module), shapes, parts)
             left -= set(names)
+            unsaved |= {part.path: saved for part in piece.parts}
         elif saved in tensors and len(piece.parts) == 1:
             path, lead, _ = piece.parts[0]
+            if tensors[saved].shape != piece.shape:
+                raise UserError(
+                    f"{source / TENSOR_FILE} holds {saved} of shape {tensors[saved].shape}, not {piece.shape}: it "
+                    "belongs to another model"
+                )
             value = np.asarray(tensors[saved].read(), np.float32)
             trained.setdefault(path, np.zeros(shapes[path], np.float32))[lead] = value.T if piece.turn else value
             left.discard(saved)
+        else:
+            unsaved |= {part.path: saved for part in piece.parts}
     if left:
         raise UserError(f"{source / TENSOR_FILE} holds {sorted(left)[0]}, which this model has no module for")
     if not parts:
         raise UserError(f"{source / TENSOR_FILE} holds no adapter of this model: name its base")
+    for path in trained.keys() & unsaved.keys():
+        raise UserError(
+            f"{source / TENSOR_FILE} lacks {unsaved[path]}: jaxlm trains a parameter in all layers or in none, so save "
+            "it in every layer"
+        )
     for path, by_lead in parts.items():
         if path not in ours:
             raise UserError(f"{source} adapts {path}, which the base has not: name its base")
@@ -80,10 +94,14 @@ def _take_pair(
 ) -> None:
     """One module's factors, cut to the kernels of ours that stand side by side in it: A [in, r] and scaled B [r, out]
     for each."""
-    a, b = np.asarray(down.read(), np.float32), np.asarray(up.read(), np.float32) * np.float32(scale)
     widths = [shapes[part.path][-1] for part in piece.parts]
-    if a.shape[1] != shapes[piece.parts[0].path][-2] or b.shape != (sum(widths), a.shape[0]):
-        raise UserError(f"the adapter of {piece.tensor} is {a.shape} and {b.shape}: it belongs to another model")
+    fan_in, fan_out = shapes[piece.parts[0].path][-2], sum(widths)
+    if len(down.shape) != 2 or down.shape[1] != fan_in or up.shape != (fan_out, down.shape[0]):
+        raise UserError(
+            f"the adapter of {piece.tensor} is {down.shape} and {up.shape}, not (r, {fan_in}) and ({fan_out}, r): it "
+            "belongs to another model"
+        )
+    a, b = np.asarray(down.read(), np.float32), np.asarray(up.read(), np.float32) * np.float32(scale)
     for part, start, width in zip(piece.parts, np.cumsum([0, *widths]), widths, strict=False):
         parts.setdefault(part.path, {})[part.lead] = (a.T, b[start : start + width].T)
 

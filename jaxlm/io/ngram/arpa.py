@@ -25,6 +25,8 @@ _LN10 = math.log(10.0)
 _LINES = 50_000
 _UNK_TOO = b"<UNK>"
 _TAB_TO_SPACE = bytes.maketrans(b"\t", b" ")
+_ODD_BYTES = frozenset(b"\v\f\r\0")
+"""They end a word in a text, and stand within one in a line here."""
 
 
 def write_arpa(path: str | Path, model: NgramModel, words: list[bytes]) -> None:
@@ -82,6 +84,13 @@ def read_arpa(path: str | Path) -> tuple[NgramModel, WordVocab]:
             return _Reader(file, str(path)).read()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _number(field: bytes) -> float:
+    """Raises ValueError also for what Python alone reads as a number: ``1_0``, and white space around one."""
+    if b"_" in field or field != field.strip():
+        raise ValueError(field)
+    return float(field)
 
 
 class _Reader:
@@ -165,14 +174,14 @@ class _Reader:
                 f"a {n}-gram is a log-probability, {n} words and perhaps a backoff, not {len(fields)} fields"
             )
         try:
-            logprob = float(fields[0])
-            backoff = float(fields[n + 1]) if len(fields) == n + 2 else 0.0
+            logprob = _number(fields[0])
+            backoff = _number(fields[n + 1]) if len(fields) == n + 2 else 0.0
         except ValueError:
             raise self._refuse("the log-probability or the backoff is no number") from None
         if not logprob <= 0.0:
             raise self._refuse(f"log-probability {logprob} is above 0")
-        if math.isnan(backoff) or backoff == math.inf:
-            raise self._refuse(f"backoff {backoff} is no number")
+        if not backoff <= -LOG_ZERO:
+            raise self._refuse(f"backoff {backoff} is no number, or above {-LOG_ZERO:g}")
         if highest and backoff:
             raise self._refuse(f"a {n}-gram, the longest here, has no backoff")
         logprob, backoff = (-math.inf if value <= LOG_ZERO else value for value in (logprob, backoff))
@@ -185,6 +194,11 @@ class _Reader:
         for seen in range(size):
             logprob, (word,), backoff = self._fields(1, size, seen, highest)
             word = SPECIAL_WORDS[UNK] if word == _UNK_TOO else word
+            if not _ODD_BYTES.isdisjoint(word):
+                raise self._refuse(
+                    f"the word {word.decode('utf-8', 'replace')!r} holds white space or a zero byte, which end a "
+                    "word in a text: take it out"
+                )
             if word in known:
                 raise self._refuse(f"the word {word.decode('utf-8', 'replace')!r} stands here a second time")
             known.add(word)

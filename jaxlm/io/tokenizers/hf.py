@@ -153,8 +153,9 @@ def read_hf_tokenizer(
             raise UserError(f"{directory / CONFIG_FILE} is no JSON: {error}") from error
         if not isinstance(settings, dict):
             raise UserError(f"{directory / CONFIG_FILE} holds no JSON object")
-    for role in ("bos", "eos"):  # a bare tokenizer.json names no roles: config.json has their ids
-        settings.setdefault(f"{role}_token", None)
+    # A bare tokenizer.json names no roles: config.json has their ids. A role that is null here there is not.
+    unsaid = [role for role in ("bos", "eos") if f"{role}_token" not in settings]
+    settings |= {f"{role}_token": None for role in unsaid}
     try:
         described = json.loads(model)
         beyond = [token for token in described.get("added_tokens", []) if token["id"] >= vocab_size]
@@ -172,10 +173,10 @@ def read_hf_tokenizer(
             "they belong to two models"
         )
     changed = False
-    for role in ("bos", "eos"):
+    for role in unsaid:
         ids = hf_config.get(f"{role}_token_id")
         one = ids[0] if isinstance(ids, list) and ids else ids
-        if settings[f"{role}_token"] is None and isinstance(one, int) and not isinstance(one, bool):
+        if isinstance(one, int) and not isinstance(one, bool):
             name = tokenizer._tokenizer.id_to_token(one) if 0 <= one < tokenizer.vocab_size else None
             if name in tokenizer.special_tokens:
                 settings[f"{role}_token"], changed = name, True

@@ -7,6 +7,7 @@ stdout is one JSON object.
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +92,10 @@ def best_of(
         raise UserError("--prompts, --out and --pairs name one file twice: what is written would replace it")
     if num_samples < 2:
         raise UserError(f"num_samples={num_samples} leaves nothing to choose: ask for 2 or more")
+    if least is not None and math.isnan(least):
+        raise UserError(f"least={least} is no number: give the lowest reward to keep, or leave it out")
+    if not 0 < time_limit < math.inf:
+        raise UserError(f"time_limit={time_limit:g} must be a number of seconds above 0")
     asked = list(read_prompts(prompts))
     judging = _Judge(judge, functions or {}, time_limit)
     judging.check(asked)

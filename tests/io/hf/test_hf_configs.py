@@ -6,7 +6,7 @@ import math
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.hf.configs import find_family, read_config, write_config
+from jaxlm.io.hf.configs import _FREE, find_family, read_config, write_config
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, RopeConfig
 from jaxlm.models.encoder_config import EncoderConfig
 from jaxlm.models.recurrent import RecurrentConfig
@@ -108,6 +108,7 @@ def test_ropes_that_agree():
         ("qwen3_moe", {"mlp_only_layers": [1]}, r"mlp_only_layers=\[1\]"),
         ("gemma3", {"layer_types": ["full_attention"]}, "1 layer_types .* for 7 layers"),
         ("gemma3", {"layer_types": ["chunked_attention"] * 7}, "chunked_attention"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, r"attn_logit_softcapping=50\.0, .* with None only"),
         ("gpt2", {"activation_function": "gelu"}, "activation_function='gelu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse"),
         ("bert", {"position_embedding_type": "relative_key"}, "relative_key"),
@@ -151,11 +152,29 @@ def test_models_of_ours():
     assert write_config(gpt)[0].architecture == "GPT2LMHeadModel"
 
 
+FREE = {
+    "vocab_multiple": 64, "dropout": 0.1, "zero_init_outputs": True, "zero_init_head": True, "init_std": 0.1,
+    "param_dtype": "bfloat16", "compute_dtype": "bfloat16", "scan_layers": False, "remat_policy": "full",
+    "attention": "xla", "kernels": "xla", "logits_dtype": "bfloat16", "quantization": "int8",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_what_alters_no_trained_model_stands_in_no_way(name):
+    """Set away from its default: the config that is written is the same."""
+    assert FREE.keys() == set(_FREE)
+    for config in (DecoderConfig(vocab_size=256, tie_embeddings=False), read(CONFIGS["bert"])):
+        if hasattr(config, name):
+            assert getattr(config, name) != FREE[name]
+            assert write_config(dataclasses.replace(config, **{name: FREE[name]})) == write_config(config)
+
+
 @pytest.mark.parametrize(
     ("config", "match"),
     [
         (DecoderConfig(vocab_size=9, parallel_block=True), "parallel_block: True -> False"),
         (DecoderConfig(vocab_size=9, logit_softcap=30.0), "logit_softcap: 30.0 -> None"),
+        (dataclasses.replace(read(CONFIGS["gemma3"]), attn_softcap=50.0), "attn_softcap: 50.0 -> None"),
         (DecoderConfig(vocab_size=9, mla=MlaConfig(), qk_norm=False), "mla"),
         (RecurrentConfig(vocab_size=9), "computes this recurrent"),
         (BERT_FORM, "num_token_types=0: BERT's form has a table"),

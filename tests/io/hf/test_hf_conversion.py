@@ -20,9 +20,10 @@ from jaxlm.io.hf.exporting import export_hf
 from jaxlm.io.hf.importing import import_hf
 from jaxlm.io.hf.safetensors import Planned, write_tensors
 from jaxlm.io.run_dir import RunDir, write_json
-from jaxlm.io.tokenizers import ByteTokenizer
+from jaxlm.io.tokenizers import ByteTokenizer, load_tokenizer
 from jaxlm.models.decoder import DecoderConfig, make_decoder
 from jaxlm.models.families import make_model
+from jaxlm.text.tokenizer import MASK
 from tests.drawn import drawn_params
 from tests.io.hf.directories import BFLOAT16, CONFIGS, random_tensors, write_directory
 
@@ -145,6 +146,25 @@ def test_older_files(tmp_path):
     into(write_directory(tmp_path / "bert", CONFIGS["bert"], old), tmp_path / "bert-run")
     out(tmp_path / "bert-run", tmp_path / "bert-back")
     assert_same(held(tmp_path / "bert-back"), tensors)
+
+
+def test_the_mask_of_published_bert_directories(tmp_path):
+    """Their tokenizer_config.json names none: special_tokens_map.json does, or tokenizer.json has [MASK]."""
+    source = write_directory(tmp_path / "hf", CONFIGS["bert"], random_tensors(CONFIGS["bert"]))
+    (source / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    with pytest.raises(UserError, match="names no mask_token"):
+        into(source, tmp_path / "none")
+    (source / "special_tokens_map.json").write_text('{"mask_token": {"content": "[M]"}}')
+    into(source, tmp_path / "by-map")
+    (source / "special_tokens_map.json").unlink()
+    described = (source / "tokenizer.json").read_text()
+    (source / "tokenizer.json").write_text(described.replace("[M]", "[MASK]"))
+    into(source, tmp_path / "by-name")
+    for run in ("by-map", "by-name"):
+        assert load_tokenizer(RunDir(tmp_path / run).tokenizer_path).special_tokens[MASK] == 2
+    (source / "tokenizer_config.json").write_text('{"mask_token": null}')
+    with pytest.raises(UserError, match="names no mask_token"):
+        into(source, tmp_path / "none")
 
 
 def changed(tensors, **changes):

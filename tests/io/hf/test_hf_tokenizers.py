@@ -66,7 +66,11 @@ def test_roles_from_the_model(tmp_path):
     write_ascii_tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     assert opened(tmp_path).eos_id is None
-    assert opened(tmp_path, config={"eos_token_id": [1, 5], "bos_token_id": 0}).eos_id == 1
+    roles = {"eos_token_id": [1, 5], "bos_token_id": 0}
+    assert opened(tmp_path, config=roles).eos_id == 1
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": null}')  # Qwen: there is none, and that is said
+    found = opened(tmp_path, config=roles)
+    assert (found.bos_id, found.eos_id) == (None, 1)
 
 
 def test_tokens_of_other_modalities_are_left_out(tmp_path):

@@ -66,6 +66,9 @@ def test_what_is_refused(run, tmp_path, capsys):
         ({"--num-samples": "1"}, "leaves nothing to choose"),
         ({"--pairs": tmp_path / "out.jsonl"}, "name one file twice"),
         ({"--out": prompts}, "name one file twice"),
+        ({"--least": "nan"}, "least=nan is no number"),
+        ({"--time-limit": "0"}, "time_limit=0 must be a number of seconds above 0"),
+        ({"--time-limit": "nan"}, "time_limit=nan must be a number of seconds above 0"),
         ({"--prompts": tmp_path / "none.jsonl"}, "none.jsonl cannot be read"),
         ({}, "raised ValueError: no for an answer to"),
     ):

@@ -11,6 +11,8 @@ import jaxlm
 from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.run.text_scores import fit_ngram_run
+from jaxlm.text.tokenizer import TokenizerConfig
 from tests.run.align.tuning_commands import command_of, write
 from tests.run.commands import assert_same_run
 
@@ -191,6 +193,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
     refusing.write_text("{{ raise_exception('not today') }}")
     broken = tmp_path / "broken.jinja"
     broken.write_text("{% for %}")
+    fit_ngram_run(["to be or not to be"] * 30, tmp_path / "ngram", tokenizer=TokenizerConfig(kind="byte"))
     for argv, words in [
         (("--data.train", paths["silent"]), ["silent.jsonl line 2 has no assistant turn"]),
         (("--data.train", paths["robot"]), ["robot.jsonl line 2: message 1 has the role 'robot'"]),
@@ -205,6 +208,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
         (("--data.validation-fraction", "1e-9"), ["leaves none held out"]),
         (("--sample.prompts", "x" * 70), ["sample.prompts holds", "leaves no room"]),
         (("--tune", "lora", "--lora.rank", "99"), ["lora.rank=99 is not below both sides"]),
+        (("--base", tmp_path / "ngram"), ["ngram is an n-gram model: "]),
         (("--base", tmp_path / "nowhere"), ["nowhere is not a run directory"]),
     ]:
         code, _, err = command(capsys, config, *argv, "--run-dir", tmp_path / "run")
