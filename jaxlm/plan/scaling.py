@@ -148,23 +148,26 @@ def serving(flops: float, served_tokens: float, own: ChinchillaFit | None = None
     # Each takes a search of its own; some hundreds are enough for two ends.
     drawn = [{name: float(values[i]) for name, values in draws.items()} for i in range(min(len(fit.draws_bp), _SERVED))]
     ends = np.array([inference.for_budget(one, flops, served_tokens)[:3] for one in drawn])
+    alike = np.array([inference.for_loss(one, float(allocate(one, flops).loss), served_tokens)[:2] for one in drawn])
     names = ("num_params_interval", "num_tokens_interval", "loss_interval")
     return {
         "served_tokens": served_tokens,
         "same_loss": same._asdict(),
+        "same_loss_intervals": {name: interval(alike[:, i]) for i, name in enumerate(same._fields[:2])},
         "saved": 1 - (same.training_flops + same.inference_flops) / plain,
         "within_budget": within._asdict(),
         **{name: interval(ends[:, i]) for i, name in enumerate(names)},
     }
 
 
-def overtraining(flops: float, ratios: Sequence[float], own: ChinchillaFit | None = None) -> list[dict[str, float]]:
-    """Loss at C where a token count a parameter is given (Gadre et al. 2024)."""
+def overtraining(flops: float, ratios: Sequence[float], own: ChinchillaFit | None = None) -> list[dict[str, Any]]:
+    """Loss at C, with its interval, where a token count a parameter is given (Gadre et al. 2024)."""
     fit = besiroglu() if own is None else own
     rows = []
     for ratio in ratios:
         n, d, loss = inference.overtrained(fit.constants, flops, ratio)
-        rows.append({"tokens_per_param": ratio, "num_params": n, "num_tokens": d, "loss": loss})
+        row = {"tokens_per_param": ratio, "num_params": n, "num_tokens": d, "loss": loss}
+        rows.append(row | {"loss_interval": fit.predict_interval(n, d)})
     return rows
 
 

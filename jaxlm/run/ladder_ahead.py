@@ -127,7 +127,7 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
             "flops": one.flops,
             "num_steps": one.config.num_steps,
             "law": (law.law if isinstance(law, Lowest) else law).constants,
-            "law_intervals": None if isinstance(law, Lowest) else law.intervals,
+            "law_intervals": law.intervals,
             "power": frontier.constants,
             "num_runs": len(runs["loss"]),
             "num_budgets": num_budgets,

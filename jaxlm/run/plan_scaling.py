@@ -139,17 +139,17 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
     for one in figures["over_training"]:
         lines.append(
             f"  at {one['tokens_per_param']:g} tokens a parameter: N {number(one['num_params'])}, "
-            f"D {number(one['num_tokens'])}, loss {one['loss']:.4f}"
+            f"D {number(one['num_tokens'])}, loss {one['loss']:.4f} ({ends_of(one['loss_interval'])})"
         )
     if "inference" in figures:
         one = figures["inference"]
         same, within = one["same_loss"], one["within_budget"]
-        low, high = one["loss_interval"]
+        low, high = one["same_loss_intervals"]["num_params"]
         lines.append(
-            f"  {number(one['served_tokens'])} tokens served: the same loss with N {number(same['num_params'])}, "
-            f"D {number(same['num_tokens'])} costs {100 * one['saved']:.1f} % less in all; all within C: "
-            f"N {number(within['num_params'])}, D {number(within['num_tokens'])}, loss {within['loss']:.4f} "
-            f"({low:.3f} to {high:.3f})"
+            f"  {number(one['served_tokens'])} tokens served: the same loss with N {number(same['num_params'])} "
+            f"({number(low)} to {number(high)}), D {number(same['num_tokens'])} costs {100 * one['saved']:.1f} % less "
+            f"in all; all within C: N {number(within['num_params'])}, D {number(within['num_tokens'])}, loss "
+            f"{within['loss']:.4f} ({ends_of(one['loss_interval'])})"
         )
     if "repeated" in figures:
         one = figures["repeated"]
@@ -169,11 +169,16 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def ends_of(pair: tuple[float, float]) -> str:
+    """An interval of a loss."""
+    return "{:.3f} to {:.3f}".format(*pair)
+
+
 def _cells(row: Row) -> list[str]:
     def ends(pair: tuple[float, float] | None) -> str:
         return "-" if pair is None else f"{number(pair[0])} to {number(pair[1])}"
 
-    loss_ends = "-" if row.loss_interval is None else "{:.3f} to {:.3f}".format(*row.loss_interval)
+    loss_ends = "-" if row.loss_interval is None else ends_of(row.loss_interval)
     return [
         row.law,
         "with" if row.embeddings else "without",

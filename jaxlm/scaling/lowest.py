@@ -47,6 +47,18 @@ class Lowest(NamedTuple):
     ) -> tuple[float, float]:
         """Of one run's loss, by refits to losses drawn about the law: their scatter is what budgets lie off it,
         Student's, with as many degrees of freedom as there are budgets beyond the law's constants."""
+        theta_bp, scatter_b, rng = self._refits(draws, seed)
+        predicted_b = POWER_FLOOR.predict(theta_bp, flops) * np.exp(scatter_b * rng.standard_normal(draws))
+        return interval(predicted_b, level)
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % of the constants of the law, by the same refits."""
+        read = POWER_FLOOR.read(self._refits(2000, 0)[0])
+        return {name: interval(read[name]) for name in POWER_FLOOR.names}
+
+    def _refits(self, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+        """Constants [b, p] and scatter [b] of each, and what draws on."""
         rng = np.random.default_rng(seed)
         spare = len(self.flops_k) - POWER_FLOOR.num_constants
         scatter = np.sqrt((self.law.residual_n**2).sum() / spare)
@@ -58,9 +70,7 @@ class Lowest(NamedTuple):
             for start_p in resample_starts(POWER_FLOOR, self.law.theta_p, self.loss_k)
         ]
         off_sb = [(np.log(POWER_FLOOR.predict(one, self.flops_k) / loss_bk) ** 2).sum(axis=1) for one in found]
-        theta_bp = np.choose(np.argmin(off_sb, axis=0)[:, None], found)
-        predicted_b = POWER_FLOOR.predict(theta_bp, flops) * np.exp(scatter_b * rng.standard_normal(draws))
-        return interval(predicted_b, level)
+        return np.choose(np.argmin(off_sb, axis=0)[:, None], found), scatter_b, rng
 
 
 def fit_lowest(num_params: Any, flops: Any, loss: Any, *, embeddings: bool = True) -> Lowest:

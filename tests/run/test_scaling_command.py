@@ -126,6 +126,10 @@ def test_the_plan_without_runs(capsys, tmp_path):
     assert plan["inference"]["saved"] > 0
     low, high = plan["inference"]["num_params_interval"]
     assert low < plan["inference"]["within_budget"]["num_params"] < high
+    low, high = plan["inference"]["same_loss_intervals"]["num_params"]
+    assert low < plan["inference"]["same_loss"]["num_params"] < high
+    for row in plan["over_training"]:
+        assert row["loss_interval"][0] < row["loss"] < row["loss_interval"][1]
     assert plan["repeated"]["epochs"] > 1
     assert picture.read_text().startswith("<svg")
 

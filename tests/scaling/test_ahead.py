@@ -102,3 +102,6 @@ def test_an_irreducible_loss_that_the_best_law_lacks_widens_the_interval():
     assert lowest.law.constants["E"] < 1e-6
     low, high = lowest.predict_interval(8e14, draws=600)
     assert low < 60 / 8e14**0.12 + 0.02 < high
+    floor, exponent = lowest.intervals["E"], lowest.intervals["alpha"]
+    assert floor[0] < 0.02 < floor[1] < loss.min()
+    assert exponent[0] < lowest.law.constants["alpha"] < exponent[1]
