@@ -92,9 +92,13 @@ def _read(path: Path, columns: dict[str, str]) -> dict[str, Any]:
     if "loss" in rows and not (np.isfinite(rows["loss"]) & (rows["loss"] > 0)).all():
         raise UserError(f"{path}: a loss in column {columns['loss']!r} is no number above 0: mend it or leave it out")
     seen = set()
-    for number, row in enumerate(zip(*rows.values(), strict=True), start=2):
+    # All columns, read or not: two seeds may score the same, and differ in a column that names them.
+    for number, row in enumerate(zip(*table.columns.values(), strict=True), start=2):
         if row in seen:
-            raise UserError(f"{path} line {number} is a row that was there before: leave it out, it is no second seed")
+            raise UserError(
+                f"{path} line {number} is a row that was there before: leave it out, or where it is a second seed with "
+                "the same score, add a column that names the seed"
+            )
         seen.add(row)
     return rows
 

@@ -86,3 +86,11 @@ def test_a_row_twice_is_no_second_seed(tmp_path, capsys):
     path.write_text(path.read_text() + "\n" + path.read_text().splitlines()[1] + "\n")
     assert run_main(scaling.main, ["limits", "--csv", str(path), "--columns", COLUMNS]) == 2
     assert "scores.csv line 10 is a row that was there before" in capsys.readouterr().err
+
+
+def test_seeds_that_score_the_same_are_told_apart_by_any_column(tmp_path, capsys):
+    header, *rows = _table(tmp_path, {"up": np.linspace(0.3, 0.5, 8)}).read_text().split()
+    path = tmp_path / "seeds.csv"
+    path.write_text("\n".join([f"{header},seed", *(f"{row},{seed}" for row in rows for seed in (0, 1))]) + "\n")
+    assert run_main(scaling.main, ["limits", "--csv", str(path), "--columns", COLUMNS]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["tasks"]["up"]["shape"] == "rises"
