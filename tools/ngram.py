@@ -112,11 +112,7 @@ def main(argv: list[str]) -> int:
     elif args.command == "import":
         figures = runs.import_arpa(args.arpa, args.out, overwrite=args.overwrite)
     elif args.command == "export":
-        from jaxlm.io.ngram.arpa import write_arpa
-
-        model, vocab = runs.open_run(args.run)
-        write_arpa(args.arpa, model, vocab.words)
-        figures = {"arpa": args.arpa, **model.facts}
+        figures = runs.export_arpa(args.run, args.arpa)
     else:
         figures = _generate(args)
     print(json.dumps(figures))

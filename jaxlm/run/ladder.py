@@ -16,7 +16,7 @@ from jaxlm.io.run_dir import RunDir
 from jaxlm.io.run_table import write_runs
 from jaxlm.run.ladder_config import LadderConfig, Rung
 from jaxlm.run.prepare import PreparedData, prepare_data
-from jaxlm.run.pretrain import pretrain
+from jaxlm.run.pretrain import check_unresolved, pretrain
 from jaxlm.run.several_runs import sweep_command, train_several
 
 PROG = "python -m experiments.scaling sweep"
@@ -141,8 +141,11 @@ def text_tokens(data: PreparedData) -> int:
 
 
 def train_rungs(runs: Sequence[tuple[Rung, Path]], processes: int) -> dict[str, Any] | None:
-    """Trains those that are not finished, each in its directory; returns what `train_several` does."""
-    waiting = [i for i, (_, path) in enumerate(runs) if RunDir(path).final_figures() is None]
+    """Trains those that are not finished, each in its directory; returns what `train_several` does.
+
+    Raises UserError, before anything is trained, for a directory that holds another run of the same name.
+    """
+    waiting = [i for i, (one, path) in enumerate(runs) if finished(one, path) is None]
     say(f"{len(runs)} runs, {len(waiting)} of them to do")
     return train_several(functools.partial(_train, runs), waiting, processes)
 
@@ -152,15 +155,19 @@ def _train(runs: Sequence[tuple[Rung, Path]], number: int) -> dict[str, Any]:
     return pretrain(one.config, path, may_change=MOVED)
 
 
-def _finished(directory: RunDir, one: Rung) -> dict[str, Any] | None:
-    return RunDir(directory.path / RUNS / one.name).final_figures()
+def finished(one: Rung, path: Path) -> dict[str, Any] | None:
+    """The final figures of a run, or None. Raises UserError where its directory holds another: a name gives a budget to
+    three digits, and a ladder's may have been moved by less."""
+    directory = RunDir(path)
+    check_unresolved(directory, one.config, MOVED)
+    return directory.final_figures()
 
 
 def table_of(directory: RunDir, ladder: Ladder) -> list[dict[str, Any]]:
     """A row for each finished run that has a loss; says which diverged. Raises UserError where all did."""
     rows = []
     for one in ladder.rungs:
-        figures = _finished(directory, one)
+        figures = finished(one, directory.path / RUNS / one.name)
         if figures is None:
             continue
         row = row_of(one, figures, ladder.data, f"{RUNS}/{one.name}")

@@ -142,6 +142,20 @@ def fit_text(
     return {"run_dir": str(out), **figures, "seconds": round(time.monotonic() - start, 3)}
 
 
+def export_arpa(run: str | Path, arpa: str | Path) -> dict[str, Any]:
+    """Writes the model of a run directory as an ARPA file. Raises UserError for a place that cannot be written, or that
+    is a file of the run itself."""
+    from jaxlm.io.ngram.arpa import write_arpa
+
+    check_new_file(arpa)
+    own = [os.path.realpath(Path(run) / name) for name in RUN_FILES]
+    if any(Path(os.path.realpath(arpa)).is_relative_to(path) for path in own):
+        raise UserError(f"--arpa {arpa} is a file of the run itself, which it would replace: name another file")
+    model, vocab = open_run(run)
+    write_arpa(arpa, model, vocab.words)
+    return {"arpa": str(arpa), **model.facts}
+
+
 def import_arpa(arpa: str | Path, out: str | Path, *, overwrite: bool = False) -> dict[str, Any]:
     """The run of an ARPA file's model; its figures."""
     from jaxlm.io.ngram.arpa import read_arpa

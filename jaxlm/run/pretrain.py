@@ -76,7 +76,7 @@ def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, A
     the data caches. Raises UserError for whatever would stop the run."""
     mesh = on_every_process("mesh", lambda: mesh_of(config))
     if run_dir is not None:
-        on_first_process("run directory", lambda: _check_unresolved(RunDir(run_dir), config))
+        on_first_process("run directory", lambda: check_unresolved(RunDir(run_dir), config))
     run, memory = _assemble(config, mesh)
     say(run.describe())
     for path, leaf in flatten_with_paths(run.layout.abstract.params).items():
@@ -166,7 +166,7 @@ def _judge(samples: list[Sample], data: PreparedData, *, likelihood: bool) -> Fi
 
 def _open(directory: RunDir, config: PretrainConfig, may_change: tuple[str, ...]) -> dict[str, Any] | None:
     """Takes the run directory for this command. Returns the final figures of a finished run."""
-    _check_unresolved(directory, config, may_change)
+    check_unresolved(directory, config, may_change)
     directory.lock()
     return directory.final_figures()
 
@@ -184,7 +184,7 @@ def _resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     return dataclasses.replace(config, model=resolve_model(config.model, data.tokenizer))
 
 
-def _check_unresolved(directory: RunDir, config: PretrainConfig, may_change: tuple[str, ...] = ()) -> None:
+def check_unresolved(directory: RunDir, config: PretrainConfig, may_change: tuple[str, ...] = ()) -> None:
     """Refuses another config's directory before data is prepared; the vocabulary size, not known yet, is taken from
     it."""
     if not directory.config_path.exists():

@@ -5,6 +5,8 @@ import dataclasses
 import functools
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,19 +68,37 @@ def train_several(train: Train, numbers: Sequence[int], processes: int) -> dict[
     """``train(number)`` for each number, ``processes`` at a time.
 
     Returns None; ``stopped_by`` and ``run_dir`` of a run that a signal or its own incidents ended: the same command
-    goes on from there.
+    goes on from there. ``stopped_by`` alone where SIGTERM met several processes and a run that could not say so yet.
     """
     try:
-        run_tasks(
-            functools.partial(_one, train, processes),
-            numbers,
-            processes,
-            doing="runs",
-            killed="a process was killed (out of memory?): the same command goes on, with a lower --processes",
-        )
+        with _terminated(processes > 1 and len(numbers) > 1):
+            run_tasks(
+                functools.partial(_one, train, processes),
+                numbers,
+                processes,
+                doing="runs",
+                killed="a process was killed (out of memory?): the same command goes on, with a lower --processes",
+            )
     except Stopped as stopped:
         return stopped.figures
     return None
+
+
+@contextlib.contextmanager
+def _terminated(several: bool) -> Iterator[None]:
+    """A SIGTERM that `run_tasks` hands back, no run having said that it was stopped, is said here. Raises Stopped."""
+    if not several or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: Any) -> None:
+        raise Stopped({"stopped_by": signal.Signals(signum).name})
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one(train: Train, processes: int, number: int) -> None:

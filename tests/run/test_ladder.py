@@ -128,7 +128,7 @@ def test_a_signal_is_handed_on_and_moved_text_is_gone_on_with(config_file, tmp_p
 def lawful(config_file, tmp_path) -> tuple[list[str], Path]:
     """A finished ladder whose losses follow a known law: the table and the marks of its runs, no training."""
     run_dir = tmp_path / "ladder"
-    more = ["--budgets", "3e8", "9e8", "2.7e9", "--widths", "8", "16", "24", "32", "--tokens-per-param", "0.3", "40"]
+    more = ["--budgets", "3e8", "1e9", "2.7e9", "--widths", "8", "16", "24", "32", "--tokens-per-param", "0.3", "40"]
     more += ["--batch-rows", "2", "16"]
     config, _ = load_config(LadderConfig, [str(config_file), *more])
     ladder = open_ladder(config)
@@ -139,6 +139,7 @@ def lawful(config_file, tmp_path) -> tuple[list[str], Path]:
         figures = {"eval/loss": float(loss), "perf/step_seconds": 0.1, "perf/tokens_per_second": 1.0}
         run = RunDir(run_dir / "runs" / one.name)
         run.path.mkdir(parents=True)
+        run.write_config(one.config)
         write_json(run.done_path, figures)
         rows.append(row_of(one, figures, ladder.data, run.path.name))
     write_runs(run_dir / "runs.csv", rows)
@@ -186,6 +187,19 @@ def test_a_table_of_other_runs_predicts_nothing(lawful, capsys):
     assert run_main(scaling.main, ["predict", *argv]) == 2
     assert "does not hold this ladder's runs" in capsys.readouterr().err
     assert not (run_dir / "ahead-2x").exists()
+
+
+@pytest.mark.parametrize("command", ["sweep", "predict"])
+def test_a_budget_moved_by_less_than_its_name_says_is_another_run(lawful, capsys, command):
+    argv, run_dir = lawful
+    moved = [word.replace("1e9", "1.004e9") for word in argv]
+    if command == "sweep":
+        moved = moved[: moved.index("--resamples")]
+    assert run_main(scaling.main, [command, *moved]) == 2
+    err = capsys.readouterr().err
+    assert "1.00e09-w" in err
+    assert "holds another config (num_steps" in err
+    assert not list(run_dir.glob("ahead-*"))
 
 
 def test_widths_that_the_heads_do_not_divide_are_passed_over(config_file):

@@ -264,10 +264,13 @@ def test_overwriting_deletes_no_other_file(run, fitted, tmp_path):
     code, _, err = run(*fit, tmp_path / "train", "--arpa", arpa)
     assert (code, "lies in --out" in err) == (2, True)
     assert run("export", path, "--arpa", arpa)[0] == 0
+    assert run("export", path, "--arpa", arpa)[0] == 0
     for argv, message in (
         ((*fit, tmp_path / "train"), "holds model.arpa, which --overwrite would delete"),
         (("import", arpa, "--out", path, "--overwrite"), "lies in --out"),
         ((*fit, arpa), "lies in --out"),
+        (("export", path, "--arpa", path / "config.json"), "config.json is a file of the run itself"),
+        (("export", path, "--arpa", path / "ngram" / "model.json"), "model.json is a file of the run itself"),
     ):
         code, _, err = run(*argv)
         assert (code, message in err) == (2, True), err

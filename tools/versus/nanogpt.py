@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxlm.run.parsers import tool_parser
-from tools.versus.turns import alternate, ratio, serve, spread
+from tools.versus.turns import alternate, check_peer, ratio, serve, spread
 
 
 class Shape(NamedTuple):
@@ -144,6 +144,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not (args.nanogpt / "model.py").exists():
         parser.error(f"{args.nanogpt} has no model.py: give nanoGPT's folder")
+    check_peer(args.peer_python, "torch")
     shape = SHAPES[args.model]
     ours = f"from tools.versus.nanogpt import take_steps; take_steps({args.model!r})"
     commands = {

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxlm.nn.recurrent import IMPLEMENTATIONS
 from jaxlm.run.parsers import tool_parser
-from tools.versus.turns import PEER_TURNS, alternate, ratio, serve, spread
+from tools.versus.turns import PEER_TURNS, alternate, check_peer, ratio, serve, spread
 
 BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
 
@@ -131,6 +131,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--turns", type=int, default=9, help="default %(default)s")
     parser.add_argument("--repeats", type=int, default=10, help="passes a turn; default %(default)s")
     args = parser.parse_args(argv)
+    check_peer(args.peer_python, "numpy", "torch")
     for cell in args.cells:
         with tempfile.TemporaryDirectory() as directory:
             give(Path(directory), cell, width=args.width, rows=args.rows, steps=args.steps)

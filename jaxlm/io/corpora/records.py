@@ -16,6 +16,9 @@ _SPACE = " \t\r\n"
 _DECODER = json.JSONDecoder()
 
 
+SET_FIELDS = "name the one that holds the text (fields of a source, corpus.text_field of a run)"
+
+
 class FieldError(ValueError):
     """A record whose text cannot be made: the message goes after the record's place."""
 
@@ -60,7 +63,7 @@ def _dig(value: Any, path: list[str], name: str, *, optional: bool) -> Any:
             return None
         else:
             near = ", ".join(list(value)[:8]) if isinstance(value, dict) else type(value).__name__
-            raise FieldError(f"has no field {name!r} (it has {near or 'nothing'}): set fields")
+            raise FieldError(f"has no field {name!r} (it has {near or 'nothing'}): {SET_FIELDS}")
     return value
 
 

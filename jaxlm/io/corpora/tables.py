@@ -13,7 +13,7 @@ from jaxlm.data.source import SourceConfig
 from jaxlm.io.corpora.archives import Input
 from jaxlm.io.corpora.files import BadInput
 from jaxlm.io.corpora.lines import decode, each_line, read_blocks
-from jaxlm.io.corpora.records import FieldError, text_of
+from jaxlm.io.corpora.records import SET_FIELDS, FieldError, text_of
 from jaxlm.io.corpora.streams import ExpansionError
 
 _ESCAPES = str.maketrans({"\x00": "\\"})
@@ -118,7 +118,8 @@ def read_parquet(given: Input, source: SourceConfig, bad: BadInput) -> Iterator[
                 if column in names:
                     columns.append(column)
                 elif name == field:
-                    bad.add_at(where, None, f"has no column {name!r} (it has {', '.join(names[:8])}): set fields")
+                    told = ", ".join(names[:8])
+                    bad.add_at(where, None, f"has no column {name!r} (it has {told}): {SET_FIELDS}")
                     return
             _check_expansion(table.metadata, stream.seek(0, os.SEEK_END), source)
             for batch in table.iter_batches(batch_size=512, columns=sorted(set(columns)), use_threads=False):

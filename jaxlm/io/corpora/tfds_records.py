@@ -12,7 +12,7 @@ from jaxlm.data.source import SourceConfig
 from jaxlm.io.corpora import tfds_source
 from jaxlm.io.corpora.archives import SourceFile
 from jaxlm.io.corpora.files import BadInput
-from jaxlm.io.corpora.records import FieldError, text_of
+from jaxlm.io.corpora.records import SET_FIELDS, FieldError, text_of
 
 _FILE_EXAMPLES = 65_536
 
@@ -42,9 +42,8 @@ def read_tfds(file: SourceFile, source: SourceConfig, bad: BadInput) -> Iterator
     wanted = [name for name in names if name in features]
     missing = [name for name, field in names.items() if name not in features and not field.endswith("?")]
     if missing:
-        raise UserError(
-            f"TFDS dataset {source.tfds_name!r} has no feature {missing[0]!r}: set fields to {', '.join(features)}"
-        )
+        told = f"has no feature {missing[0]!r} (it has {', '.join(features)})"
+        raise UserError(f"TFDS dataset {source.tfds_name!r} {told}: {SET_FIELDS}")
     where = f"{source.tfds_name}/{source.tfds_split}"
     examples = tfds_source.read_examples(
         builder, source.tfds_split, wanted, str(source.tfds_name), file.start, file.stop

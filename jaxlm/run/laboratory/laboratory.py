@@ -77,7 +77,7 @@ def plan(config: LaboratoryConfig) -> dict[str, Any]:
 def laboratory(config: LaboratoryConfig, run_dir: str | Path, *, processes: int = 1) -> dict[str, Any]:
     """Does what is left of all trials; returns the ``checks``, and writes all results to ``emergence.json``.
 
-    Raises UserError for bad input.
+    Where a signal stopped it: ``stopped_by``. Raises UserError for bad input.
     """
     directory, start = RunDir(run_dir), time.perf_counter()
     with directory:
@@ -87,7 +87,9 @@ def laboratory(config: LaboratoryConfig, run_dir: str | Path, *, processes: int 
         path.mkdir(exist_ok=True)
         waiting = [i for i, one in enumerate(trials) if not _file(path, one).exists()]
         say(f"{len(trials)} trials, {len(waiting)} of them to do")
-        train_several(functools.partial(_do, config, path), waiting, processes)
+        stopped = train_several(functools.partial(_do, config, path), waiting, processes)
+        if stopped is not None:
+            return stopped | {"run_dir": str(directory.path)}
         found = {part: _results(config, part, path) for part in config.parts}
         parts = {part: one for part, one in found.items() if one is not None}
         if not parts:
