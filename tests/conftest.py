@@ -46,11 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Built data sets, tokenizers and compiled programs of this session (and xdist worker), for commands it starts too.
+    """Built data sets, tokenizers, kernels and compiled programs of this session, for commands it starts too.
 
     Never the user's own: a test must not pass on what an older version of the code left there.
     """
-    root = tmp_path_factory.mktemp("caches")
+    root, session = tmp_path_factory.mktemp("caches"), tmp_path_factory.getbasetemp()
+    kernels = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "kernels"
+    kernels.mkdir(exist_ok=True)  # a C++ compiler takes ten seconds over them: once for all workers
+    (root / "kernels").symlink_to(kernels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXLM_CACHE_DIR", str(root))
         yield root

@@ -18,7 +18,7 @@ def use_compilation_cache() -> None:
     stays."""
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(cache_root() / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)  # a study compiles the same many times
 
 
 def accelerator_memory_bytes() -> int | None:

@@ -70,8 +70,15 @@ def test_rows_hold_prompt_and_answer_and_count_the_answer_alone():
         assert (rows["tokens"][i, n:] == 0).all()
 
 
-@pytest.mark.parametrize("mla", [False, True])
-@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:1]])
+@pytest.mark.parametrize(
+    ("prompts", "mla"),
+    [
+        (PROMPTS, False),
+        (PROMPTS[:1], True),
+        pytest.param(PROMPTS, True, marks=pytest.mark.slow),
+        pytest.param(PROMPTS[:1], False, marks=pytest.mark.slow),
+    ],
+)
 def test_several_answers_to_a_prompt_read_once_are_those_to_it_repeated(prompts, mla):
     widths = MlaConfig(kv_lora_rank=16, q_lora_rank=None, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
     fields = {"mla": widths, "qk_norm": False} if mla else {}

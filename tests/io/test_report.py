@@ -14,7 +14,7 @@ import pytest
 from jaxlm.core.errors import UserError
 from jaxlm.io.goodput import Goodput
 from jaxlm.io.metrics import MetricsWriter
-from jaxlm.io.plots import Curve, draw_curves, running_mean, thin
+from jaxlm.io.plots import Bars, Curve, draw_bars, draw_curves, running_mean, thin
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir
 
@@ -193,3 +193,10 @@ def test_no_curve_is_left_out():
     picture = draw_curves("many", curves)
     assert all(f">curve {i}<" in picture for i in range(14))
     assert picture.count("stroke-dasharray") > 8  # of the seventh on
+
+
+def test_a_long_name_leaves_room_for_its_bar():
+    picture = draw_bars("tasks", ["x" * 200, "short"], [Bars("share", [0.2, 0.8])])
+    assert "x" * 59 + "…" in picture
+    assert "x" * 60 not in picture
+    assert "short" in picture

@@ -10,6 +10,7 @@ import pytest
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig, make_decoder
 from jaxlm.models.width import at_width
+from tests.quick import quick_ones
 
 BASE = DecoderConfig(vocab_size=40, max_seq_len=16, num_layers=2, model_dim=16, num_heads=2, scan_layers=False)
 FORMS = {
@@ -21,7 +22,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", quick_ones(FORMS, "free head, 1/sqrt(fan in)", "experts"))
 def test_at_the_base_width_it_is_the_standard_parametrisation_bit_by_bit(form):
     standard = dataclasses.replace(BASE, **FORMS[form])
     mup = dataclasses.replace(standard, base_dim=16)

@@ -28,10 +28,8 @@ from jaxlm.models.decoder import DecoderConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.cleaning_config import CleaningStudyConfig
 from jaxlm.run.generations_config import TrainedConfig
-from jaxlm.text.edits.boilerplate import DropBoilerplate
 from jaxlm.text.edits.markup import StripMarkup
 from jaxlm.text.rules.badwords import BadWords
-from jaxlm.text.rules.gopher import GopherQuality
 from jaxlm.text.tokenizer import TokenizerConfig
 
 
@@ -41,7 +39,7 @@ def config():
         document_characters=400,
         held_out_bytes=800,
         pages=("FOLDER/pages",),
-        recipe=(StripMarkup(), DropBoilerplate(), GopherQuality(min_words=10), BadWords(("neverseen",))),
+        recipe=(StripMarkup(), BadWords(("neverseen",))),
         num_seeds=2,
         ablation_seeds=1,
         tokenizer=TokenizerConfig(kind="byte"),
@@ -98,7 +96,7 @@ def test_gains_are_paired_and_every_run_has_its_score(study):
     assert results["gain"] == pytest.approx(paired_difference(raw, cleaned)._asdict())
     scored = json.loads((run_dir / "raw" / "1" / "score.json").read_text())
     assert scored["bits_per_byte"] == raw[1]
-    steps = ["strip_markup", "drop_boilerplate", "gopher_quality", "badwords", "copies", "repeated_lines"]
+    steps = ["strip_markup", "badwords", "copies", "repeated_lines"]
     assert list(results["ablation"]) == list(results["filters"]["alone"])
     assert len(results["ablation"]) == len(steps)
     same = {step for step, row in results["ablation"].items() if "same_text_as" in row}

@@ -62,6 +62,7 @@ def _figures(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_tasks_while_a_run_trains(data, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("to be or not to be now\n" * 60)

@@ -125,6 +125,7 @@ def test_a_classifier_learns_resumes_bit_for_bit_and_predicts(base, tmp_path, ca
         lm.predict(["a"], batch_size=0)
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_base_and_goes_on_when_the_base_has_moved_on(base, tmp_path, capsys):
     moving = tmp_path / "base"
     shutil.copytree(base, moving)
@@ -180,6 +181,7 @@ def test_tags_and_numbers_are_learnt(kind, fields, score, base, tmp_path, capsys
     assert len(found) == 3 if kind == "tag" else isinstance(found.label, float)
 
 
+@pytest.mark.slow
 def test_pairs_on_a_decoder_and_from_scratch(make_run, tmp_path, capsys):
     make_run(tmp_path / "decoder")
     fields = 'kind="classify", text="one", text_b="two"'
@@ -220,6 +222,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_what_pretraining_is_worth_comes_with_its_interval(base, tmp_path, capsys):
     config = write_task(tmp_path, base, "classify", 'kind="classify", pooling="mean"')
     argv = [str(config), "--num-seeds", "2", "--num-steps", "4", "--run-dir", str(tmp_path / "gain")]

@@ -23,7 +23,8 @@ from jaxlm.run.config_files import load_config
 from jaxlm.run.ladder import open_ladder, row_of
 from jaxlm.run.ladder_ahead import _choose
 from jaxlm.run.ladder_config import LadderConfig
-from jaxlm.scaling.chinchilla import fit_chinchilla
+from jaxlm.scaling.chinchilla import ChinchillaFit
+from jaxlm.scaling.forms import CHINCHILLA
 from tests.run.commands import environment, wait_for
 from tests.run.ladder_files import write_ladder
 
@@ -207,7 +208,8 @@ def test_widths_that_the_heads_do_not_divide_are_passed_over(config_file):
     more = [*heads, "--widths", "12", "24", "36", "--tokens-per-param", "0.1", "90", "--batch-rows", "2", "16"]
     config, _ = load_config(LadderConfig, [str(config_file), *more])
     ladder = open_ladder(config)
-    law = fit_chinchilla(*np.array([(n, d, 1 + n**-0.4 + d**-0.4) for n in (1e3, 4e3, 9e3) for d in (1e5, 3e5, 8e5)]).T)
+    law = ChinchillaFit(CHINCHILLA, np.array([0.0, 0.0, 0.0, 0.4, 0.4]), np.zeros((0, 5)), np.zeros(0), True)
+    assert law.predict(1e3, 1e5) == pytest.approx(1 + 1e3**-0.4 + 1e5**-0.4)
     one = _choose(config, ladder, law, 2e9, "total")
     assert one.config.model.model_dim % 12 == 0
 

@@ -15,6 +15,7 @@ from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
 from tests.drawn import drawn_params
+from tests.quick import quick_ones
 
 VOCAB = 31
 CONFIG = DecoderConfig(
@@ -79,7 +80,7 @@ def test_packed_rows_give_the_loss_and_gradient_of_single_documents(position, wi
     assert_same(loss_and_grads(model, params, single), loss_and_grads(model, params, packed))
 
 
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("scan", quick_ones([False, True], True))
 def test_router_terms_join_the_loss_and_padding_has_no_part_in_them(scan):
     moe = MoeConfig(num_experts=4, balance_coef=0.5, router_z_coef=0.1)
     model = make_decoder(DecoderConfig(**{**vars(CONFIG), "moe": moe, "scan_layers": scan}))

@@ -34,6 +34,7 @@ from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
 from jaxlm.train.step_reward_objective import step_reward_objective
 from tests.drawn import drawn_params
+from tests.quick import quick_ones
 
 FORM = ChatFormat(TEMPLATES["chatml"], ByteTokenizer())
 PROMPT = (Message("user", "a?"),)
@@ -229,7 +230,7 @@ def tuning_objectives():
     }
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "reward", "steps", "task"])
+@pytest.mark.parametrize("name", quick_ones(["dpo", "kto", "reward", "steps", "task"], "dpo", "task"))
 def test_the_router_of_experts_is_kept_even_in_tuning(name):
     """Its terms are those of the tokens that were read, whatever is learnt from them, and in parts as in one."""
     model, objective = tuning_objectives()[name]

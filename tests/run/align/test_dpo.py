@@ -49,6 +49,7 @@ def config(base, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_plain_text_beside_the_pairs(config, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("the same few words again and again\n" * 40)
@@ -97,7 +98,7 @@ def test_pairs_are_learnt_and_the_reference_is_computed_once(config, base, tmp_p
         assert (again / "ref_logprobs.npz").read_bytes() == (whole / "ref_logprobs.npz").read_bytes()
 
 
-@pytest.mark.parametrize(("loss", "tune"), [("kto", "lora"), ("orpo", "all")])
+@pytest.mark.parametrize(("loss", "tune"), [("kto", "lora"), pytest.param("orpo", "all", marks=pytest.mark.slow)])
 def test_other_losses_and_adapters(loss, tune, config, tmp_path, capsys):
     run = tmp_path / "run"
     argv = ("--pairs.loss", loss, "--tune", tune, "--optimizer.peak-lr", "0.01", "--run-dir", run)

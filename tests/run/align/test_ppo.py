@@ -192,6 +192,7 @@ def test_a_reward_run_gives_what_its_own_handle_gives(tmp_path, tune):
     assert record["rewards"][0]["run_step"] == 4
 
 
+@pytest.mark.slow
 def test_a_critic_may_start_from_a_reward_model(base, tmp_path):
     taught = RewardModelConfig(
         base=str(base / "base"), num_steps=2, global_batch_size=8, mesh=MeshConfig(data=8),

@@ -121,7 +121,13 @@ def test_rankings_are_learnt_and_answers_judged(base, tmp_path, capsys):
 
 
 # With likelihoods the judge reads with the head of the vocabulary too, which this base does not tie to its table.
-@pytest.mark.parametrize("likelihood", [(), ("--reward.likelihood-coef", "0.1", "--reward.likelihood-scale", "1")])
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        ("--reward.likelihood-coef", "0.1", "--reward.likelihood-scale", "1"),
+    ],
+)
 def test_adapters_with_a_head_of_their_own(base, tmp_path, capsys, likelihood):
     config = write_config(tmp_path, base, rankings(70))
     argv = ("--tune", "lora", "--optimizer.peak-lr", "0.05", *likelihood, "--run-dir", tmp_path / "run")
@@ -151,7 +157,8 @@ def test_a_conversation_as_long_as_learned_positions_is_judged(tmp_path, capsys,
     np.testing.assert_allclose(judge.reward([long]), both[1:], rtol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [None, pytest.param(3.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [None, 3.0])
 def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsys, scale):
     config, run = write_config(tmp_path, base, rankings(70)), tmp_path / "run"
     argv = ("--reward.likelihood-coef", "0.5", "--reward.likelihood-scale", str(scale))

@@ -7,6 +7,7 @@ import pytest
 
 from jaxlm.run.cli import main
 from jaxlm.run.laboratory.config import PARTS
+from tests.quick import quick_ones
 from tests.run.commands import REPO
 
 CONFIG = str(REPO / "configs" / "emergence_tiny.py")
@@ -25,7 +26,7 @@ def run(capsys, *argv: str) -> tuple[int, str, str]:
     return code, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", quick_ones(PARTS, "induction", "regression"))
 def test_an_experiment_from_end_to_end(part, tmp_path, capsys):
     code, out, err = run(capsys, "--parts", part, "--run-dir", str(tmp_path / "run"))
     assert code == 0, err
