@@ -65,6 +65,7 @@ def test_two_processes_take_the_steps_of_one(pair_run, config_file, tmp_path):
     assert json.loads((run_dir / "config.json").read_text())["num_processes"] == 2
 
 
+@pytest.mark.slow
 def test_another_seed_on_one_process_ends_both(config_file, tmp_path):
     refused(start_pair(config_file, tmp_path / "run", more=((), ("--seed", "7"))), "seed is 0", "7 on process 1")
     assert not (tmp_path / "run").exists()
@@ -78,11 +79,13 @@ def test_a_directory_of_another_run_ends_both(pair_run, config_file):
     refused(start_pair(config_file, pair_run[0], "--seed", "5"), "another config", "seed")
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_in_both(pair_run, config_file):
     run_dir, figures = pair_run
     assert succeed(start_pair(config_file, run_dir)) == figures
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_ends_both(config_file, tmp_path):
     from jaxlm.io.run_dir import RunDir
 

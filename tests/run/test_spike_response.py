@@ -98,6 +98,7 @@ def whole(config_file, tmp_path_factory):
     return run_dir, json.loads(out.splitlines()[-1]), err
 
 
+@pytest.mark.slow
 def test_a_run_goes_back_and_leaves_the_bad_batches_out(whole):
     run_dir, figures, err = whole
     assert went_back(run_dir)[0] == (54, 40)

@@ -121,7 +121,7 @@ def test_a_check_of_coordinates_is_refused_in_one_line_and_may_be_done_again_oth
         assert said in err.splitlines()[-1]
         assert "Traceback" not in err
     for seed in ("0", "1"):
-        assert run_main(coordinates.main, [*argv, "--steps", "1", "--seeds", seed]) == 0
+        assert run_main(coordinates.main, [*argv, "--widths", "16", "32", "--steps", "1", "--seeds", seed]) == 0
     assert (tmp_path / "check_coordinates" / "config.json").exists()
 
 

@@ -131,7 +131,7 @@ def test_laws_that_runs_can_and_cannot_tell_apart(made, fit):
         tell_apart(dataclasses.replace(fit, draws_bp=fit.draws_bp[:1]), tied)
 
 
-@pytest.mark.parametrize(("beta", "better"), [(0.35, None), (0.2, "chinchilla")])
+@pytest.mark.parametrize(("beta", "better"), [pytest.param(0.35, None, marks=pytest.mark.slow), (0.2, "chinchilla")])
 def test_nested_laws_are_told_apart_by_the_exponents(beta, better):
     n, d = design().values()
     noise = np.random.default_rng(1).standard_normal(len(n))  # with equal exponents, Vuong's z is -3.3
@@ -254,7 +254,9 @@ def test_without_an_irreducible_loss_its_interval_still_says_what_might_be_one(a
     assert high == pytest.approx(most, rel=0.3)
 
 
-@pytest.mark.parametrize(("table", "alpha_high", "floor_high"), [(4, 0.1275, 0.042), (14, None, None)])
+@pytest.mark.parametrize(
+    ("table", "alpha_high", "floor_high"), [(4, 0.1275, 0.042), pytest.param(14, None, None, marks=pytest.mark.slow)]
+)
 def test_the_profile_finds_an_irreducible_loss_where_the_best_fit_has_none(table, alpha_high, floor_high):
     inputs = design()
     n, d = inputs.values()
