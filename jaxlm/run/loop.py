@@ -20,6 +20,7 @@ from jaxlm.io.progress import Progress, notice
 from jaxlm.run.cadence import Cadence, SaveTimer
 from jaxlm.run.collector import Collector
 from jaxlm.run.health import Health
+from jaxlm.run.in_flight import InFlight
 from jaxlm.run.incidents import Incidents
 from jaxlm.run.interval import Figures, Interval
 from jaxlm.run.position import GoBack, Position
@@ -84,9 +85,10 @@ class Outcome:
 def run_loop(job: Job, start: Position, stop: StopRequest) -> Outcome:
     """Train from ``start`` to ``job.num_steps`` or until ``stop`` is asked for; saves at the end either way.
 
-    The host waits for the device at log, evaluation and save steps only: spikes are seen there. ``perf/`` figures leave
-    out the time of evaluations, samples, saves and compilation. Several processes take the same steps, and evaluate,
-    save, go back and stop at the same ones.
+    The host waits for the device at log, evaluation and save steps only, where spikes are seen, and else stays a second
+    or two steps ahead of it (`InFlight`), so that a stop is soon. ``perf/`` figures leave out the time of evaluations,
+    samples, saves and compilation. Several processes take the same steps, and evaluate, save, go back and stop at the
+    same ones.
     """
     with contextlib.ExitStack() as stack:
         return _Loop(job, start, stack).run(stop)
@@ -108,6 +110,7 @@ class _Loop:
         self.programs: dict[tuple[int, Adjustment], StepFn] = {}
         job.goodput.write("start", self.step)
         self.interval = Interval(job.incidents)
+        self.in_flight = InFlight()
 
     def run(self, stop: StopRequest) -> Outcome:
         job, taken, first_step = self.job, 0, self.step
@@ -180,6 +183,7 @@ class _Loop:
         self.profiler.after(self.step, self.state, job.progress)
         self.step += 1
         self.interval.add(self.step, batch_id, metrics, rows=rows, waited=waited)
+        self.in_flight.add(metrics)
         job.progress.advance(self.step)
 
     def next_batch(self) -> tuple[int, Batch, float]:

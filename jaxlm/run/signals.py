@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask the loop to stop after the step in hand; a second Ctrl-C stops at once.
+"""SIGTERM and Ctrl-C ask the loop to hand over no further step and to save; a second Ctrl-C stops at once.
 
 Several processes must stop at the same step. jax's preemption service sees to it: a SIGTERM to any of them gives all a
 step, a little ahead, at which to stop. Its handler is jax's own, so Python sets none for SIGTERM then, and Ctrl-C is
