@@ -4,12 +4,14 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import pytest
 
 from tests.quick import FLAGS
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "quickstart.ipynb"
 
 
+@pytest.mark.slow
 def test_notebook_runs(tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     monkeypatch.setenv("JAXLM_NOTEBOOK_STEPS", "20")

@@ -14,6 +14,7 @@ from jaxlm.models.decoder import DecoderConfig, MlaConfig, make_decoder
 from jaxlm.models.decoder_inference import inference_config, inference_params
 from jaxlm.train.rollouts import make_score_rows
 from tests.drawn import drawn_params
+from tests.quick import quick_ones
 
 PROMPTS = [[5, 9, 13, 2, 7, 30, 31, 8, 1], [40, 3], [17], [50, 51, 52, 53, 54]]
 STOP = 11
@@ -42,7 +43,7 @@ def answered(form="gqa_rope", temperature=0.7):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperature", quick_ones([1.0, 0.7], 0.7))
 def test_the_sampler_and_the_trainer_give_each_token_one_probability(form, temperature):
     answers, rows = answered(form, temperature)
     drawn = rows["loss_mask"] > 0

@@ -13,6 +13,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.tree import flatten_with_paths
 from jaxlm.models.decoder import DecoderConfig, MlaConfig, MoeConfig, RopeConfig, make_decoder
 from tests.drawn import drawn_params
+from tests.quick import quick_ones
 
 BASE = DecoderConfig(
     vocab_size=37, max_seq_len=64, num_layers=2, model_dim=32, num_heads=4, head_dim=8, mlp_dim=48, init_std=None
@@ -72,7 +73,13 @@ def tokens_of(rows, length, seed=0):
     return jnp.asarray(np.random.default_rng(seed).integers(0, 37, (rows, length)), jnp.int32)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    quick_ones(
+        FORMS, "rope", "learned", "gqa", "windows and tail", "unrolled", "gemma3", "mixtral", "latent",
+        "latent, free queries, experts",
+    ),
+)  # fmt: skip
 def test_cached_decoding_of_ragged_prompts_equals_the_full_forward(form):
     model, params, apply_fn = whole_rows(form)
     lengths, total = (7, 3, 5), 12
@@ -106,7 +113,7 @@ def test_written_out_layers_are_the_scanned_ones(form):
     np.testing.assert_allclose(jax.jit(other.apply_fn)(params, tokens), apply_fn(params, tokens), atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["gemma3", "learned", "latent, free queries, experts"])
+@pytest.mark.parametrize("form", quick_ones(["gemma3", "learned", "latent, free queries, experts"], "gemma3"))
 def test_gradients_of_written_out_layers_are_those_of_scanned_ones(form):
     config, model, params = model_of(**FORMS[form])
     other = make_decoder(dataclasses.replace(config, scan_layers=not config.scan_layers))

@@ -17,6 +17,7 @@ from jaxlm.models.decoder_inference import inference_config, inference_params
 from jaxlm.models.decoder_kernel import decode_kernel, kernel_weights, params_of_kernel, stack_cache, unstack_cache
 from jaxlm.nn.triton_decode import decode_greedily
 from tests.drawn import drawn_params
+from tests.quick import quick_ones
 
 LLAMA = DecoderConfig(
     vocab_size=61,
@@ -103,7 +104,7 @@ def test_in_bfloat16_the_kernel_rounds_where_the_loop_does():
     assert logprobs[0] == pytest.approx(logprobs[1], abs=0.05)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", quick_ones(["float32", "bfloat16"], "bfloat16"))
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_kernels_form_gives_the_parameters_back(tied, dtype):
     setup = setting(tied, dtype)

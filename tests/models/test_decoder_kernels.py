@@ -32,7 +32,7 @@ def loss_and_gradients(config, params, batch):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize("form", quick_ones(FORMS, "gemma", "palm, muP", "recomputed", "soft cap"))
+@pytest.mark.parametrize("form", quick_ones(FORMS, "gemma", "recomputed"))
 def test_loss_and_gradients_are_those_of_xla(form):
     config = dataclasses.replace(BASE, **FORMS[form])
     params = drawn_params(make_decoder(config))

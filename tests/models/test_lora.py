@@ -35,6 +35,7 @@ from jaxlm.train.objectives import causal_objective
 from jaxlm.train.state import create_state
 from jaxlm.train.step import make_train_step
 from tests.drawn import drawn_params
+from tests.quick import quick_ones
 
 SMALL = DecoderConfig(
     vocab_size=40, num_layers=3, model_dim=24, num_heads=2, mlp_dim=32, max_seq_len=16, compute_dtype="float32"
@@ -71,7 +72,7 @@ def made(name):
     return model, drawn_params(model)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", quick_ones(CONFIGS, "decoder", "experts", "encoder"))
 def test_merged_equals_attached_for_every_kernel_of_every_family(name):
     """Each adapter is felt too: no target is taken and then forgotten."""
     model, params = made(name)

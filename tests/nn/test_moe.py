@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlm.nn.mlp import ACTIVATIONS, GATED
 from jaxlm.nn.moe import MoE, MoeConfig, router_sums
 from jaxlm.sharding.mesh import MeshConfig, make_mesh
+from tests.quick import quick_ones
 
 F32 = jnp.dtype("float32")
 FORMS = {
@@ -72,7 +73,7 @@ def by_the_loop(form):
     return x, target, (value, grads), first
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", quick_ones(FORMS, "shares of all", "shared"))
 @pytest.mark.parametrize("sizes", [None, {"expert": 4, "fsdp": 2}, {"expert": 2, "model": 2, "data": 2}, {"model": 4}])
 def test_experts_are_a_loop_over_experts_on_every_mesh(form, sizes):
     layer, params = layer_of(form)

@@ -89,6 +89,7 @@ def study(tmp_path_factory):
     return config, folder / "run", results
 
 
+@pytest.mark.slow
 def test_gains_are_paired_and_every_run_has_its_score(study):
     _, run_dir, results = study
     raw, cleaned = (results["arms"][name]["bits_per_byte"] for name in ("raw", "cleaned"))
@@ -110,6 +111,7 @@ def test_gains_are_paired_and_every_run_has_its_score(study):
     assert "pages/3.html" in page
 
 
+@pytest.mark.slow
 def test_held_out_text_is_in_no_arm_and_all_arms_share_one_tokenizer(study):
     _, run_dir, results = study
 
@@ -125,6 +127,7 @@ def test_held_out_text_is_in_no_arm_and_all_arms_share_one_tokenizer(study):
     assert len(prints) == 1
 
 
+@pytest.mark.slow
 def test_begun_again_it_trains_nothing(study, capsys):
     config, run_dir, results = study
     (run_dir / "cleaning.json").unlink()
@@ -137,6 +140,7 @@ def test_begun_again_it_trains_nothing(study, capsys):
     assert "holds another config" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_a_page_it_says_so_and_filters_alone_train_nothing(study, tmp_path, capsys):
     config, _, _ = study
     argv = [str(config), "--run-dir", str(tmp_path / "run"), "--pages", str(tmp_path / "nowhere"), "--filters-only"]
@@ -158,6 +162,7 @@ def test_without_a_page_it_says_so_and_filters_alone_train_nothing(study, tmp_pa
         (("--proxy.model.vocab-size", "10"), "model.vocab_size=10 is less than the tokenizer's"),
     ],
 )
+@pytest.mark.slow
 def test_a_refused_start_leaves_the_directory_to_the_mended_command(study, tmp_path, capsys, argv, message):
     assert run_main(cleaning_study.main, [str(study[0]), "--run-dir", str(tmp_path / "run"), *argv]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
@@ -165,6 +170,7 @@ def test_a_refused_start_leaves_the_directory_to_the_mended_command(study, tmp_p
     assert not (tmp_path / "run" / "tokenizer").exists()
 
 
+@pytest.mark.slow
 def test_shares_come_out_as_asked_for(study):
     folder = study[0].parent
     config = CleaningStudyConfig(
@@ -217,6 +223,7 @@ def test_copies_go_and_originals_stay_and_each_kind_has_its_account():
         (("--document-characters", "0"), "document_characters=0"),
     ],
 )
+@pytest.mark.slow
 def test_bad_values_are_one_line(study, capsys, argv, message):
     assert run_main(cleaning_study.main, [str(study[0]), *argv]) == 2
     err = capsys.readouterr().err

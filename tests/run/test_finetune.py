@@ -168,7 +168,7 @@ def test_it_starts_from_the_base_and_goes_on_when_the_base_has_moved_on(base, tm
     ("kind", "fields", "score"),
     [
         ("tag", 'kind="tag", text="words", label="tags"', "eval/macro_f1"),
-        ("regress", 'kind="regress", pooling="mean"', "eval/spearman"),
+        pytest.param("regress", 'kind="regress", pooling="mean"', "eval/spearman", marks=pytest.mark.slow),
     ],
 )
 def test_tags_and_numbers_are_learnt(kind, fields, score, base, tmp_path, capsys):

@@ -179,6 +179,7 @@ def test_a_finished_decoder_stands_in_the_table_and_its_report_shows_it(command,
     assert not any((tmp_path / "refused").glob("*/done.json"))
 
 
+@pytest.mark.slow
 def test_a_signal_stops_it_as_it_stops_pretraining(command):
     _, begin, directory = command
     argv = ("stopped", "--recurrent.num-steps", "1000000", "--log-every", "1")

@@ -94,6 +94,7 @@ def lawful(config_file, tmp_path) -> tuple[list[str], Path]:
     return argv, run_dir
 
 
+@pytest.mark.slow
 def test_what_a_text_costs_in_compute(lawful, capsys):
     argv, run_dir = lawful
     figures = _run(capsys, *argv)

@@ -48,6 +48,7 @@ def command(capsys, *argv, main=main):
     return code, json.loads(out.splitlines()[-1]) if out else {}, err
 
 
+@pytest.mark.slow
 def test_merged_exported_and_imported_are_one_model(runs, tmp_path, capsys):
     base, tuned, whole = runs
     jax.tree.map(np.testing.assert_array_equal, jaxlm.load(tuned).params, whole)

@@ -96,6 +96,7 @@ def test_a_run_says_what_rollouts_were_like(whole):
     assert "KL to the reference" in page
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_bit_for_bit_as_one_that_was_not(whole, base, tmp_path):
     """A reward that fails in the third rollout leaves the state that two have made."""
     run_dir, _ = whole
@@ -267,8 +268,12 @@ def hangs(prompts, answers, records):
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (not_a_number, r"returned nan for an answer to .*train.jsonl line \d+, no finite number"),
-        (too_few, "returned 1 numbers for 32 answers"),
+        pytest.param(
+            not_a_number,
+            r"returned nan for an answer to .*train.jsonl line \d+, no finite number",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(too_few, "returned 1 numbers for 32 answers", marks=pytest.mark.slow),
         (raises, r"raised ZeroDivisionError: division by zero for an answer to .*train.jsonl line \d+"),
         (hangs, r"took longer than its time_limit=0.2 seconds for an answer to .*train.jsonl line \d+"),
     ],

@@ -26,7 +26,7 @@ def run(capsys, *argv: str) -> tuple[int, str, str]:
     return code, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("part", quick_ones(PARTS, "induction", "regression"))
+@pytest.mark.parametrize("part", quick_ones(PARTS, "induction"))
 def test_an_experiment_from_end_to_end(part, tmp_path, capsys):
     code, out, err = run(capsys, "--parts", part, "--run-dir", str(tmp_path / "run"))
     assert code == 0, err
