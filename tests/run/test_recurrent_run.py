@@ -33,6 +33,7 @@ def whole(config_file, tmp_path_factory):
     return run_dir, succeed([start(config_file, run_dir)])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_its_state(whole, config_file, tmp_path):
     run_dir = tmp_path / "run"
     processes = [start(config_file, run_dir)]

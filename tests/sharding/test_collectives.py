@@ -28,6 +28,7 @@ from jaxlm.sharding.mesh import MeshConfig, make_mesh
 from jaxlm.sharding.pipeline import PipelineConfig
 from jaxlm.train.objectives import causal_objective
 from jaxlm.train.step import make_train_step
+from tests.quick import quick_ones
 from tests.sharding.comparing import QUICK
 
 TABLE = Path(__file__).with_name("collectives.json")
@@ -107,7 +108,17 @@ def differences(found: list[Collective], expected: dict[str, int]) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK_CASES = (
+    "fsdp 8, two microbatches",
+    "data 2 x fsdp 2 x model 2, free head",
+    "fsdp 2 x expert 4",
+    "fsdp 2 x context 4, ring",
+    "fsdp 2 x model 4, sequence-parallel",
+    "stage 2 x fsdp 2 x model 2, two rounds",
+)
+
+
+@pytest.mark.parametrize("name", quick_ones(CASES, *QUICK_CASES))
 def test_a_step_sends_what_the_table_says(name):
     found = collectives_of(*CASES[name])
     if os.environ.get("REWRITE_COLLECTIVES"):
