@@ -65,10 +65,10 @@ quickstart-long: quickstart  ## the quickstart, and then a short road from text 
 align: $(CORE)  ## the road from text to aligned models on a made-up world: SFT, reward model, PPO, GRPO, DPO, one report
 	@$(BIN)/python -m experiments.align align --run-dir $(ALIGN_DIR) $(ALIGN_ARGS)
 
-test: $(DEV)  ## every test of under 20 seconds
+test: $(DEV)  ## the tests, but long ones and further variants
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' --durations=10 $(PYTEST_ARGS)
 
-test-slow: $(DEV)  ## the rest of the tests
+test-slow: $(DEV)  ## long tests and further variants
 	@$(BIN)/python -m pytest -m slow --durations=10 $(PYTEST_ARGS)
 
 fmt: $(DEV)  ## format, and mend what can be mended

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -142,9 +143,7 @@ def draw_bars(
             place = rows if stacked else rows + (i - (groups - 1) / 2) * size
             axes.barh(place, values, size, left=left if stacked else None, color=colour, label=one.label)
             left += values
-        axes.set_yticks(
-            rows, [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
-        )
+        axes.set_yticks(rows, [_cut(name) for name in names])
         axes.invert_yaxis()
         axes.set_xlabel(x_label)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0) if percent else EngFormatter(sep=""))
@@ -155,7 +154,10 @@ def draw_bars(
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    """Without its middle where it is too long: names often begin alike. Chinese and the like are twice as wide."""
+    longest = _LONGEST_NAME // (2 if any(unicodedata.east_asian_width(letter) in "WF" for letter in name) else 1)
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
 
 
 class _Drawn:

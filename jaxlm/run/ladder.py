@@ -110,6 +110,8 @@ def begin(config: LadderConfig, directory: RunDir) -> Ladder:
     """Opens the text and takes the directory for this ladder. Raises UserError where it is another's."""
     directory.check_config(config, may_change=MAY_CHANGE)
     ladder = open_ladder(config)
+    for one in ladder.rungs:
+        finished(one, directory.path / RUNS / one.name)  # refused before the directory is this config's
     directory.write_config(config, may_change=MAY_CHANGE)
     directory.require(dataset_key=ladder.data.dataset.key)
     return ladder

@@ -92,14 +92,15 @@ def _read(path: Path, columns: dict[str, str]) -> dict[str, Any]:
     if "loss" in rows and not (np.isfinite(rows["loss"]) & (rows["loss"] > 0)).all():
         raise UserError(f"{path}: a loss in column {columns['loss']!r} is no number above 0: mend it or leave it out")
     seen = set()
-    # All columns, read or not: two seeds may score the same, and differ in a column that names them.
-    for number, row in enumerate(zip(*table.columns.values(), strict=True), start=2):
-        if row in seen:
+    # Columns that are not read count too: two seeds may score the same, and differ in one that names them.
+    others = [column for name, column in table.columns.items() if name not in columns.values()]
+    for place, *row in zip(table.places, *rows.values(), *others, strict=True):
+        if (known := tuple(map(str, row))) in seen:
             raise UserError(
-                f"{path} line {number} is a row that was there before: leave it out, or where it is a second seed with "
-                "the same score, add a column that names the seed"
+                f"{path} {place} is a row that was there before: leave it out, or where it is a second seed with the "
+                "same score, add a column that names the seed"
             )
-        seen.add(row)
+        seen.add(known)
     return rows
 
 

@@ -28,8 +28,10 @@ from jaxlm.models.decoder import DecoderConfig
 from jaxlm.optim.optimizers import OptimizerConfig
 from jaxlm.run.cleaning_config import CleaningStudyConfig
 from jaxlm.run.generations_config import TrainedConfig
+from jaxlm.text.edits.boilerplate import DropBoilerplate
 from jaxlm.text.edits.markup import StripMarkup
 from jaxlm.text.rules.badwords import BadWords
+from jaxlm.text.rules.gopher import GopherQuality
 from jaxlm.text.tokenizer import TokenizerConfig
 
 
@@ -39,7 +41,7 @@ def config():
         document_characters=400,
         held_out_bytes=800,
         pages=("FOLDER/pages",),
-        recipe=(StripMarkup(), BadWords(("neverseen",))),
+        recipe=(StripMarkup(), DropBoilerplate(), GopherQuality(min_words=10), BadWords(("neverseen",))),
         num_seeds=2,
         ablation_seeds=1,
         tokenizer=TokenizerConfig(kind="byte"),
@@ -75,12 +77,18 @@ def _fill(folder):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """(config file, run directory, what it wrote to cleaning.json)."""
+def config_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cleaning")
     _fill(folder)
     config = folder / "tiny.py"
     config.write_text(CONFIG.replace("FOLDER", str(folder)))
+    return config
+
+
+@pytest.fixture(scope="module")
+def study(config_file):
+    """(config file, run directory, what it wrote to cleaning.json)."""
+    config, folder = config_file, config_file.parent
     args = [sys.executable, "-m", "experiments.cleaning", str(config), "--run-dir", str(folder / "run")]
     done = subprocess.run(args, cwd=REPO, env=environment(1), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -97,7 +105,7 @@ def test_gains_are_paired_and_every_run_has_its_score(study):
     assert results["gain"] == pytest.approx(paired_difference(raw, cleaned)._asdict())
     scored = json.loads((run_dir / "raw" / "1" / "score.json").read_text())
     assert scored["bits_per_byte"] == raw[1]
-    steps = ["strip_markup", "badwords", "copies", "repeated_lines"]
+    steps = ["strip_markup", "drop_boilerplate", "gopher_quality", "badwords", "copies", "repeated_lines"]
     assert list(results["ablation"]) == list(results["filters"]["alone"])
     assert len(results["ablation"]) == len(steps)
     same = {step for step, row in results["ablation"].items() if "same_text_as" in row}
@@ -140,10 +148,15 @@ def test_begun_again_it_trains_nothing(study, capsys):
     assert "holds another config" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_without_a_page_it_says_so_and_filters_alone_train_nothing(study, tmp_path, capsys):
-    config, _, _ = study
-    argv = [str(config), "--run-dir", str(tmp_path / "run"), "--pages", str(tmp_path / "nowhere"), "--filters-only"]
+def test_without_a_page_it_says_so_and_filters_alone_train_nothing(config_file, tmp_path, capsys):
+    argv = [
+        str(config_file),
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--pages",
+        str(tmp_path / "nowhere"),
+        "--filters-only",
+    ]
     assert run_main(cleaning_study.main, argv) == 0
     out, err = capsys.readouterr()
     assert "no HTML page found under" in err
@@ -162,17 +175,15 @@ def test_without_a_page_it_says_so_and_filters_alone_train_nothing(study, tmp_pa
         (("--proxy.model.vocab-size", "10"), "model.vocab_size=10 is less than the tokenizer's"),
     ],
 )
-@pytest.mark.slow
-def test_a_refused_start_leaves_the_directory_to_the_mended_command(study, tmp_path, capsys, argv, message):
-    assert run_main(cleaning_study.main, [str(study[0]), "--run-dir", str(tmp_path / "run"), *argv]) == 2
+def test_a_refused_start_leaves_the_directory_to_the_mended_command(config_file, tmp_path, capsys, argv, message):
+    assert run_main(cleaning_study.main, [str(config_file), "--run-dir", str(tmp_path / "run"), *argv]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run" / "config.json").exists()
     assert not (tmp_path / "run" / "tokenizer").exists()
 
 
-@pytest.mark.slow
-def test_shares_come_out_as_asked_for(study):
-    folder = study[0].parent
+def test_shares_come_out_as_asked_for(config_file):
+    folder = config_file.parent
     config = CleaningStudyConfig(
         corpus=CorpusConfig(source="text", paths=(f"{folder}/good.txt",), document="line"),
         document_characters=200,
@@ -223,9 +234,8 @@ def test_copies_go_and_originals_stay_and_each_kind_has_its_account():
         (("--document-characters", "0"), "document_characters=0"),
     ],
 )
-@pytest.mark.slow
-def test_bad_values_are_one_line(study, capsys, argv, message):
-    assert run_main(cleaning_study.main, [str(study[0]), *argv]) == 2
+def test_bad_values_are_one_line(config_file, capsys, argv, message):
+    assert run_main(cleaning_study.main, [str(config_file), *argv]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err

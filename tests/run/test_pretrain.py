@@ -12,7 +12,6 @@ import jaxlm
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.tokenizers import ByteTokenizer, load_tokenizer
 from jaxlm.run.prepare import keep_tokenizer
-from tests.quick import quick_ones
 from tests.run import commands
 from tests.run.commands import launch, refused_here, start, wait_for
 
@@ -141,7 +140,9 @@ def test_the_handle_scores_and_generates(whole_run):
     assert model.is_ema
 
 
-@pytest.mark.parametrize("signum", quick_ones([signal.SIGTERM, signal.SIGINT, signal.SIGKILL], signal.SIGKILL))
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_stopped_run_goes_on_to_the_same_parameters_bit_for_bit(whole_run, command, tmp_path, signum):
     whole_dir, _, _ = whole_run
     run_dir = tmp_path / "run"

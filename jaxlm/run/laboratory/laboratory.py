@@ -77,7 +77,7 @@ def plan(config: LaboratoryConfig) -> dict[str, Any]:
 def laboratory(config: LaboratoryConfig, run_dir: str | Path, *, processes: int = 1) -> dict[str, Any]:
     """Does what is left of all trials; returns the ``checks``, and writes all results to ``emergence.json``.
 
-    Where a signal stopped it: ``stopped_by``. Raises UserError for bad input.
+    Where a signal stopped several processes: ``stopped_by``. Raises UserError for bad input.
     """
     directory, start = RunDir(run_dir), time.perf_counter()
     with directory:
