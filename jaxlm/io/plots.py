@@ -3,6 +3,7 @@
 import contextlib
 import io
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -185,7 +186,9 @@ def _picture(title: str, *, height: float = 3.1) -> Iterator[tuple[Any, _Drawn]]
         "ytick.color": "#4b5563",
     }
     drawn = _Drawn()
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # Letters stay text (svg.fonttype), which a browser draws in whatever font has them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         # Laid out once; "constrained" does it twice, for half of the seconds of a report.
         figure = Figure(figsize=(5.4, height), layout=TightLayoutEngine(pad=0.4))
         canvas = FigureCanvasSVG(figure)

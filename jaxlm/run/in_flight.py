@@ -43,4 +43,5 @@ class InFlight:
 
 
 def _is_done(result: Any) -> bool:
-    return all(leaf.is_ready() for leaf in jax.tree.leaves(result) if isinstance(leaf, jax.Array))
+    arrays = (leaf for leaf in jax.tree.leaves(result) if isinstance(leaf, jax.Array))
+    return all(array.is_ready() for array in arrays)  # pyright: ignore[reportAttributeAccessIssue]
