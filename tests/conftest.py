@@ -46,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Built data sets, tokenizers, kernels and compiled programs of this session, for commands it starts too.
+    """Built data sets, tokenizers and compiled programs of this session (and xdist worker), for commands it starts too;
+    kernels of the whole session.
 
     Never the user's own: a test must not pass on what an older version of the code left there.
     """

@@ -107,11 +107,12 @@ COLUMNS = "n=n,d=d,flops=flops,loss=loss"
 
 
 def begin(config: LadderConfig, directory: RunDir) -> Ladder:
-    """Opens the text and takes the directory for this ladder. Raises UserError where it is another's."""
+    """Opens the text and takes the directory for this ladder. Raises UserError where it, or a run in it, is another's."""
     directory.check_config(config, may_change=MAY_CHANGE)
     ladder = open_ladder(config)
     for one in ladder.rungs:
-        finished(one, directory.path / RUNS / one.name)  # refused before the directory is this config's
+        # A name gives a budget to three digits, and budgets may have been moved by less.
+        check_unresolved(RunDir(directory.path / RUNS / one.name), one.config, MOVED)
     directory.write_config(config, may_change=MAY_CHANGE)
     directory.require(dataset_key=ladder.data.dataset.key)
     return ladder
@@ -143,11 +144,8 @@ def text_tokens(data: PreparedData) -> int:
 
 
 def train_rungs(runs: Sequence[tuple[Rung, Path]], processes: int) -> dict[str, Any] | None:
-    """Trains those that are not finished, each in its directory; returns what `train_several` does.
-
-    Raises UserError, before anything is trained, for a directory that holds another run of the same name.
-    """
-    waiting = [i for i, (one, path) in enumerate(runs) if finished(one, path) is None]
+    """Trains those that are not finished, each in its directory; returns what `train_several` does."""
+    waiting = [i for i, (_, path) in enumerate(runs) if RunDir(path).final_figures() is None]
     say(f"{len(runs)} runs, {len(waiting)} of them to do")
     return train_several(functools.partial(_train, runs), waiting, processes)
 
@@ -157,19 +155,15 @@ def _train(runs: Sequence[tuple[Rung, Path]], number: int) -> dict[str, Any]:
     return pretrain(one.config, path, may_change=MOVED)
 
 
-def finished(one: Rung, path: Path) -> dict[str, Any] | None:
-    """The final figures of a run, or None. Raises UserError where its directory holds another: a name gives a budget to
-    three digits, and a ladder's may have been moved by less."""
-    directory = RunDir(path)
-    check_unresolved(directory, one.config, MOVED)
-    return directory.final_figures()
+def _finished(directory: RunDir, one: Rung) -> dict[str, Any] | None:
+    return RunDir(directory.path / RUNS / one.name).final_figures()
 
 
 def table_of(directory: RunDir, ladder: Ladder) -> list[dict[str, Any]]:
     """A row for each finished run that has a loss; says which diverged. Raises UserError where all did."""
     rows = []
     for one in ladder.rungs:
-        figures = finished(one, directory.path / RUNS / one.name)
+        figures = _finished(directory, one)
         if figures is None:
             continue
         row = row_of(one, figures, ladder.data, f"{RUNS}/{one.name}")

@@ -18,7 +18,7 @@ from jaxlm.io.run_dir import RunDir, json_ready
 from jaxlm.io.run_table import read_runs, read_table
 from jaxlm.plan.params import count_decoder_params
 from jaxlm.run.config_files import CommandOptions, load_config
-from jaxlm.run.ladder import MOVED, RUNS, TABLE, Ladder, begin, check_text, finished, row_of, table_of
+from jaxlm.run.ladder import MOVED, RUNS, TABLE, Ladder, begin, check_text, row_of, table_of
 from jaxlm.run.ladder_config import LadderConfig, Rung
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.processes import require_single_process
@@ -90,7 +90,7 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
         raise UserError(
             f"{place / 'run'} has begun without a prediction: one made now would be none; use other --times"
         )
-    missing = [one.name for one in ladder.rungs if finished(one, directory.path / RUNS / one.name) is None]
+    missing = [one.name for one in ladder.rungs if RunDir(directory.path / RUNS / one.name).final_figures() is None]
     table = directory.path / TABLE
     if missing:
         raise UserError(

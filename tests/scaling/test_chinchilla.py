@@ -239,8 +239,8 @@ def test_few_doubled_and_tied_runs_are_refused(made):
         fit_chinchilla(made[0] / 1e9, made[1], made[2])
 
 
-@pytest.mark.parametrize("against_profile", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.slow
+@pytest.mark.parametrize("against_profile", [False, True])
 def test_without_an_irreducible_loss_its_interval_still_says_what_might_be_one(against_profile):
     inputs = design()
     n, d = inputs.values()
@@ -258,7 +258,6 @@ def test_without_an_irreducible_loss_its_interval_still_says_what_might_be_one(a
 @pytest.mark.parametrize(
     ("table", "alpha_high", "floor_high"), [(4, 0.1275, 0.042), pytest.param(14, None, None, marks=pytest.mark.slow)]
 )
-@pytest.mark.slow
 def test_the_profile_finds_an_irreducible_loss_where_the_best_fit_has_none(table, alpha_high, floor_high):
     inputs = design()
     n, d = inputs.values()

@@ -17,6 +17,7 @@ _DECODER = json.JSONDecoder()
 
 
 SET_FIELDS = "name the one that holds the text (fields of a source, corpus.text_field of a run)"
+"""What to do where the named field is not there."""
 
 
 class FieldError(ValueError):
