@@ -107,7 +107,7 @@ COLUMNS = "n=n,d=d,flops=flops,loss=loss"
 
 
 def begin(config: LadderConfig, directory: RunDir) -> Ladder:
-    """Opens the text and takes the directory for this ladder. Raises UserError where it, or a run in it, is another's."""
+    """Opens the text and takes the directory for this ladder. Raises UserError where it or a run in it is another's."""
     directory.check_config(config, may_change=MAY_CHANGE)
     ladder = open_ladder(config)
     for one in ladder.rungs:
