@@ -85,8 +85,8 @@ class Outcome:
 def run_loop(job: Job, start: Position, stop: StopRequest) -> Outcome:
     """Train from ``start`` to ``job.num_steps`` or until ``stop`` is asked for; saves at the end either way.
 
-    The host waits for the device at log, evaluation and save steps only, where spikes are seen, and else stays a second
-    or two steps ahead of it (`InFlight`), so that a stop is soon. ``perf/`` figures leave out the time of evaluations,
+    The host waits for the device at log, evaluation and save steps only, where spikes are seen, and else is two steps
+    ahead of it at most (`InFlight`), so that a stop is soon. ``perf/`` figures leave out the time of evaluations,
     samples, saves and compilation. Several processes take the same steps, and evaluate, save, go back and stop at the
     same ones.
     """

@@ -1,4 +1,4 @@
-"""The host is a step or two ahead of long steps, and further ahead of short ones."""
+"""The host is a step or two ahead of the device, and no more."""
 
 import time
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxlm.run.in_flight import FEWEST, MOST, InFlight
+from jaxlm.run.in_flight import MOST, InFlight
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,7 @@ def behind(step, count, *, looks_at=None):
 
 
 @pytest.mark.parametrize("looks_at", [None, 1])
-def test_long_steps_are_not_run_away_from(steps_of, looks_at):
-    found = behind(steps_of(1.0), 6, looks_at=looks_at)
-    assert 1 <= found[-1] <= FEWEST, "one is handed over while another is at work"
-    assert max(found) <= FEWEST
-
-
-def test_short_steps_may_be_a_second_ahead(steps_of):
-    assert FEWEST < max(behind(steps_of(0.02), 60)) <= MOST
+def test_steps_are_not_run_away_from(steps_of, looks_at):
+    found = behind(steps_of(0.3), 6, looks_at=looks_at)
+    assert 1 <= found[-1] <= MOST, "one is handed over while another is at work"
+    assert max(found) <= MOST
