@@ -1,5 +1,6 @@
 """What a person sees while a run goes: a bar on a terminal, plain lines elsewhere. All of it goes to stderr."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -105,6 +106,33 @@ def notice(doing: str, stream: TextIO | None = None) -> Iterator[None]:
         raise
     took = format_seconds(time.monotonic() - start)
     print(f" {took}" if tty else f"{doing}: {took}", file=out, flush=True)
+
+
+class NamedLines(io.TextIOBase):
+    """A stream of which every line begins with a name: what several runs write to one terminal can be told apart.
+
+    It is no terminal itself: a bar would be drawn over by the others'. An unfinished line is held back.
+
+    Args:
+      name: stands before each line, and two spaces.
+      stream: where the lines go; each in one write.
+    """
+
+    def __init__(self, name: str, stream: TextIO):
+        self._stream = stream
+        # On a terminal a line takes the place of the bar of all runs, which is drawn again as one ends.
+        self._before = f"\r\x1b[K{name}  " if stream.isatty() else f"{name}  "
+        self._held = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        *lines, self._held = (self._held + text).split("\n")
+        if lines:
+            self._stream.write("".join(f"{self._before}{line}\n" for line in lines))
+            self._stream.flush()
+        return len(text)
 
 
 def format_seconds(seconds: float) -> str:

@@ -147,7 +147,7 @@ def train_rungs(runs: Sequence[tuple[Rung, Path]], processes: int) -> dict[str, 
     """Trains those that are not finished, each in its directory; returns what `train_several` does."""
     waiting = [i for i, (_, path) in enumerate(runs) if RunDir(path).final_figures() is None]
     say(f"{len(runs)} runs, {len(waiting)} of them to do")
-    return train_several(functools.partial(_train, runs), waiting, processes)
+    return train_several(functools.partial(_train, runs), [one.name for one, _ in runs], waiting, processes)
 
 
 def _train(runs: Sequence[tuple[Rung, Path]], number: int) -> dict[str, Any]:

@@ -6,11 +6,14 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxlm.io.agree import say
+from jaxlm.io.progress import NamedLines
 from jaxlm.io.run_dir import json_ready
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.pool import run_tasks
@@ -64,8 +67,11 @@ class Stopped(Exception):
         self.figures = figures
 
 
-def train_several(train: Train, numbers: Sequence[int], processes: int) -> dict[str, Any] | None:
+def train_several(train: Train, names: Sequence[str], numbers: Sequence[int], processes: int) -> dict[str, Any] | None:
     """``train(number)`` for each number, ``processes`` at a time.
+
+    A run's name, ``names[number]``, is said before it where runs follow each other, and stands before every line of its
+    progress where several go at once.
 
     Returns None; ``stopped_by`` and ``run_dir`` of a run that a signal or its own incidents ended: the same command
     goes on from there. ``stopped_by`` alone where SIGTERM met several processes and a run that could not say so yet.
@@ -73,7 +79,7 @@ def train_several(train: Train, numbers: Sequence[int], processes: int) -> dict[
     try:
         with _terminated(processes > 1 and len(numbers) > 1):
             run_tasks(
-                functools.partial(_one, train, processes),
+                functools.partial(_one, train, names, processes),
                 numbers,
                 processes,
                 doing="runs",
@@ -101,12 +107,23 @@ def _terminated(several: bool) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _one(train: Train, processes: int, number: int) -> None:
+def _one(train: Train, names: Sequence[str], processes: int, number: int) -> None:
     """One run, in whatever process. Raises Stopped."""
-    with _own_cores(processes):
+    with _own_cores(processes), _named(names[number]):
         figures = train(number)
     if "stopped_by" in figures:
         raise Stopped({name: figures[name] for name in _STOPPED if name in figures})
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Says which run it is that speaks."""
+    if multiprocessing.parent_process() is None:
+        say(f"{name}:")
+        yield
+        return
+    with contextlib.redirect_stderr(NamedLines(name, sys.stderr)):
+        yield
 
 
 @contextlib.contextmanager

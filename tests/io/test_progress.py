@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jaxlm.io.progress import Progress, format_count, format_seconds, notice
+from jaxlm.io.progress import NamedLines, Progress, format_count, format_seconds, notice
 
 
 class Terminal(io.StringIO):
@@ -76,3 +76,23 @@ def test_formats():
 
 def test_counts_are_rounded_before_their_letter_is_chosen():
     assert [format_count(n) for n in (999, 999.6, 999_400, 999_700, 999_999_000)] == ["999", "1k", "999k", "1M", "1B"]
+
+
+def test_lines_of_several_runs_begin_with_their_names():
+    out = io.StringIO()
+    one, other = NamedLines("w16", out), NamedLines("w32", out)
+    print("compiling ...", file=one)
+    print("step", 1, file=other)
+    other.write("half a ")
+    with Progress(10, stream=one) as progress:
+        progress.update(5, {"train/loss": 1.0})
+    other.write("line\n\n")
+    assert out.getvalue() == "w16  compiling ...\nw32  step 1\nw16  step 5/10  loss 1.0000\nw32  half a line\nw32  \n"
+
+
+def test_a_named_line_takes_the_place_of_the_bar_on_a_terminal():
+    out = Terminal()
+    named = NamedLines("w16", out)
+    print("step 1", file=named)
+    assert not named.isatty()
+    assert out.getvalue() == "\r\x1b[Kw16  step 1\n"

@@ -1,10 +1,13 @@
-"""Several runs at once: what a signal that meets them between two saves comes to."""
+"""Several runs at once: which of them speaks, and what a signal that meets them between two saves comes to."""
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from jaxlm.run.several_runs import train_several
 
@@ -29,6 +32,21 @@ def test_a_signal_that_no_run_can_answer_is_said_all_the_same(tmp_path, monkeypa
 
     threading.Thread(target=send, daemon=True).start()
     start = time.monotonic()
-    assert train_several(sleep, (0, 1, 2), 2) == {"stopped_by": "SIGTERM"}
+    assert train_several(sleep, "abc", (0, 1, 2), 2) == {"stopped_by": "SIGTERM"}
     assert time.monotonic() - start < 110, "it waited for the runs"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def speak(number: int) -> dict[str, float]:
+    print(f"step {number}", file=sys.stderr)
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("processes", "lines"), [(1, ["b:", "step 1", "c:", "step 2"]), (2, ["b  step 1", "c  step 2"])]
+)
+def test_a_run_is_told_by_its_name(processes, lines, capfd):
+    assert train_several(speak, "abc", (1, 2), processes) is None
+    found = capfd.readouterr().err.splitlines()
+    assert found[0] == "runs: 2 tasks"
+    assert sorted(found[1:]) == lines if processes > 1 else found[1:] == lines

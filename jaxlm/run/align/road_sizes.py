@@ -55,7 +55,7 @@ def align_sizes(config: RoadSizesConfig, run_dir: str | Path, *, processes: int 
         roads = [(road, directory.path / name) for name, road in config.roads().items()]
         waiting = [i for i, (road, path) in enumerate(roads) if not _is_gone(road, path)]
         say(f"{len(roads)} roads, {len(waiting)} of them to go")
-        stopped = train_several(functools.partial(_go, roads), waiting, processes)
+        stopped = train_several(functools.partial(_go, roads), list(config.roads()), waiting, processes)
         if stopped is not None:
             return stopped | {"run_dir": str(directory.path)}
         rows = [row for road, path in roads for row in _scores(road, path)]

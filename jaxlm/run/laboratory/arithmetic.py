@@ -39,13 +39,12 @@ def arithmetic_trials(config: LaboratoryConfig) -> list[Trial]:
                 for width in part.widths:
                     name = f"arithmetic-{one.questions.kind}-{form}-width{width}-seed{seed}"
                     model = of_width(part.model, width)
-                    settings = (name, one.questions, form, model, one.training, part.num_questions, seed)
+                    settings = (one.questions, form, model, one.training, part.num_questions, seed)
                     trials.append(Trial(name, functools.partial(_run, *settings)))
     return trials
 
 
 def _run(
-    name: str,
     questions: ArithmeticConfig,
     form: str,
     config: DecoderConfig,
@@ -79,7 +78,7 @@ def _run(
         }
 
     pupil = Pupil(model.init, causal_objective(model), batch, examine, "right", row_len - 1)
-    params, record = learn(pupil, training, seed=seed, name=name)
+    params, record = learn(pupil, training, seed=seed)
     return record | {
         "kind": questions.kind,
         "length": questions.length,

@@ -54,12 +54,10 @@ def _of_depth(model: DecoderConfig, depth: int) -> DecoderConfig:
 
 
 def _trial(name: str, part: Any, model: DecoderConfig, seed: int) -> Trial:
-    return Trial(name, functools.partial(_run, name, part.rows, model, part.training, part.num_test_rows, seed))
+    return Trial(name, functools.partial(_run, part.rows, model, part.training, part.num_test_rows, seed))
 
 
-def _run(
-    name: str, rows: RepeatsConfig, config: DecoderConfig, training: TrainingConfig, num_test_rows: int, seed: int
-) -> Record:
+def _run(rows: RepeatsConfig, config: DecoderConfig, training: TrainingConfig, num_test_rows: int, seed: int) -> Record:
     config = on_this_machine(dataclasses.replace(config, vocab_size=rows.num_symbols, max_seq_len=rows.seq_len))
     model, num_rows = make_decoder(config), training.num_rows(rows.seq_len)
     test = repeat_rows(rows, seed, 0, num_test_rows, for_test=True)
@@ -97,7 +95,7 @@ def _run(
         }
 
     pupil = Pupil(model.init, causal_objective(model), batch, figures, "repeats", rows.seq_len)
-    _, record = learn(pupil, training, seed=seed, name=name)
+    _, record = learn(pupil, training, seed=seed)
     return record | {"layers": config.num_layers, "width": config.model_dim, "seed": seed}
 
 

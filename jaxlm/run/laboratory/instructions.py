@@ -27,13 +27,12 @@ def instruction_trials(config: LaboratoryConfig) -> list[Trial]:
     for seed in range(config.seed, config.seed + part.num_seeds):
         for count in part.num_templates:
             name = f"instructions-{count}-templates-seed{seed}"
-            settings = (name, part.data(count), part.model, part.training, part.num_questions, seed)
+            settings = (part.data(count), part.model, part.training, part.num_questions, seed)
             trials.append(Trial(name, functools.partial(_run, *settings)))
     return trials
 
 
 def _run(
-    name: str,
     data: InstructionsConfig,
     config: DecoderConfig,
     training: TrainingConfig,
@@ -62,7 +61,7 @@ def _run(
         return found
 
     pupil = Pupil(model.init, causal_objective(model), batch, examine, "unseen", row_len)
-    _, record = learn(pupil, training, seed=seed, name=name)
+    _, record = learn(pupil, training, seed=seed)
     return record | {
         "num_templates": data.num_templates,
         "seed": seed,

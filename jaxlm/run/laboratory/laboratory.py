@@ -87,7 +87,8 @@ def laboratory(config: LaboratoryConfig, run_dir: str | Path, *, processes: int 
         path.mkdir(exist_ok=True)
         waiting = [i for i, one in enumerate(trials) if not _file(path, one).exists()]
         say(f"{len(trials)} trials, {len(waiting)} of them to do")
-        stopped = train_several(functools.partial(_do, config, path), waiting, processes)
+        names = [one.name for one in trials]
+        stopped = train_several(functools.partial(_do, config, path), names, waiting, processes)
         if stopped is not None:
             return stopped | {"run_dir": str(directory.path)}
         found = {part: _results(config, part, path) for part in config.parts}

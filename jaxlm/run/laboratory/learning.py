@@ -59,7 +59,7 @@ def on_this_machine(config: DecoderConfig) -> DecoderConfig:
     return resolve_kernels(config, jax.default_backend(), kernel_missing)
 
 
-def learn(pupil: Pupil, training: TrainingConfig, *, seed: int, name: str) -> tuple[Params, Record]:
+def learn(pupil: Pupil, training: TrainingConfig, *, seed: int) -> tuple[Params, Record]:
     """The parameters at the end, and ``num_params``, ``seconds`` and the ``looks``: a list of examinations with
     ``step`` and ``tokens`` read before, the first of the untrained model."""
     use_compilation_cache()
@@ -81,7 +81,7 @@ def learn(pupil: Pupil, training: TrainingConfig, *, seed: int, name: str) -> tu
         looks.append({"step": done, "tokens": done * tokens_per_step, **found})
         if look * _SAID % training.num_looks < _SAID:
             taken = format_seconds(time.perf_counter() - start)
-            say(f"{name}: step {done}/{training.num_steps}  {pupil.score} {found[pupil.score]:.3f}  ({taken})")
+            say(f"step {done}/{training.num_steps}  {pupil.score} {found[pupil.score]:.3f}  ({taken})")
     record = {"num_params": count_params(state.params), "seconds": time.perf_counter() - start, "looks": looks}
     return state.params, record
 

@@ -26,7 +26,7 @@ def regression_trials(config: LaboratoryConfig) -> list[Trial]:
     for seed in range(config.seed, config.seed + part.num_seeds):
         for width in part.widths:
             name = f"regression-width{width}-seed{seed}"
-            settings = (name, part.rows, of_width(part.model, width), part.training, part.num_test_rows, seed)
+            settings = (part.rows, of_width(part.model, width), part.training, part.num_test_rows, seed)
             trials.append(Trial(name, functools.partial(_run, *settings)))
     return trials
 
@@ -53,7 +53,7 @@ def squared_error_objective(reader: NumberReader) -> Objective:
 
 
 def _run(
-    name: str, rows: RegressionsConfig, config: DecoderConfig, training: TrainingConfig, num_test_rows: int, seed: int
+    rows: RegressionsConfig, config: DecoderConfig, training: TrainingConfig, num_test_rows: int, seed: int
 ) -> Record:
     row_len = 2 * rows.num_pairs
     reader = make_number_reader(on_this_machine(dataclasses.replace(config, max_seq_len=row_len)), rows.dim + 3)
@@ -78,7 +78,7 @@ def _run(
         }
 
     pupil = Pupil(reader.init, squared_error_objective(reader), batch, examine, "over_ridge", row_len)
-    _, record = learn(pupil, training, seed=seed, name=name)
+    _, record = learn(pupil, training, seed=seed)
     return record | {"layers": config.num_layers, "width": config.model_dim, "seed": seed}
 
 
