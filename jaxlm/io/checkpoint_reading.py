@@ -76,26 +76,25 @@ def read_state(path: epath.Path, abstract_state: PyTree) -> tuple[PyTree, dict[s
 
 
 def read_subtree(path: epath.Path, name: str, abstract: Params | None) -> tuple[Params, dict[str, Any]]:
-    """One field of the state, in the dtypes of `abstract` (None: as saved, on the first device), and the meta."""
+    """One field of the state, in the dtypes and under the shardings of `abstract` (None: as saved, in NumPy arrays on
+    the host, for no device may hold it whole), and the meta."""
     version, meta = read_meta(path)
     changes = changes_state(version)
     if changes:
         tree = _subtree(_nest(upgrade_state(version, flatten_with_paths(_read_host(path)))), name, path)
     else:
         tree = _subtree(read_shapes(path), name, path)
-    if abstract is None:
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), tree)
-    flat = flatten_with_paths(tree)
-    _check_fit(f"{name} of {_name(path)}", flat, abstract, same_dtype=False)
-    if changes:
-        return _lay_out(flat, abstract), meta
+    if abstract is not None:
+        flat = flatten_with_paths(tree)
+        _check_fit(f"{name} of {_name(path)}", flat, abstract, same_dtype=False)
+        if changes:
+            return _lay_out(flat, abstract), meta
+    elif changes:
+        return tree, meta
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        args = ocp.args.PyTreeRestore(
-            item={name: abstract},
-            restore_args=ocp.checkpoint_utils.construct_restore_args({name: abstract}),
-            partial_restore=True,
-        )
+        item = {name: tree if abstract is None else abstract}
+        how = _to_host(item) if abstract is None else ocp.checkpoint_utils.construct_restore_args(item)
+        args = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
         return reader.restore(path / STATE, args=args)[name], meta
 
 
@@ -106,8 +105,11 @@ def _name(path: epath.Path) -> str:
 def _read_host(path: epath.Path) -> PyTree:
     """The whole state as NumPy arrays: the way in for older formats, whose layout has no shardings."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), read_shapes(path))
-        return reader.restore(path / STATE, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        return reader.restore(path / STATE, args=ocp.args.PyTreeRestore(restore_args=_to_host(read_shapes(path))))
+
+
+def _to_host(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
 
 
 def _check_fit(what: str, saved: dict[str, Any], asked: PyTree, *, same_dtype: bool) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import jax
+
 from jaxlm.core.errors import UserError
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
@@ -37,6 +39,7 @@ def _trained(make: Open) -> Callable[..., LanguageModel]:
         tokenizer = load_tokenizer(run.tokenizer_path)
         with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
             opened = open_trained(config, tokenizer, checkpointer, step, ema)
+        opened = opened._replace(params=jax.device_put(opened.params, jax.local_devices()[0]))
         template = saved_template(run)
         if "task" in config:
             return TunedModel(opened, tokenizer, config)
