@@ -4,6 +4,8 @@ import errno
 
 STOPPED_CODE = 3
 """The exit code of a run that its own incidents stopped: to start it again unchanged is of little use."""
+ALONE_CODE = 4
+"""The exit code of a process that has not met the others: to start it again is what there is to do."""
 
 
 class UserError(Exception):
@@ -12,6 +14,14 @@ class UserError(Exception):
     The command line prints it as ``error: ...`` and exits with code 2. Nothing expensive has run and nothing is lost
     when it is raised.
     """
+
+    exit_code = 2
+
+
+class AloneError(UserError):
+    """The other processes of this run have not come, or went before it began: they may be late."""
+
+    exit_code = ALONE_CODE
 
 
 def is_full_disk(error: BaseException | None) -> bool:

@@ -142,7 +142,8 @@ class Checkpointer:
         """One sub-tree of the state (``params``, ``ema``) and the meta; nothing else of the state is restored.
 
         `abstract_params` may ask for other dtypes than were saved (weights to serve in bfloat16). None gives what was
-        saved in NumPy arrays on the host, for no device may hold it whole. The step is chosen, and refused, as in `restore`.
+        saved in NumPy arrays on the host, for no device may hold it whole. The step is chosen, and refused, as in
+        `restore`.
         """
         return self._read(step, lambda path: read_subtree(path, name, abstract_params))[1]
 

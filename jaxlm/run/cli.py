@@ -84,7 +84,7 @@ def run_main(main_fn: Main, argv: Sequence[str] | None = None) -> int:
         return main_fn(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

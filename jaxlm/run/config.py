@@ -40,9 +40,16 @@ other values. Everything else alters the trajectory, so it needs another run dir
 
 
 def fields_that_may_change(config: "PretrainConfig") -> tuple[str, ...]:
-    """MAY_CHANGE for this config: over a stream the rows of an evaluation are its lanes, and alter ``eval/loss``."""
+    """MAY_CHANGE for this config, and what a slice of another size needs: memory for time, at the same result.
+
+    Over a stream the rows of an evaluation are its lanes, and alter ``eval/loss``. Dropout is drawn and experts are
+    balanced by microbatch: there their number alters the trajectory.
+    """
     fixed = {"eval_batch_size"} if config.data.packing == "stream" else set()
-    return tuple(name for name in MAY_CHANGE if name not in fixed)
+    drops = any(getattr(config.model, name) for name in vars(config.model) if name.endswith("dropout"))
+    by_microbatch = drops or getattr(config.model, "moe", None) is not None
+    memory = ("model.remat_policy", "loss_chunk", *(() if by_microbatch else ("grad_accum_steps",)))
+    return (*(name for name in MAY_CHANGE if name not in fixed), *memory)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,8 @@ from jaxlm.train.policy_objectives import CRITIC
 
 
 class Opened(NamedTuple):
-    """A model's config, its vocabulary size known, and one checkpoint's parameters, on the host (adapters' model may be on the first
-    device)."""
+    """A model's config, its vocabulary size known, and one checkpoint's parameters, on the host (where adapters were
+    merged, maybe on the first device)."""
 
     config: Any
     params: Params
@@ -91,8 +91,8 @@ def open_base(run_dir: str | Path, step: int | None = None, *, read_params: bool
         raise UserError(f"{run.path} has no checkpoints/: train the base until its first save")
     with Checkpointer(run.checkpoints_path, read_only=True) as checkpointer:
         opened = open_trained(run_config, tokenizer, checkpointer, step, None)
-    # Merged adapters to the host too: what is made of them lies elsewhere, and the device would hold both for as long as
-    # the run lasts.
+    # Merged adapters to the host too: what is made of them lies elsewhere, and the device would hold both for as long
+    # as the run lasts.
     return Base(opened.config, tokenizer, jax.tree.map(np.asarray, opened.params), opened.step, run_config)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import ALONE_CODE, AloneError, UserError
 from jaxlm.io.agree import say
 from jaxlm.run.arrivals import describe_arrivals
 
@@ -76,8 +76,8 @@ def start_processes() -> None:
     A single process returns at once. Where there are several, standard output is kept for this command's own lines
     (libraries write to it from C++, and the last line is for programs to read).
 
-    Raises UserError where the environment is incomplete, or the processes have not met after CONNECT_SECONDS
-    ($JAXLM_CONNECT_SECONDS).
+    Raises UserError where the environment is incomplete, AloneError where the processes have not met after
+    CONNECT_SECONDS ($JAXLM_CONNECT_SECONDS).
     """
     if jax.distributed.is_initialized():
         return
@@ -194,11 +194,12 @@ def _connect(launch: Launch, seconds: int) -> None:
         atexit.register(_exit_now, 130)
         raise
     if failure:
-        raise UserError(f"cannot start {launch.describe()}: {' '.join(str(failure[0]).split())}") from failure[0]
+        kind = AloneError if isinstance(failure[0], RuntimeError) else UserError  # what the network said
+        raise kind(f"cannot start {launch.describe()}: {' '.join(str(failure[0]).split())}") from failure[0]
     if thread.is_alive():
         # The thread cannot be stopped, and jax's own farewell would wait for it.
-        atexit.register(_exit_now, 2)
-        raise UserError(f"{launch.describe()} has not met the others after {seconds} s: {_why(launch)}")
+        atexit.register(_exit_now, ALONE_CODE)
+        raise AloneError(f"{launch.describe()} has not met the others after {seconds} s: {_why(launch)}")
 
 
 def _why(launch: Launch) -> str:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from etils import epath
 
-from jaxlm.core.errors import STOPPED_CODE, UserError
+from jaxlm.core.errors import ALONE_CODE, STOPPED_CODE, UserError
 from jaxlm.io.checkpoint_steps import committed_steps
 from jaxlm.io.run_dir import RunDir
 from jaxlm.run.parsers import Parser
@@ -31,15 +31,16 @@ KILL_SECONDS = 60
 """How long a stalled process, sent SIGTERM, may take to save before it is killed."""
 LONGEST_PAUSE = 60.0
 
-End = Literal["done", "refused", "stopped", "preempted", "crashed"]
+End = Literal["done", "refused", "stopped", "preempted", "alone", "crashed"]
 
 
 def kind_of_end(code: int, *, asked: bool, accepted: bool) -> End:
     """What the exit code of a command means (``docs/run.md``; negative: the number of the signal that killed it).
 
     A SIGTERM that came through the supervisor (``asked``) was meant for the run; one that the process alone was sent is
-    a preemption: it saved, and may go on. A refusal is final, unless the same command was ``accepted`` before: then
-    something around it is not back yet (another host's process still holds the run). A run that its own incidents
+    a preemption: it saved, and may go on. A process that has not met the others is early, or they are late. A refusal
+    is final, unless the same command was ``accepted`` before: then something around it is not back yet (another host's
+    process still holds the run). A run that its own incidents
     stopped would meet them again.
     """
     if code == 0:
@@ -52,6 +53,8 @@ def kind_of_end(code: int, *, asked: bool, accepted: bool) -> End:
         return "stopped"
     if code == STOPPED_CODE:
         return "stopped"
+    if code == ALONE_CODE:
+        return "alone"
     if code == 2 and not accepted:
         return "refused"
     return "crashed"
@@ -70,7 +73,7 @@ class Patience:
 
     def after(self, end: End, step: int | None) -> float | None:
         """Seconds to wait before the command is started again; None = give up."""
-        if end == "preempted":
+        if end in ("preempted", "alone"):
             return self.pause
         if step is not None and (self.step is None or step > self.step):
             self.failures = 0

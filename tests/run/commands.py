@@ -133,10 +133,10 @@ def succeed(processes):
     return json.loads(line)
 
 
-def refused(processes, *words):
+def refused(processes, *words, with_code=2):
     """Exit code 2 and one clear line in all."""
     for code, out, err in finish(processes):
-        assert code == 2, err
+        assert code == with_code, err
         assert out == ""
         assert "Traceback" not in err
         (line,) = [line for line in err.splitlines() if line.startswith("error:")]

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from jaxlm.core.errors import UserError
+from jaxlm.core.errors import ALONE_CODE, UserError
 from jaxlm.run.processes import VARIABLES, detect_processes
 from tests.run.commands import (
     END_SECONDS,
@@ -255,7 +255,8 @@ def test_the_command_names_a_missing_variable(config_file, tmp_path):
 def test_a_process_that_meets_no_other_says_so(config_file, tmp_path):
     for index, word in ((0, "on all 2 hosts"), (1, "does not answer")):
         variables = dict(zip(VARIABLES, (f"localhost:{free_port()}", "2", str(index)), strict=True))
-        refused([start(config_file, tmp_path / "run", JAXLM_CONNECT_SECONDS="2", **variables)], word, "after 2 s")
+        alone = start(config_file, tmp_path / "run", JAXLM_CONNECT_SECONDS="2", **variables)
+        refused([alone], word, "after 2 s", with_code=ALONE_CODE)
 
 
 def test_a_port_in_use_is_refused(config_file, tmp_path):

@@ -196,6 +196,30 @@ def test_of_two_processes_one_is_killed_and_both_meet_again(config_file, whole_r
 
 
 @pytest.mark.slow
+def test_a_host_that_comes_late_is_waited_for(tmp_path):
+    """A supervisor that has no patience at all starts its process until the other one is there."""
+    config = write_config(tmp_path, FIELDS.replace("NUM_STEPS", "5"))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()  # else there is nowhere to write down what happened
+    address = f"localhost:{free_port()}"
+
+    def begin(index, seconds):
+        together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(index)}
+        return supervise(config, run_dir, "--max-failures", "1", JAXLM_CONNECT_SECONDS=seconds, **together)
+
+    first = begin(0, "4")
+    end = time.monotonic() + 120
+    while not (run_dir / "supervisor.jsonl").exists() or len(events(run_dir)) < 2:
+        assert first.poll() is None, first.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    for code, _, err in finish([first, begin(1, "60")], timeout=240):
+        assert code == 0, err
+    ends = [event["end"] for event in events(run_dir)]
+    assert ends == ["alone"] * (len(ends) - 1) + ["done"]
+
+
+@pytest.mark.slow
 def test_a_run_that_stands_still_is_ended(config_file, tmp_path):
     run_dir = tmp_path / "run"
     process = supervise(config_file, run_dir, "--stall-minutes", "0.25")
@@ -236,6 +260,9 @@ def test_the_clock_of_a_run_that_stands_still_starts_with_its_log(tmp_path, monk
         (2, False, False, "refused"),
         (3, False, True, "stopped"),
         (2, False, True, "crashed"),
+        (4, False, False, "alone"),
+        (4, False, True, "alone"),
+        (4, True, True, "stopped"),
         (134, False, True, "crashed"),
         (-9, False, False, "crashed"),
         (1, False, False, "crashed"),
@@ -245,8 +272,9 @@ def test_what_an_exit_code_means(code, asked, accepted, kind):
     assert kind_of_end(code, asked=asked, accepted=accepted) == kind
 
 
-def test_patience_grows_back_with_each_checkpoint_and_preemptions_cost_none():
+def test_patience_grows_back_with_each_checkpoint_and_waiting_costs_none():
     patience = Patience(max_failures=3, pause=1.0)
+    assert [patience.after("alone", None) for _ in range(5)] == [1.0] * 5
     assert [patience.after("crashed", None), patience.after("crashed", None)] == [1.0, 2.0]
     assert patience.after("preempted", None) == 1.0
     assert patience.after("crashed", 10) == 1.0

@@ -3,6 +3,7 @@
 ``python -m tests.run.test_trajectories`` writes the reference anew: after a change that is meant to change the numbers.
 """
 
+import dataclasses
 import json
 import signal
 import sys
@@ -12,7 +13,12 @@ import jax
 import numpy as np
 import pytest
 
+from jaxlm.core.errors import UserError
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.run_dir import RunDir
+from jaxlm.nn.moe import MoeConfig
+from jaxlm.run.config import PretrainConfig, fields_that_may_change
+from jaxlm.run.config_files import run_config_file
 from tests.run.commands import assert_same_run, finish, losses, start, start_pair, succeed, wait_for
 
 HERE = Path(__file__).parent / "trajectory"
@@ -122,6 +128,26 @@ def test_the_reference_is_met(whole, reference):
     assert_follows(whole[0], reference)
 
 
+ANOTHER_SLICE = {"grad_accum_steps": 4, "loss_chunk": 16}
+
+
+@pytest.mark.parametrize("model", [{}, {"dropout": 0.1}, {"moe": MoeConfig()}])
+def test_what_another_slice_needs_may_change(tmp_path, model):
+    """Not the number of microbatches where they draw dropout, or balance experts, each for itself."""
+    config = run_config_file(CONFIG, PretrainConfig)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+    directory = RunDir(tmp_path)
+    with directory:
+        directory.write_config(config)
+    remat = dataclasses.replace(config.model, remat_policy="full")
+    other = dataclasses.replace(config, model=remat, **ANOTHER_SLICE)
+    if not model:
+        directory.check_config(other, may_change=fields_that_may_change(other))
+        return
+    with pytest.raises(UserError, match=r"another config \(grad_accum_steps: 1 -> 4\)"):
+        directory.check_config(other, may_change=fields_that_may_change(other))
+
+
 @pytest.fixture
 def check(whole, short, reference, seed_noise, tmp_path):
     """``check(name, begin)``: all that must hold of a way to run, where ``begin(run_dir, *argv)`` starts it."""
@@ -192,7 +218,7 @@ def test_a_stopped_run_is_the_uninterrupted_one(whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_on_on_other_meshes_and_hosts(reference, whole, seed_noise, tmp_path):
-    """1 device, then 2 x 2 x 2, then two processes of two, then 1 x 1 x 8: one run."""
+    """1 device, then 2 x 2 x 2, then two processes of two, then 1 x 1 x 8 in less memory: one run."""
     run_dir, often = tmp_path / "run", ("--checkpoint.save-every", "1")
     ways = [
         lambda: [start(CONFIG, run_dir, *often)],
@@ -205,7 +231,8 @@ def test_a_run_goes_on_on_other_meshes_and_hosts(reference, whole, seed_noise, t
         for process in processes:
             process.send_signal(signal.SIGTERM)
         assert [code for code, _, _ in finish(processes)] == [128 + signal.SIGTERM] * len(processes)
-    figures = succeed([start(CONFIG, run_dir, *mesh(1, 1, 8), num_devices=8)])
+    memory = ("--grad-accum-steps", "4", "--model.remat-policy", "full", "--loss-chunk", "16")
+    figures = succeed([start(CONFIG, run_dir, *mesh(1, 1, 8), *memory, num_devices=8)])
     judge("four ways in turn", run_dir, figures, whole, reference, seed_noise)
 
 
