@@ -22,7 +22,8 @@ class MetricsWriter:
       run_dir: the directory.
       resume_step: the step that training goes on from: what a killed run wrote past it is dropped, since those steps
         come again. None keeps all that is there.
-      evaluates_again: the evaluation of `resume_step` comes again too: it and its samples are dropped.
+      evaluates_again: the evaluation of `resume_step` comes again too: it and its samples are dropped, as are samples
+        of that step where its evaluation is missing.
       tensorboard: whether TensorBoard's event files are written as well.
     """
 
@@ -37,16 +38,17 @@ class MetricsWriter:
         self._run = RunDir(run_dir)
         self._with_tensorboard = tensorboard
         self._run.path.mkdir(parents=True, exist_ok=True)
-        self._open(resume_step, evaluates_again=evaluates_again)
+        lines = read_lines(self._run.metrics_path)
+        self.was_evaluated = any(line["step"] == resume_step and is_evaluation(line) for line in lines)
+        """Whether the figures of an evaluation of `resume_step` are there."""
+        self._open(resume_step, evaluates_again=evaluates_again or not self.was_evaluated)
 
     def _open(self, resume_step: int | None, *, evaluates_again: bool) -> None:
         run = self._run
 
         def stays(entry: Mapping[str, Any]) -> bool:
             # Of the figures of one step those of the evaluation have a line of their own.
-            judged = ("completion" in entry and "rollout" not in entry) or any(
-                name.startswith("eval/") for name in entry
-            )
+            judged = ("completion" in entry and "rollout" not in entry) or is_evaluation(entry)
             return resume_step is None or entry["step"] < resume_step + (not (evaluates_again and judged))
 
         for path in (run.metrics_path, run.samples_path):
@@ -146,7 +148,7 @@ class SilentWriter(MetricsWriter):
     """Writes nothing: what every process but the first is given."""
 
     def __init__(self) -> None:
-        self.last = {}
+        self.last, self.was_evaluated = {}, True
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
         pass
@@ -159,6 +161,11 @@ class SilentWriter(MetricsWriter):
 
     def close(self) -> None:
         pass
+
+
+def is_evaluation(line: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is that of an evaluation."""
+    return any(name.startswith("eval/") for name in line)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

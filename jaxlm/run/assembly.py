@@ -29,6 +29,7 @@ from jaxlm.run.config import PretrainConfig
 from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.devices import accelerator_memory_bytes
 from jaxlm.run.health import Health, Look
+from jaxlm.run.in_flight import in_turn
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
 from jaxlm.run.memory import choose_remat, estimate_run_memory
@@ -259,7 +260,7 @@ class Assembly:
         def evaluate(params: Params) -> Figures:
             sums: dict[str, float] = {"nats": 0.0, "tokens": 0.0, "correct": 0.0}
             with jax.set_mesh(self.mesh):
-                found = jax.device_get(list(sum_up(params)))
+                found = jax.device_get(list(in_turn(sum_up(params))))
             for name in sums:
                 sums[name] = float(np.sum([batch[name] for batch in found], dtype=np.float64))
             loss = sums["nats"] / sums["tokens"]

@@ -1,10 +1,12 @@
 """How far the host may be ahead of the device."""
 
 from collections import deque
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import jax
 
+T = TypeVar("T")
 MOST = 2
 """Steps that may be handed to the device and not be done: one at work, one that waits for it."""
 
@@ -25,3 +27,11 @@ class InFlight:
         self._results.append(result)
         if len(self._results) > MOST:
             jax.block_until_ready(self._results.popleft())
+
+
+def in_turn(results: Iterable[T]) -> Iterator[T]:
+    """The results, each handed to the device when asked for, with no more than `MOST` of them ahead of it."""
+    in_flight = InFlight()
+    for result in results:
+        in_flight.add(result)
+        yield result

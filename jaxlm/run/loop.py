@@ -1,4 +1,4 @@
-"""The loop that every training run shares: step, log, evaluate, sample, save, go back, stop."""
+"""The loop that every training run shares: step, log, save, evaluate, sample, go back, stop."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ from jaxlm.run.incidents import Incidents
 from jaxlm.run.interval import Figures, Interval
 from jaxlm.run.position import GoBack, Position
 from jaxlm.run.profiler import Profiler
-from jaxlm.run.signals import StopRequest
+from jaxlm.run.signals import Interrupted, StopRequest
 from jaxlm.train.responses import Adjustment, adjustment_at
 from jaxlm.train.spikes import Spike
 from jaxlm.train.state import TrainState
@@ -66,6 +66,8 @@ class Job:
     """Has the model write what it learns from; None = all data are there beforehand."""
     figures: Figures = dataclasses.field(default_factory=dict)
     """What was last logged before it: stands until the run logs anew."""
+    was_evaluated: bool = True
+    """Whether the step that it starts from was; a signal, or worse, may have come between its save and that."""
     profile_dir: Path | None = None
     profile_steps: tuple[int, int] | None = None
 
@@ -91,14 +93,14 @@ def run_loop(job: Job, start: Position, stop: StopRequest) -> Outcome:
     same ones.
     """
     with contextlib.ExitStack() as stack:
-        return _Loop(job, start, stack).run(stop)
+        return _Loop(job, start, stop, stack).run()
 
 
 class _Loop:
     """One run through the loop; its fields are where it stands."""
 
-    def __init__(self, job: Job, start: Position, stack: contextlib.ExitStack) -> None:
-        self.job, self.state, self.step = job, start.state, start.step
+    def __init__(self, job: Job, start: Position, stop: StopRequest, stack: contextlib.ExitStack) -> None:
+        self.job, self.state, self.step, self.stop = job, start.state, start.step, stop
         self.data_state, self.saved_step = start.data_state, start.saved_step
         self.evaluated_step: int | None = None
         self.figures: Figures = {**job.figures, "train/skipped": float(start.state.skipped)}
@@ -112,9 +114,11 @@ class _Loop:
         self.interval = Interval(job.incidents)
         self.in_flight = InFlight()
 
-    def run(self, stop: StopRequest) -> Outcome:
-        job, taken, first_step = self.job, 0, self.step
+    def run(self) -> Outcome:
+        job, stop, taken, first_step = self.job, self.stop, 0, self.step
         diagnosis: str | None = None
+        if not job.was_evaluated and 0 < self.step < job.num_steps and self.due(job.cadence.eval_every):
+            self.evaluate()
         # Steps may come again, and several processes agree on a count that never falls.
         while not (stopped := stop.requested(first_step + taken)) and self.step < job.num_steps:
             if (diagnosis := self.collect()) is not None:
@@ -131,13 +135,14 @@ class _Loop:
                 continue
             if logs:
                 self.log()
-            if evaluates:
-                self.evaluate()
+            # Saved first: an evaluation may take long, and whoever stops the run may not wait.
             if saves:
                 self.save()
+            if evaluates:
+                self.evaluate()
         self.profiler.note_missed(job.progress)
-        if diagnosis is None:
-            self.end(evaluates=not stopped)
+        if diagnosis is None and not self.end(evaluates=not stopped):
+            stopped = True
         figures = self.figures | job.goodput.figures()
         figures.setdefault("perf/mfu", None)  # what is unknown is not in the log that figures were taken from
         job.checkpointer.wait()
@@ -263,16 +268,23 @@ class _Loop:
     def figures_of(self, *prefixes: str) -> Figures:
         return {name: value for name, value in self.figures.items() if name.startswith(prefixes)}
 
-    def evaluate(self) -> None:
+    def evaluate(self) -> bool:
+        """False where a signal cut it short: it comes again when the run goes on."""
         job = self.job
         with self.aside("evaluation"):
-            self.figures.update(job.evaluate(self.state))
+            try:
+                with self.stop.interrupting():
+                    self.figures.update(job.evaluate(self.state))
+            except Interrupted:
+                return False
+            job.sample(self.state, self.step)
+            # Logged last: a step whose line is there was evaluated whole.
             shown = known(self.figures_of("eval/"))
             job.writer.write(self.step, shown)
             if shown:
                 job.progress.note(f"step {self.step}: " + "  ".join(f"{name} {shown[name]:.4f}" for name in shown))
-            job.sample(self.state, self.step)
         self.evaluated_step = self.step
+        return True
 
     def save(self) -> None:
         """Saves the state, whose steps have been looked at."""
@@ -305,21 +317,22 @@ class _Loop:
         self.interval.restart()
         return diagnosis
 
-    def end(self, *, evaluates: bool) -> None:
-        """The last log, save and evaluation. A state inside a spike is not saved: the next start meets it again."""
+    def end(self, *, evaluates: bool) -> bool:
+        """The last log, save and evaluation; False where a signal cut that short. A state inside a spike is not saved:
+        the next start meets it again."""
         job = self.job
         if (spike := self.interval.look()) is not None:
             job.progress.note(f"a spike began at step {spike.onset}: not saved, the next start goes back before it")
             self.close_interval()
             self.step = self.saved_step or 0
-            return
+            return True
         self.log()
         self.save()
-        if evaluates and self.evaluated_step != self.step:
-            self.evaluate()
+        done = not evaluates or self.evaluated_step == self.step or self.evaluate()
         if self.trained_steps:
             self.figures.update(_speed(job, self.trained_steps, self.trained_rows, self.trained_seconds))
         self.close_interval()
+        return done
 
 
 def known(values: Figures) -> dict[str, float]:

@@ -5,14 +5,21 @@ step, a little ahead, at which to stop. Its handler is jax's own, so Python sets
 handed on to it.
 """
 
+import contextlib
 import os
 import signal
 import types
+from collections.abc import Iterator
 from typing import Self
 
 from jax.experimental.multihost_utils import reached_preemption_sync_point
 
 from jaxlm.io.agree import exchange, num_processes
+
+
+class Interrupted(BaseException):
+    """A signal asked to stop inside `StopRequest.interrupting`. It is no Exception: nothing on the way may take it for
+    one."""
 
 
 class StopRequest:
@@ -23,6 +30,8 @@ class StopRequest:
 
     signum: int | None = None
     """The signal that this process was sent; of several processes, only of a SIGINT is it known."""
+
+    _interrupting = False
 
     def __enter__(self) -> Self:
         self._several = num_processes() > 1
@@ -44,6 +53,20 @@ class StopRequest:
         self.signum = signum
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
+        elif self._interrupting:
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """What may be dropped where it stands, since nothing comes of it but figures: a signal raises Interrupted in
+        it. Not in one of several processes, which must do the same work."""
+        if self.signum is not None and not self._several:
+            raise Interrupted
+        self._interrupting = True
+        try:
+            yield
+        finally:
+            self._interrupting = False
 
     def requested(self, step: int) -> bool:
         """Whether to stop before taking ``step``: the same answer in all processes. To be asked once for every step."""

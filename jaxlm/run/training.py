@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxlm.core.errors import STOPPED_CODE, UserError, full_disk_error, is_full_disk
 from jaxlm.core.types import Batch, Params
 from jaxlm.data.batches import DataState
-from jaxlm.io.agree import check_same, first_stderr, is_first, on_every_process, one_fate, say
+from jaxlm.io.agree import check_same, first_stderr, is_first, on_every_process, on_first_process, one_fate, say
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.goodput import Goodput
@@ -210,6 +210,7 @@ def _train(run: AssembledRun, directory: RunDir, profile_steps: tuple[int, int] 
             goodput=goodput,
             health=run.health(writer.write, progress.note),
             collector=run.collector() if isinstance(run, ActingRun) else None,
+            was_evaluated=on_first_process("evaluated", lambda: writer.was_evaluated),
             figures={name: value for name, value in writer.last.items() if not name.startswith("health/")},
             profile_dir=directory.profile_path,
             profile_steps=profile_steps if is_first() else None,

@@ -32,11 +32,13 @@ def test_resume_drops_the_steps_to_come(tmp_path):
         for step in (10, 20, 30, 40):
             writer.write(step, {"train/loss": float(step)})
             writer.write_samples(step, [{"prompt": "", "completion": str(step)}])
+            writer.write(step, {"eval/loss": 1.0})
     with open(run.metrics_path, "a") as file:
         file.write('{"step": 50, "train/lo')  # a line that a crash cut short
     with MetricsWriter(tmp_path, resume_step=20, tensorboard=False) as writer:
         writer.write(30, {"train/loss": 0.0})
-    assert [(line["step"], line["train/loss"]) for line in lines_of(run.metrics_path)] == [(10, 10), (20, 20), (30, 0)]
+    trained = [(line["step"], line["train/loss"]) for line in lines_of(run.metrics_path) if "train/loss" in line]
+    assert trained == [(10, 10), (20, 20), (30, 0)]
     assert [line["step"] for line in lines_of(run.samples_path)] == [10, 20]
 
 
@@ -97,3 +99,18 @@ def read_events(path):
         length = int.from_bytes(data[at : at + 8], "little")
         yield getattr(event_pb2, "Event").FromString(data[at + 12 : at + 12 + length])  # noqa: B009 (made at import)
         at += 16 + length
+
+
+@pytest.mark.parametrize("was_evaluated", [True, False])
+def test_samples_without_the_figures_of_their_evaluation_come_again(tmp_path, was_evaluated):
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        writer.write(10, {"train/loss": 1.0})
+        writer.write_samples(10, [{"prompt": "a", "completion": "b"}])
+        if was_evaluated:
+            writer.write(10, {"eval/loss": 2.0})
+    with MetricsWriter(tmp_path, resume_step=10, tensorboard=False) as writer:
+        assert writer.was_evaluated == was_evaluated
+        writer.go_back(10)
+    run = RunDir(tmp_path)
+    assert len(lines_of(run.metrics_path)) == 1 + was_evaluated
+    assert len(lines_of(run.samples_path)) == was_evaluated

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import signal
 import time
 from typing import Any
 
@@ -113,6 +115,40 @@ def test_a_resumed_run_goes_on_with_the_list(tmp_path):
     )
     run(again, state_at(4, skipped=1))
     assert saves(again)[12] == saves(job)[12]
+
+
+def test_a_step_is_saved_before_it_is_evaluated(tmp_path):
+    job = make_job(tmp_path, steps_that_fail_at(), Cadence(100, 4, 4), num_steps=8)
+    seen = []
+    job.evaluate = lambda state: seen.append((state.step, sorted(saves(job)))) or {}
+    run(job, state_at(0))
+    assert seen == [(4, [4]), (8, [4, 8])]
+
+
+@pytest.mark.parametrize("cut_at", [4, 8])
+def test_a_signal_ends_an_evaluation_which_comes_again(tmp_path, cut_at):
+    job = make_job(tmp_path, steps_that_fail_at(), Cadence(100, 4, 4), num_steps=8)
+    seen = []
+
+    def evaluate(state):
+        if state.step == cut_at and cut_at not in seen:
+            seen.append(cut_at)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return {"eval/loss": float(state.step)}
+
+    job.evaluate = evaluate
+    start = time.monotonic()
+    outcome = run(job, state_at(0))
+    assert time.monotonic() - start < 50
+    assert (outcome.stopped_by, outcome.step, max(saves(job))) == ("SIGTERM", cut_at, cut_at)
+    assert outcome.figures.get("eval/loss") == (None if cut_at == 4 else 4.0)
+    again = make_job(tmp_path, steps_that_fail_at(), Cadence(100, 4, 4), num_steps=8)
+    steps = []
+    again.evaluate = lambda state: steps.append(state.step) or {"eval/loss": float(state.step)}
+    again.was_evaluated = False
+    run(again, state_at(cut_at))
+    assert steps == ([4, 8] if cut_at == 4 else [8])
 
 
 def test_the_mean_loss_of_an_interval_survives_a_save_inside_it(tmp_path):

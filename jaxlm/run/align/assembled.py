@@ -18,6 +18,7 @@ from jaxlm.plan.families import train_flops_per_token
 from jaxlm.run.align.base import ChatBase, keep_template
 from jaxlm.run.align.config import TuningConfig
 from jaxlm.run.align.policy import Policy
+from jaxlm.run.in_flight import in_turn
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import StepFn
 from jaxlm.run.setup import batch_sharding, compile_train_step, total_peak_flops
@@ -114,7 +115,7 @@ class AlignRun(abc.ABC):
         def run(params: Params, batches: Iterator[Batch]) -> list[Any]:
             frozen = policy.frozen()
             with jax.set_mesh(self.mesh):
-                return jax.device_get([jitted(params, frozen, batch) for batch in batches])
+                return jax.device_get(list(in_turn(jitted(params, frozen, batch) for batch in batches)))
 
         return run
 
