@@ -67,6 +67,7 @@ class Checkpointer:
         self._faults: dict[int, list[str]] = {}
         """What verifying a step found, here; in the first process only."""
         self._sealing: Sealing | None = None
+        self._keep_before: int | None = None
         self._failed = False
         """Whether the last save did not succeed: it left files, and Orbax's manager an error."""
         logging.getLogger("absl").addFilter(_not_from_orbax)
@@ -78,8 +79,10 @@ class Checkpointer:
         self._manager = self._open_manager()
         self._purge()
 
-    def save(self, step: int, state: PyTree, meta: dict[str, Any]) -> bool:
+    def save(self, step: int, state: PyTree, meta: dict[str, Any], *, keep_before: int | None = None) -> bool:
         """Starts saving `state` (a pytree of arrays) and `meta` (JSON values; tuples come back as lists) as `step`.
+
+        The newest step before `keep_before` stays too, beyond what the config keeps, until the next save.
 
         Waits for the save before it, if that is still under way, and raises what went wrong in it: UserError where the
         disk is full. The arrays may be donated as soon as this returns. Returns False, having done nothing, where
@@ -98,6 +101,7 @@ class Checkpointer:
             self._failed = True
             self._raise(step, error)
         self._sealing = Sealing(self._manager, self._path(step), step)
+        self._keep_before = keep_before
         return True
 
     def wait(self) -> None:
@@ -257,8 +261,10 @@ class Checkpointer:
 
     def _retire(self, saved: int) -> None:
         """Deletes what is out of policy. Only ever called when step `saved` is sealed."""
-        for step in out_of_policy(self.steps(), self._config.keep_last, self._config.keep_every):
-            if step != saved:  # older than others where an older step was resumed from
+        steps = self.steps()
+        needed = max((step for step in steps if step < (self._keep_before or 0)), default=None)
+        for step in out_of_policy(steps, self._config.keep_last, self._config.keep_every):
+            if step not in (saved, needed):  # `saved` is older than others where an older step was resumed from
                 files.discard(self.directory, step)
                 self._faults.pop(step, None)
         self._purge()

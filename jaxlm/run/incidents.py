@@ -65,6 +65,11 @@ class Incidents:
             if self._changed is not None:
                 self._changed(self.entries, list(new))
 
+    @property
+    def suspected_since(self) -> int | None:
+        """The step before which the run may have to go back; None where nothing stands out now."""
+        return None if self._monitor is None else self._monitor.suspected_since
+
     def to_meta(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
         return {

@@ -292,7 +292,7 @@ class _Loop:
         with self.aside("checkpoint"):
             if self.saved_step != self.step:
                 meta = {"data": self.data_state.to_json(), **job.incidents.to_meta()}
-                job.checkpointer.save(self.step, self.state, meta)
+                job.checkpointer.save(self.step, self.state, meta, keep_before=job.incidents.suspected_since)
                 self.saved_step = self.step
         self.timer.restart()
 

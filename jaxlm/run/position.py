@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from jaxlm.core.errors import UserError
 from jaxlm.data.batches import DataState
 from jaxlm.io.agree import first_stderr, on_first_process, say
 from jaxlm.io.checkpoints import Checkpointer, Restored
@@ -94,9 +95,19 @@ def go_back(
 
 
 def _intact_target(spike: Spike, checkpointer: Checkpointer) -> int:
+    """Raises UserError where there are checkpoints before the spike and all are damaged: to begin anew, and to remove
+    the later ones for it, is not ours to choose."""
     steps = checkpointer.steps()
+    damaged = []
     while (target := choose_target(spike, steps)) in steps and not checkpointer.is_intact(target):
         steps.remove(target)
+        damaged.append(str(target))
+    if damaged and target == 0:
+        raise UserError(
+            f"a spike began at step {spike.onset}, and the checkpoints before it ({', '.join(damaged)} in "
+            f"{checkpointer.directory}) are damaged: bring one back from a copy, or train in another run directory; "
+            "nothing was removed"
+        )
     return target
 
 

@@ -209,6 +209,11 @@ class SpikeMonitor:
             "told": self._told,
         }
 
+    @property
+    def suspected_since(self) -> int | None:
+        """The first of the last steps that stand out, of which a spike may come; None where the last did not."""
+        return self._pending[0].step if self._pending else None
+
     def look(self, step: int, batch_id: int, loss: float, grad_norm: float) -> Spike | None:
         """The spike that this step confirms, or the few steps that stood out before it and were none."""
         seen = Seen(step, batch_id, _finite(loss), _finite(grad_norm))

@@ -31,7 +31,7 @@ class Saves:
     def __init__(self):
         self.metas = {}
 
-    def save(self, step, state, meta):
+    def save(self, step, state, meta, *, keep_before=None):
         self.metas[step] = meta
 
     def wait(self):
