@@ -24,6 +24,10 @@ PINNED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensor
 """The packages whose versions a run writes down."""
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""``gs://bucket``, and ``gs:/bucket`` as a Path writes it: else a folder of the name ``gs:`` were made."""
+
+
 def text_of(run_config: dict[str, Any]) -> dict[str, Any]:
     """How plain text begins and lies in rows for the model of a run: its ``data``, or the ``prompts`` of one that has
     learnt from rewards."""
@@ -31,9 +35,13 @@ def text_of(run_config: dict[str, Any]) -> dict[str, Any]:
 
 
 class RunDir:
-    """The files of one run, by name. Making one touches nothing."""
+    """The files of one run, by name. Making one touches nothing. Raises UserError for an address (``gs://...``)."""
 
     def __init__(self, path: str | Path):
+        if _ADDRESS.match(str(path)):
+            raise UserError(
+                f"run directory {path} is an address: mount what lies there (docs/start_tpu_vm.md) and name the folder"
+            )
         self.path = Path(path)
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"

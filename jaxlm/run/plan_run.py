@@ -292,6 +292,12 @@ def as_configured(config: PretrainConfig, work: Workload, topology: Topology) ->
         asked = config.mesh.pipeline.num_microbatches or 1
         if sizes["stage"] > 1 and config.microbatch_size * sizes["stage"] % (asked * ways):
             return f"{config.microbatch_size} rows do not divide into mesh.pipeline.num_microbatches={asked}"
+        if (rows := work.model.padded_vocab_size or 0) % sizes["model"]:
+            multiple = 128 * sizes["model"]
+            return (
+                f"a vocabulary of {rows} rows does not divide over mesh.model={sizes['model']}: set "
+                f"model.vocab_multiple={multiple}"
+            )
         plan = evaluate(
             work,
             topology,

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -144,3 +145,9 @@ def test_git_commit_is_a_hash_or_nothing(tmp_path, monkeypatch):
     assert commit is None or len(commit.removesuffix("-dirty")) == 40
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_commit() is None
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", Path("s3://bucket/run")])
+def test_an_address_is_no_folder(path):
+    with pytest.raises(UserError, match="is an address: mount what lies there"):
+        RunDir(path)

@@ -12,7 +12,8 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.corpus import CorpusConfig, Document
 from jaxlm.data.source import ReadLimits, SourceConfig
 from jaxlm.io.corpora import archives, sources, stdlib, tfds_source
-from jaxlm.io.corpora.files import MAX_LISTED, ON_BAD, BadInput, hash_files
+from jaxlm.io.corpora.files import MAX_LISTED, ON_BAD, BadInput
+from jaxlm.io.corpora.hashes import hash_files
 from jaxlm.io.corpora.report import CorpusReport, Documents, count, count_parts, load_cached, store_cached
 from jaxlm.text.dedup import unit_hash
 
@@ -44,7 +45,7 @@ def open_corpus(config: CorpusConfig, *, data_dir: str | Path | None, mend: str 
     """Opens the corpus that ``config`` describes. Its counts are kept under ``data_dir`` (None keeps nothing).
     ``mend`` is what is advised where input is bad.
 
-    The first opening reads everything once; later ones read the files only to hash them.
+    The first opening reads everything; later ones, with the same ``data_dir``, read the files that have changed.
 
     Raises:
         UserError: bad input (unless ``on_bad="skip"``), or a split without a document.
@@ -61,7 +62,7 @@ def open_corpus(config: CorpusConfig, *, data_dir: str | Path | None, mend: str 
 
 def _open_streams(config: CorpusConfig, cache: Path | None, mend: str) -> Corpus:
     found = BadInput(skip=config.on_bad == "skip", mend=mend)  # bad paths; bad content is found while reading
-    stream, held_out, identity = _streams(config, found)
+    stream, held_out, identity = _streams(config, found, cache)
     content_hash = hashlib.sha256(json.dumps([READER_VERSION, *identity]).encode()).hexdigest()
     cached = None if cache is None else cache / f"{content_hash[:24]}.json"
     train, validation = _split(stream, held_out, config)
@@ -108,18 +109,18 @@ def _held(document: Document, fraction: float) -> bool:
     return unit_hash(document.text) < fraction
 
 
-def _streams(config: CorpusConfig, bad: BadInput) -> tuple[Stream, Stream | None, list[object]]:
+def _streams(config: CorpusConfig, bad: BadInput, cache: Path | None) -> tuple[Stream, Stream | None, list[object]]:
     """(all or training documents, validation documents if they are named, what identifies them)."""
     rules: list[object] = [config.source, config.text_field, config.max_documents, config.on_bad]
     groups = _sources(config)
     files = [sources.find_files(source, bad) for source in groups]
     if config.source == "tfds":
         builder = tfds_source.open_builder(str(config.tfds_name), config.tfds_data_dir)
-        rules += [tfds_source.fingerprint(builder, source.tfds_split) for source in groups]
+        rules += [tfds_source.fingerprint(builder, source.tfds_split, cache) for source in groups]
     else:
         paths = [list(dict.fromkeys(file.path for file in found)) for found in files]
         packing = [[_packing(path) for path in found] for found in paths]
-        rules += [config.document, packing, *(hash_files([Path(path) for path in found]) for found in paths)]
+        rules += [config.document, packing, *(hash_files([Path(path) for path in found], cache) for found in paths)]
     streams: list[Stream] = [
         lambda noted, source=source, found=found: itertools.chain.from_iterable(
             sources.read_source(file, source, noted) for file in found

@@ -1,8 +1,6 @@
-"""Files of a corpus: their hashes, and where bad files, lines and records go."""
+"""Where the bad files, lines and records of a corpus go."""
 
-import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from jaxlm.core.errors import UserError
@@ -64,15 +62,3 @@ class BadInput:
     def num_passed(self) -> int:
         """Records passed over, for whatever reason."""
         return sum(self.passed.values())
-
-
-def hash_files(paths: list[Path]) -> list[str]:
-    """sha256 (hex) of each file's bytes as they lie on disk; "" for one that cannot be read."""
-    hashes = []
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-        except OSError:
-            hashes.append("")
-    return hashes

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
-from jaxlm.io.corpora.files import hash_files
+from jaxlm.io.corpora.hashes import hash_files
 
 _BATCH = 256
 
@@ -40,11 +40,11 @@ def open_builder(name: str, data_dir: str | None) -> Any:
         raise UserError(f"TFDS dataset {name!r} cannot be opened: {reason}") from None
 
 
-def fingerprint(builder: Any, split: str) -> list[str]:
+def fingerprint(builder: Any, split: str, keep: Path | None) -> list[str]:
     """What identifies a split: full name, the split, its number of examples, and the hashes of its files."""
     info = split_info(builder, split)
     paths = [Path(p) for p in info.filepaths]
-    return [builder.info.full_name, split, str(info.num_examples), *hash_files(paths)]
+    return [builder.info.full_name, split, str(info.num_examples), *hash_files(paths, keep)]
 
 
 def split_info(builder: Any, split: str) -> Any:
