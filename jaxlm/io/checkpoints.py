@@ -6,6 +6,7 @@ files are hashed and the checksums written beside them. A step counts from then 
 process killed at any moment leaves what counted before, or more. Every file is verified before it is restored.
 """
 
+import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -26,10 +27,10 @@ from jaxlm.io.checkpoint_policy import CheckpointConfig, out_of_policy
 from jaxlm.io.checkpoint_reading import read_meta, read_shapes, read_state, read_subtree, refusing
 from jaxlm.io.checkpoint_sealing import Sealing, quiet_abandoned_writes
 from jaxlm.io.checkpoint_steps import META, STATE
-from jaxlm.io.checksums import find_damage, is_sealed
+from jaxlm.io.checkpoint_verifying import TOPIC, Verifier, brief, listing
+from jaxlm.io.checksums import find_damage
 
 T = TypeVar("T")
-TOPIC = "checkpoints"
 
 
 class Restored(NamedTuple):
@@ -64,8 +65,7 @@ class Checkpointer:
         path = epath.Path(directory)
         self.directory = path if "://" in str(directory) else epath.Path(Path(directory).absolute())
         self._config, self._read_only, self._say = config or CheckpointConfig(), read_only, say or _to_stderr
-        self._faults: dict[int, list[str]] = {}
-        """What verifying a step found, here; in the first process only."""
+        self._verifier = Verifier(self.directory, self.steps, self._say)
         self._sealing: Sealing | None = None
         self._keep_before: int | None = None
         self._failed = False
@@ -166,19 +166,19 @@ class Checkpointer:
         """
         if not on_first_process(TOPIC, self.steps):
             return None
-        step = on_first_process(TOPIC, self._first_intact)
+        step = self._verifier.newest_intact()
         self._leave_behind(step)
         return step
 
     def is_intact(self, step: int) -> bool:
         """Whether the files of a step are as they were saved. Not collective: for the first process to ask."""
-        return not self._verify(step)
+        return not self._verifier.look(step)
 
     def set_aside(self, step: int) -> None:
         """Renames a step to ``<step>.damaged`` (numbered where that is taken): it is no step any more."""
         if self._writes:
             files.set_aside(self.directory, step)
-        self._faults.pop(step, None)
+        self._verifier.forget(step)
         all_agree(TOPIC, True)
 
     def forget_after(self, step: int) -> None:
@@ -188,7 +188,7 @@ class Checkpointer:
             for later in reversed(self.steps()):
                 if later > step:
                     files.discard(self.directory, later)
-                    self._faults.pop(later, None)
+                    self._verifier.forget(later)
         all_agree(TOPIC, True)
         self._purge()
 
@@ -241,7 +241,7 @@ class Checkpointer:
 
     def _make_way(self, step: int) -> bool:
         """Whether `step` is to be saved: then nothing of that name is left, on disk or in the manager's own list."""
-        damaged = on_first_process(TOPIC, lambda: bool(self._faults.get(step)) and step in self.steps())
+        damaged = on_first_process(TOPIC, lambda: bool(self._verifier.faults.get(step)) and step in self.steps())
         if damaged:
             self.set_aside(step)
         if on_first_process(TOPIC, lambda: step in self.steps()):
@@ -252,7 +252,7 @@ class Checkpointer:
                 with refusing(self.directory):
                     files.clear_unsealed(self.directory, self._say)
             self._manager, self._failed = self._open_manager(), False
-        self._faults.pop(step, None)
+        self._verifier.forget(step)
         return True
 
     def _is_taken(self, step: int) -> bool:
@@ -266,7 +266,7 @@ class Checkpointer:
         for step in out_of_policy(steps, self._config.keep_last, self._config.keep_every):
             if step not in (saved, needed):  # `saved` is older than others where an older step was resumed from
                 files.discard(self.directory, step)
-                self._faults.pop(step, None)
+                self._verifier.forget(step)
         self._purge()
 
     def _purge(self) -> None:
@@ -277,7 +277,7 @@ class Checkpointer:
         """Each process hashed its share of the files that it saw: together that must be all that there are."""
         if faults := find_damage(self._path(step), contents=False):
             raise UserError(
-                f"the processes do not see the same files in {self._path(step)} ({_brief(faults)}): "
+                f"the processes do not see the same files in {self._path(step)} ({brief(faults)}): "
                 "give them one shared directory"
             )
 
@@ -286,7 +286,7 @@ class Checkpointer:
         if not is_full_disk(error):
             raise error
         steps = self.steps()
-        kept = f"steps {_listing(steps)} are intact, " if steps else "no step was saved yet, "
+        kept = f"steps {listing(steps)} are intact, " if steps else "no step was saved yet, "
         raise UserError(
             f"no space left for step {step} in {self.directory}: free space; {kept}the same command goes on from there"
         ) from error
@@ -294,7 +294,11 @@ class Checkpointer:
     def _read(self, step: int | None, read: Callable[[epath.Path], T]) -> tuple[int, T]:
         """(the step, ``read`` of its directory): of that step, or else of the newest that is intact and can be read."""
         while True:
-            chosen = on_first_process(TOPIC, lambda: self._first_intact() if step is None else self._check(step))
+            chosen = (
+                self._verifier.newest_intact()
+                if step is None
+                else on_first_process(TOPIC, functools.partial(self._verifier.check, step))
+            )
             done: list[T] = []
             fault = "in another process"
             try:
@@ -308,63 +312,15 @@ class Checkpointer:
                 if step is None:
                     self._leave_behind(chosen)
                 return chosen, done[0]
-            self._faults[chosen] = [f"Orbax cannot read it: {fault}"]
-
-    def _verify(self, step: int) -> list[str]:
-        if step in self._faults:
-            return self._faults[step]
-        path = self._path(step)
-        with refusing(path):
-            if is_sealed(path) or not files.is_old(path):  # what was retired since it was listed is neither
-                self._faults[step] = find_damage(path)
-            else:
-                self._say(
-                    f"checkpoint {step} of {self.directory} is of an older format without checksums: not verified"
-                )
-                self._faults[step] = []
-        return self._faults[step]
-
-    def _check(self, step: int) -> int:
-        steps = self.steps()
-        if not steps:
-            self._refuse_empty()
-        if step not in steps:
-            raise UserError(f"no checkpoint for step {step} in {self.directory}: there are {_listing(steps)}")
-        if faults := self._verify(step):
-            intact = [other for other in steps if not self._verify(other)]
-            mend = f", or name another step: intact are {_listing(intact)}" if intact else "; no other step is intact"
-            raise UserError(
-                f"checkpoint {step} of {self.directory} is damaged ({_brief(faults)}): remove {self._path(step)}{mend}"
-            )
-        return step
-
-    def _first_intact(self) -> int:
-        while True:
-            steps = self.steps()
-            if not steps:
-                self._refuse_empty()
-            for step in reversed(steps):
-                if not self._verify(step):
-                    return step
-            if not (gone := set(steps) - set(self.steps())):
-                break
-            for step in gone:  # retired by its trainer while it was read here
-                del self._faults[step]
-        found = ", ".join(f"{step} ({_brief(self._faults[step])})" for step in reversed(steps))
-        raise UserError(
-            f"all checkpoints of {self.directory} are damaged: {found}: bring them back from a copy, or train in "
-            "another run directory; nothing was removed"
-        )
-
-    def _refuse_empty(self) -> NoReturn:
-        raise UserError(f"no checkpoint in {self.directory}: train first, or name another run directory")
+            self._verifier.faults[chosen] = [f"Orbax cannot read it: {fault}"]
 
     def _leave_behind(self, used: int) -> None:
         """Names the damaged steps newer than the one used and, where this process trains on, clears their places."""
-        damaged = [step for step in self.steps() if step > used and self._faults.get(step)] if self._faults else []
+        faults = self._verifier.faults
+        damaged = [step for step in self.steps() if step > used and faults.get(step)] if faults else []
         for step in on_first_process(TOPIC, lambda: damaged):
             if process_id() == 0:
-                what = f"checkpoint {step} of {self.directory} is damaged ({_brief(self._faults[step])})"
+                what = f"checkpoint {step} of {self.directory} is damaged ({brief(faults[step])})"
                 self._say(f"{what}: step {used} is used instead")
             if not self._read_only:
                 self.set_aside(step)
@@ -372,15 +328,6 @@ class Checkpointer:
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _brief(faults: list[str]) -> str:
-    return faults[0] if len(faults) == 1 else f"{faults[0]}, and {len(faults) - 1} more"
-
-
-def _listing(steps: list[int], most: int = 8) -> str:
-    text = ", ".join(map(str, steps[-most:]))
-    return text if len(steps) <= most else f"..., {text}"
 
 
 def _first_line(error: Exception) -> str:

@@ -205,16 +205,16 @@ def test_all_damaged_names_them_and_changes_nothing(copy):
 
 
 def test_a_step_is_hashed_once_in_a_process(copy, monkeypatch):
-    from jaxlm.io import checkpoints
+    from jaxlm.io import checkpoint_verifying
 
     hashed: list[str] = []
 
     def counted(path, **kwargs):
         hashed.append(path.name)
-        return checkpoints_find_damage(path, **kwargs)
+        return find_damage(path, **kwargs)
 
-    checkpoints_find_damage = checkpoints.find_damage
-    monkeypatch.setattr(checkpoints, "find_damage", counted)
+    find_damage = checkpoint_verifying.find_damage
+    monkeypatch.setattr(checkpoint_verifying, "find_damage", counted)
     with Checkpointer(copy) as checkpointer:
         assert checkpointer.newest_intact() == 10
         checkpointer.restore(abstract(make_state(5)), 10)

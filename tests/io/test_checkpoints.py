@@ -19,6 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxlm.core.errors import UserError
 from jaxlm.io import checkpoint_format, checkpoint_steps, checkpoints, checksums
+from jaxlm.io.checkpoint_verifying import Verifier
 from jaxlm.io.checkpoints import CheckpointConfig, Checkpointer
 
 META = {"cursor": 7, "skipped": [2, 3], "nothing": None, "config": {"name": "x"}}
@@ -321,15 +322,15 @@ def test_a_step_that_its_trainer_retires_meanwhile_is_no_damage(tmp_path, monkey
         for step in (1, 2):
             checkpointer.save(step, {"w": jnp.full(3, float(step))}, {"cursor": step})
             checkpointer.wait()
-    verify = Checkpointer._verify
+    look = Verifier.look
 
     def retired(self, step):
         if step == 2 and (tmp_path / "2").exists():  # between the listing and the look into it
             (tmp_path / "2").rename(tmp_path / "away")
-        return verify(self, step)
+        return look(self, step)
 
     with Checkpointer(tmp_path, read_only=True) as reader:
-        monkeypatch.setattr(Checkpointer, "_verify", retired)
+        monkeypatch.setattr(Verifier, "look", retired)
         assert reader.newest_intact() == 1
         (tmp_path / "away").rename(tmp_path / "3")
         assert reader.read_meta() == {"cursor": 2}

@@ -93,3 +93,18 @@ def test_sealing_again_after_a_cut_is_the_same(directory):
     write_manifest(directory)
     assert (directory / part_name(0, 1)).read_bytes() == before
     assert find_damage(directory) == []
+
+
+@pytest.mark.parametrize("shares", [1, 2, 5])
+def test_shares_find_together_what_one_alone_does(directory, shares):
+    for part in range(2):
+        write_manifest(directory, part, 2)
+    assert all(find_damage(directory, share=share, shares=shares) == [] for share in range(shares))
+    paths = [directory / name for name in ("a", "d/b", "meta")]
+    for path in paths:
+        data = bytearray(path.read_bytes())
+        data[0] ^= 1
+        path.write_bytes(data)
+    found = [set(find_damage(directory, share=share, shares=shares)) for share in range(shares)]
+    assert sum(map(len, found)) == len(paths)
+    assert sorted(set.union(*found)) == find_damage(directory)
