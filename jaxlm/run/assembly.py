@@ -26,6 +26,7 @@ from jaxlm.optim.optimizers import OptimizerConfig, make_optimizer
 from jaxlm.plan.families import train_flops_per_token
 from jaxlm.plan.memory import MemoryEstimate
 from jaxlm.run.config import PretrainConfig
+from jaxlm.run.continued import base_params
 from jaxlm.run.cpu_kernels import kernel_missing
 from jaxlm.run.devices import accelerator_memory_bytes
 from jaxlm.run.health import Health, Look
@@ -84,6 +85,8 @@ class Assembly:
     """
 
     def __init__(self, config: PretrainConfig, data: PreparedData, mesh: Mesh):
+        if config.base is not None and config.base_step is None:  # `on_base` was not asked
+            raise UserError(f"base={config.base}: this command begins with fresh parameters: leave it out")
         self.config, self.data, self.mesh = config, data, mesh
         model_config = for_platform(config.model, mesh.devices.flat[0].platform, kernel_missing=kernel_missing)
         self.model: Model = make_model(model_config, config.mesh.activations)
@@ -169,9 +172,10 @@ class Assembly:
         largest = max(self.plan.ramp.sizes) * config.data.seq_len
         policy = getattr(self.model.config, "remat_policy", "none")
         recomputes = f", remat {policy} of auto" if getattr(config.model, "remat_policy", None) == "auto" else ""
+        start = "" if config.base is None else f", from {config.base} step {config.base_step}"
         up_to = f" to {largest:,}" if largest != config.tokens_per_step else ""
         return (
-            f"model: {self.num_params:,} parameters; mesh {axes} on {self.mesh.devices.flat[0].device_kind}; "
+            f"model: {self.num_params:,} parameters{start}; mesh {axes} on {self.mesh.devices.flat[0].device_kind}; "
             f"{config.num_steps} steps of {config.tokens_per_step:,}{up_to} tokens ({epochs:.2f} epochs), "
             f"{config.num_rows * self.flops_per_row:.2e} FLOPs{recomputes}"
         )
@@ -218,8 +222,9 @@ class Assembly:
         return look
 
     def fresh_state(self) -> TrainState:
-        """Step 0: parameters drawn anew."""
-        return self.layout.init()
+        """Step 0: parameters drawn anew, or the base's."""
+        fresh = self.layout.init()
+        return fresh if self.config.base is None else base_params(self.config, fresh, self.layout.abstract)
 
     def batches(self, state: DataState) -> BatchReader:
         """The training batches from where ``state`` stands."""

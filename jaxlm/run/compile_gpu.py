@@ -16,6 +16,7 @@ from jaxlm.plan.topology import Topology
 from jaxlm.run.compile_tpu import CompileOptions, compile_for, conclude, with_batch_tokens
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import load_config
+from jaxlm.run.continued import on_base
 
 PROG = "python -m tools.compile_gpu"
 PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> int:
         "Compiles the train step for GPUs that are not there: does it fit, what it moves, how long it takes at least."
     )
     config, options = load_config(PretrainConfig, argv, GpuOptions, prog=PROG, about=about)
+    config = on_base(config)
     if options.gpu is None:
         raise UserError(f"no --gpu given: {PROG} CONFIG --gpu h100")
     gpu, topology = parse_gpus(options.gpu, per_host=options.gpus, hosts=options.hosts)

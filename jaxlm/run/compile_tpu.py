@@ -30,6 +30,7 @@ from jaxlm.plan.topology import Topology, parse_topology
 from jaxlm.run.assembly import step_of
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.continued import on_base
 from jaxlm.run.libtpu import describe_no_tpu, has_libtpu
 from jaxlm.run.memory import choose_remat, estimate_run_memory
 from jaxlm.run.setup import StateLayout, abstract_batch, check_rows, lay_out_state, lower_train_step
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> int:
         "Compiles the train step for TPUs that are not there: does it fit, what it moves, how long it takes at least."
     )
     config, options = load_config(PretrainConfig, argv, TpuOptions, prog=PROG, about=about)
+    config = on_base(config)
     if options.topology is None:
         raise UserError(f"no --topology given: {PROG} CONFIG --topology v5p:8x8x16")
     topology = parse_topology(options.topology, options.slices)

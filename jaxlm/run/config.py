@@ -110,6 +110,11 @@ class PretrainConfig:
     """A title for the report."""
     seed: int = 0
     """Of the parameters, the order of the data and dropout."""
+    base: str | None = field(default=None, metadata=ADDED)
+    """Run directory whose parameters, model and tokenizer training goes on from, under this config's data, optimiser
+    and schedule; None = fresh ones. What ``model`` sets goes over the base's model, and must not alter parameters."""
+    base_step: int | None = field(default=None, metadata=ADDED)
+    """Which checkpoint of the base; None = the newest, written down when the run starts."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -169,19 +174,11 @@ class PretrainConfig:
             raise ValueError(
                 "batch_ramp and data.packing='stream' do not go together: the rows of a batch are its lanes"
             )
-        if self.data.packing == "stream" and self.model.family not in CARRIES_STATE:
-            raise ValueError(
-                "data.packing='stream' is for models that carry a state from batch to batch, and a "
-                f"{self.model.family} does not: use best_fit or concat"
-            )
-        if self.model.max_seq_len is not None and self.data.seq_len > self.model.max_seq_len:
-            raise ValueError(
-                f"data.seq_len={self.data.seq_len} is more than model.max_seq_len={self.model.max_seq_len}: "
-                "raise model.max_seq_len or lower data.seq_len"
-            )
+        if self.base is None:  # else the model is the base's, and not known yet
+            self.check_model()
+        if self.base is None and self.base_step is not None:
+            raise ValueError(f"base_step={self.base_step} speaks of a base, and base is None: name a run directory")
         self.mesh.check_positions(self.data.seq_len, "data.seq_len")
-        check_context(self.mesh, self.model)
-        check_stages(self.mesh, self.model)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay} is outside (0, 1): use None to keep no average")
         if self.loss_chunk is not None and self.loss_chunk < 1:
@@ -197,6 +194,21 @@ class PretrainConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} leaves nothing of num_steps={self.num_steps}: "
                 "lower the warm-up or train longer"
             )
+
+    def check_model(self) -> None:
+        """Raises ValueError where the model does not go with data and mesh."""
+        if self.data.packing == "stream" and self.model.family not in CARRIES_STATE:
+            raise ValueError(
+                "data.packing='stream' is for models that carry a state from batch to batch, and a "
+                f"{self.model.family} does not: use best_fit or concat"
+            )
+        if self.model.max_seq_len is not None and self.data.seq_len > self.model.max_seq_len:
+            raise ValueError(
+                f"data.seq_len={self.data.seq_len} is more than model.max_seq_len={self.model.max_seq_len}: "
+                "raise model.max_seq_len or lower data.seq_len"
+            )
+        check_context(self.mesh, self.model)
+        check_stages(self.mesh, self.model)
 
     @property
     def microbatch_size(self) -> int:

@@ -20,6 +20,7 @@ from jaxlm.io.run_dir import RunDir, write_json
 from jaxlm.run.assembly import Assembly
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.continued import on_base
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.prepare import prepare_data, resolve_model
 from jaxlm.run.processes import require_single_process
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> int:
     require_single_process("jaxlm lr-finder")
     about = "Finds a learning rate by raising it step by step in one short run."
     config, options = load_config(PretrainConfig, argv, FinderOptions, prog="jaxlm lr-finder", about=about)
+    config = on_base(config)
     run_dir = options.run_dir or Path("runs") / config.name
     print_figures(find_lr(config, run_dir.with_name(f"{run_dir.name}_lr_finder"), options))
     return 0

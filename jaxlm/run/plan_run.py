@@ -23,6 +23,7 @@ from jaxlm.plan.topology import CHIPS, GIB, Topology, known_shapes, parse_topolo
 from jaxlm.run.compile_tpu import with_batch_tokens
 from jaxlm.run.config import PretrainConfig
 from jaxlm.run.config_files import CommandOptions, load_config
+from jaxlm.run.continued import on_base
 from jaxlm.sharding.mesh import AXES, BATCH_AXES
 from jaxlm.sharding.rules import param_specs, state_specs
 from jaxlm.train.state import create_state
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> int:
     """
     about = "What a run needs on a machine, and the mesh to run it on."
     config, options = load_config(PretrainConfig, argv, PlanOptions, prog=PROG, about=about)
+    config = on_base(config)
     _check(config, options)
     config = with_batch_tokens(config, options.batch_tokens)
     work = workload(config)

@@ -13,7 +13,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.batches import DataConfig
 from jaxlm.io.corpora.corpus import Corpus, open_corpus
 from jaxlm.io.token_dataset import TokenDataset, build_token_dataset
-from jaxlm.io.tokenizers import load_tokenizer, train_tokenizer
+from jaxlm.io.tokenizers import load_tokenizer, open_tokenizer, train_tokenizer
 from jaxlm.io.tokenizers.files import DEFINITION_FILE
 from jaxlm.models.families import ModelConfig
 from jaxlm.run.config import PretrainConfig
@@ -86,7 +86,10 @@ def tokenize(corpus: Corpus, tokenizer: Tokenizer, data: DataConfig) -> TokenDat
 
 
 def find_tokenizer(config: TokenizerConfig, corpus: Corpus, say: Say) -> Tokenizer:
-    """The tokenizer that ``config`` trained on this corpus gives: from the cache, or trained now."""
+    """The tokenizer at the config's path, or the one that ``config`` trained on this corpus gives: from the cache, or
+    trained now."""
+    if config.path is not None:
+        return open_tokenizer(config.path)
     key = json.dumps([dataclasses.asdict(config), corpus.content_hash], sort_keys=True)
     directory = cache_root() / "tokenizers" / hashlib.sha256(key.encode()).hexdigest()[:24]
     if directory.exists():

@@ -24,8 +24,10 @@ from jaxlm.io.agree import (
 from jaxlm.io.run_dir import RunDir
 from jaxlm.models.families import MASKED, check_installed
 from jaxlm.run.assembly import Assembly, plan_batches
+from jaxlm.run.begun import Begun
 from jaxlm.run.config import PretrainConfig, fields_that_may_change
 from jaxlm.run.config_files import load_config
+from jaxlm.run.continued import on_base
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.interval import Figures
 from jaxlm.run.loop import Outcome
@@ -64,6 +66,7 @@ def inspect_main(argv: list[str]) -> int:
 
     about = "Shows decoded batches, masks and segments: what the model is fed."
     config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect", about=about)
+    config = on_base(config)
     data = prepare_data(config, say)
     split = data.dataset.splits["train"]
     plan = plan_batches(config, split, data.tokenizer)
@@ -75,6 +78,8 @@ def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, A
     """What ``--dry-run`` shows: mesh, shapes, parameters and memory of a run, nothing compiled and nothing written but
     the data caches. Raises UserError for whatever would stop the run."""
     mesh = on_every_process("mesh", lambda: mesh_of(config))
+    begun = None if run_dir is None else Begun(RunDir(run_dir))
+    config = on_base(config) if begun is None else on_base(begun.fill(config), resumes=begun.saved)
     if run_dir is not None:
         on_first_process("run directory", lambda: check_unresolved(RunDir(run_dir), config))
     run, memory = _assemble(config, mesh)
@@ -113,6 +118,10 @@ def pretrain(
     """
     directory = RunDir(run_dir)
     with one_run(config, directory) as mesh:
+        begun = Begun(directory)
+        config = on_base(begun.fill(config), resumes=begun.saved)
+        if not begun.saved:  # nothing has come of that checkpoint yet
+            may_change = (*may_change, "base_step")
         final = on_first_process("run directory", lambda: _open(directory, config, may_change))
         if final is not None:
             say(f"{directory.path} is finished: pass another --run-dir to train again")

@@ -3,7 +3,6 @@
 The loop, the step and checkpoints are those of pretraining (`jaxlm.run.training`).
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -12,8 +11,8 @@ import jax
 from jax.sharding import Mesh
 
 from jaxlm.io.agree import check_same, on_every_process, on_first_process, one_fate, say
-from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.run_dir import RunDir
+from jaxlm.run.begun import Begun, dotted, named_steps, value_at
 from jaxlm.run.config import MAY_CHANGE
 from jaxlm.run.config_files import load_config
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
@@ -101,7 +100,7 @@ def tune(
         if not dry_run:
             final = on_first_process("run directory", lambda: _open(directory))
             if final is not None:
-                steps = [_dotted(step) for _, step in named_steps(config) if _at(config, step) is None]
+                steps = [dotted(step) for _, step in named_steps(config) if value_at(config, step) is None]
                 unsaid = [*open_fields, *steps]
                 free = (*MAY_CHANGE, *may_change, *unsaid)
                 on_first_process("config", lambda: directory.check_config(config, may_change=free))
@@ -117,68 +116,11 @@ def tune(
         use_compilation_cache()
         keep_freed_memory()
         steps = [] if begun.saved else named_steps(config)  # nothing has come of those checkpoints yet
-        free = (*may_change, *(_dotted(step) for _, step in steps))
+        free = (*may_change, *(dotted(step) for _, step in steps))
         on_first_process("config", lambda: _write_config(directory, data, (*MAY_CHANGE, *free)))
         run.make_ready(directory)
         outcome, _ = train(run, directory, profile_steps)
         return on_first_process("final figures", lambda: conclude(directory, outcome, run.facts, {}))
-
-
-def named_steps(config: Any) -> list[tuple[tuple, tuple]]:
-    """Where a config names a run, and where the step of its checkpoint stands: (path, path) from the config's top."""
-    named: list[tuple[tuple, tuple]] = [
-        (("base",), ("base_step",)),
-        (("reference",), ("reference_step",)),
-        (("distil", "teacher"), ("distil", "step")),
-    ]
-    named += [(("rewards", i, "run"), ("rewards", i, "run_step")) for i in range(len(_at(config, ("rewards",)) or ()))]
-    return [(run, step) for run, step in named if _at(config, run) is not None]
-
-
-def _at(tree: Any, path: tuple) -> Any:
-    """What stands there in a config or in its JSON values; None where there is no such place."""
-    for name in path:
-        if isinstance(name, int) or isinstance(tree, dict):
-            there = name < len(tree) if isinstance(name, int) else name in tree
-            tree = tree[name] if there else None
-        else:
-            tree = getattr(tree, name, None)
-    return tree
-
-
-def _replaced(config: Any, path: tuple, value: Any) -> Any:
-    """The config with another value there."""
-    name, *rest = path
-    if rest:
-        value = _replaced(_at(config, (name,)), tuple(rest), value)
-    if isinstance(name, int):
-        return (*config[:name], value, *config[name + 1 :])
-    return dataclasses.replace(config, **{name: value})
-
-
-def _dotted(path: tuple) -> str:
-    return ".".join(map(str, path))
-
-
-class Begun:
-    """What a run directory tells of a run that has begun."""
-
-    def __init__(self, directory: RunDir):
-        self._config = directory.read_config()["config"] if directory.config_path.exists() else {}
-        self.saved = False
-        """Whether it has a checkpoint: the base's parameters are not needed any more."""
-        if directory.checkpoints_path.is_dir():
-            with Checkpointer(directory.checkpoints_path, read_only=True) as checkpointer:
-                self.saved = bool(checkpointer.steps())
-
-    def fill(self, config: Any) -> Any:
-        """``base_step`` and its like as the run wrote them down when it began: those may have been trained on since."""
-        if not self.saved:
-            return config
-        for run, step in named_steps(config):
-            if _at(config, run) == _at(self._config, run) and _at(config, step) is None:
-                config = _replaced(config, step, _at(self._config, step))
-        return config
 
 
 def _open(directory: RunDir) -> dict[str, Any] | None:

@@ -1,13 +1,14 @@
 """The tokenizer protocol, its configuration and its reserved symbols. Training and files are in ``io.tokenizers``."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
 from jaxlm.core.errors import UserError
+from jaxlm.core.fields import ADDED
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"
 
@@ -114,7 +115,7 @@ TokenizerKind = Literal["unigram", "bpe", "byte", "char", "word"]
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Which tokenizer to train.
+    """Which tokenizer to train, or to use.
 
     vocab_size, split_digits, character_coverage and max_train_bytes are read by "unigram" and "bpe" only: "byte" always
     has 256 + 25 ids, "char" one id per character seen and "word" one per word seen.
@@ -125,6 +126,9 @@ class TokenizerConfig:
     split_digits: bool = True  # every digit is a token of its own, so numbers have one spelling
     character_coverage: float = 0.9995  # share of characters that get a piece; rarer ones are spelled in bytes
     max_train_bytes: int = 4_000_000  # UTF-8 bytes to train on; a larger corpus is sampled
+    path: str | None = field(default=None, metadata=ADDED)
+    """One that is there is used, and nothing is trained: a run directory, a tokenizer's own, or one of Hugging Face's
+    (tokenizer.json). The other fields then mean nothing."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(TokenizerKind):

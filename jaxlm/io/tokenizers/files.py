@@ -62,6 +62,15 @@ def read_definition(directory: str | Path) -> dict[str, Any]:
     return definition
 
 
+def is_definition(directory: str | Path) -> bool:
+    """Whether the directory's tokenizer.json, whole or damaged, is ours; Hugging Face's has the same name."""
+    try:
+        found = json.loads((Path(directory) / DEFINITION_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True  # which says what is wrong with it
+    return not (isinstance(found, dict) and "model" in found and "format_version" not in found)
+
+
 def read_model(directory: str | Path, sha256: str) -> bytes:
     """The model file, checked against the hash that the definition states; UserError if missing or damaged."""
     path = Path(directory) / MODEL_FILE
