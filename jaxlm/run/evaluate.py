@@ -29,6 +29,7 @@ from jaxlm.io.run_dir import write_json
 from jaxlm.run.evaluate_items import Scorer, Settings, StrategyName, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.opening import stored_digest
 from jaxlm.run.parsers import Parser, add_checkpoint_options, seed_number
 from jaxlm.run.processes import require_single_process
 
@@ -65,7 +66,14 @@ def main(argv: list[str]) -> int:
     lm = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     out = args.out or args.run / "evaluations" / f"step-{lm.step}"
     config = hashlib.sha256(json.dumps(lm.run_config, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    facts = {"family": lm.family, "step": lm.step, "is_ema": lm.is_ema, "weights": args.weights, "config": config}
+    facts = {
+        "family": lm.family,
+        "step": lm.step,
+        "is_ema": lm.is_ema,
+        "weights": args.weights,
+        "config": config,
+        "stored": stored_digest(args.run, lm.step)[:16],
+    }
     found: dict[str, Any] = {"run": str(args.run), **facts, "num_shots": args.shots, "tasks": {}, "items": {}}
     kept = []
     for task, scorer in zip(tasks, scorers, strict=True):

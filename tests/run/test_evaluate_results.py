@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -163,6 +164,19 @@ def test_scores_of_several_commands_stand_together(run, data, capsys, tmp_path_f
     scores.write_text("{")
     _run(capsys, other, data, "aqua")
     assert json.loads(scores.read_text())["tasks"].keys() == {"aqua"}
+
+
+def test_a_model_of_the_same_name_and_config_is_another(data, capsys, tmp_path_factory):
+    """Two that differ in their counts alone: the second gets no result of the first."""
+    runs = [tmp_path_factory.mktemp("runs") / "same" for _ in range(2)]
+    for run, text in zip(runs, ("to be or not", "or to not be"), strict=True):
+        fit_ngram_run([text] * 30, run, tokenizer=TokenizerConfig(kind="byte"))
+    assert (runs[0] / "config.json").read_text() == (runs[1] / "config.json").read_text()
+    _run(capsys, runs[0], data, "lambada")
+    with pytest.raises(UserError, match=r"was made otherwise \(stored was .*, now .*\)"):
+        _run(capsys, runs[1], data, "lambada")
+    shutil.copytree(runs[0], moved := runs[0].parent / "moved")
+    assert _run(capsys, moved, data, "lambada")[0]["tasks"]["lambada"]["num_run_now"] == 0
 
 
 def test_the_split_that_was_read_is_said(run, data, capsys):
