@@ -219,8 +219,9 @@ class CausalLM(LanguageModel):
 
         Args:
           max_new_tokens: None = what the context leaves to the longest prompt, at most 128.
-          slide: where prompt and completion outgrow the context, go on from the newest half of it (the older text is
-            forgotten) instead of refusing.
+          slide: where prompt and completion outgrow the context, forget the oldest text instead of refusing: the prompt
+            is cut to what ``max_new_tokens`` leave, or to half the context where that is more, and where the context is
+            full, writing goes on from its newest half.
           numbers: the prompts' numbers, each once; default their places in the list.
           batch_size: rows decoded together; alters speed and memory only.
 
@@ -343,8 +344,10 @@ def _complete(
     found: dict[tuple[int, int], Generation] = {}
     for batch in completer.batches(rows, batch_size):
         for row, drawn in zip(batch, completer.complete(batch), strict=True):
-            text, drawn, finish = completer.cut_at_stop(row.ids, drawn)
-            found[row.prompt, row.sample] = Generation(text, drawn.tokens, drawn.logprobs, said[row.prompt], finish)
+            text, kept, finish = completer.cut_at_stop(row.ids, drawn)
+            found[row.prompt, row.sample] = Generation(
+                text, kept.tokens, kept.logprobs, said[row.prompt], finish, drawn.num_forgotten
+            )
     return [found[row.prompt, row.sample] for row in rows]
 
 

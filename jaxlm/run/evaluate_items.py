@@ -13,7 +13,7 @@ from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written, read_answer
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
 from jaxlm.evals.tasks.task import Item, Likelihood, Order, Task, choose_shots, direct_prompt
-from jaxlm.run.language_model import LanguageModel, OverlongError
+from jaxlm.run.language_model import Generation, LanguageModel, OverlongError
 
 StrategyName = Literal["direct", "cot", "zero-shot-cot", "least-to-most"]
 
@@ -188,8 +188,9 @@ class ByWriting:
             texts: dict[int, str] = {}
             for how in dict.fromkeys((ask.stop, ask.max_new_tokens) for ask in asks):
                 mine = [i for i, ask in enumerate(asks) if (ask.stop, ask.max_new_tokens) == how]
-                said = self._generate(lm, [asks[i] for i in mine], cut)
+                said = self._generate(lm, [asks[i] for i in mine])
                 for i, one in zip(mine, said, strict=True):
+                    cut[asks[i].item] = max(cut.get(asks[i].item, 0), one.truncated)
                     if any(map(math.isnan, one.logprobs)):
                         raise _no_number(self.task, self.task.items[self._places[asks[i].item]])
                     texts[i] = one.text
@@ -217,19 +218,18 @@ class ByWriting:
             for one in strategies.run(self.strategy, self.task, items, generate)
         ]
 
-    def _generate(self, lm: LanguageModel, asks: Sequence[Ask], cut: dict[str, int]) -> Any:
-        """One completion of each; ``cut`` counts an item's tokens that had no room."""
-        room = lm.context - asks[0].max_new_tokens
-        if lm.family != "ngram":  # of which the newest few tokens are all that is read
+    def _generate(self, lm: LanguageModel, asks: Sequence[Ask]) -> list[Generation]:
+        """One completion of each."""
+        # Of an n-gram's context the newest few tokens are all that is read.
+        if self.settings.overlong == "refuse" and lm.family != "ngram":
             begun = int(getattr(lm, "start_id", None) is not None)
             for ask in asks:
-                over = len(lm.tokenizer.encode(ask.prompt)) + begun - room
-                if over > 0 and self.settings.overlong == "refuse":
+                length = len(lm.tokenizer.encode(ask.prompt)) + begun
+                if length + ask.max_new_tokens > lm.context:
                     raise UserError(
-                        f"{ask.item}: a prompt of {over + room} tokens and {ask.max_new_tokens} new ones exceed the "
+                        f"{ask.item}: a prompt of {length} tokens and {ask.max_new_tokens} new ones exceed the "
                         f"context of {lm.context}: show fewer examples, or let it be cut (--overlong truncate)"
                     )
-                cut[ask.item] = max(cut.get(ask.item, 0), over)
         per_item = self.settings.num_samples * MAX_TURNS
         return lm.generate(
             [ask.prompt for ask in asks],

@@ -51,6 +51,8 @@ class Generation:
     prompt: str
     finish: str
     """``stop``: a stop token or string came. ``length``: ``max_new_tokens`` were drawn."""
+    truncated: int = 0
+    """Tokens of the prompt, the first ones, that were out of the context by the end."""
 
 
 class LanguageModel:

@@ -219,12 +219,11 @@ def test_a_prompt_that_just_fits_is_not_cut(run, data):
     scorer = make_scorer(load_task("svamp", data), Settings(strategy="direct", overlong="refuse"))
     assert isinstance(scorer, ByWriting)
     for start_id in (None, 0):
-        lm.start_id, cut = start_id, {}
+        lm.start_id = start_id
         room = lm.context - 8 - (start_id is not None)
-        scorer._generate(lm, [Ask("x" * room, (), 8, item="svamp:0")], cut)
-        assert cut == {"svamp:0": 0}
+        assert scorer._generate(lm, [Ask("x" * room, (), 8, item="svamp:0")])[0].truncated == 0
         with pytest.raises(UserError, match=f"a prompt of {lm.context - 7} tokens and 8 new ones exceed"):
-            scorer._generate(lm, [Ask("x" * (room + 1), (), 8, item="svamp:0")], cut)
+            scorer._generate(lm, [Ask("x" * (room + 1), (), 8, item="svamp:0")])
 
 
 def test_a_spoilt_results_file_is_named(run, data):
