@@ -252,6 +252,8 @@ class CausalLM(LanguageModel):
         repetition_penalty: float = 1.0,
         seed: int = 0,
         num_samples: int = 1,
+        slide: bool = False,
+        numbers: Sequence[int] | None = None,
         batch_size: int = 32,
     ) -> list[Generation]:
         """``num_samples`` answers to each conversation, in the run's chat template, those of one side by side.
@@ -270,11 +272,11 @@ class CausalLM(LanguageModel):
         encoded = [self.form.prompt(one, f"conversations[{i}]") for i, one in enumerate(prompts)]
         if max_new_tokens is None:
             max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, self.context - max(map(len, encoded), default=0)))
-        for i, ids in enumerate(encoded):
+        for i, ids in enumerate(encoded if not slide else ()):
             self._check_room(ids, max_new_tokens, f"conversations[{i}]", "")
         sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         completer = self._completer(max_new_tokens, sampling, seed, stop)
-        return _complete(completer, [one[-1].content for one in prompts], encoded, num_samples, batch_size)
+        return _complete(completer, [one[-1].content for one in prompts], encoded, num_samples, batch_size, numbers)
 
     def stream(
         self,

@@ -43,7 +43,15 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         settings = Settings(
-            args.shots, args.order, args.seed, args.overlong, args.limit, args.strategy, args.samples, args.temperature
+            args.shots,
+            args.order,
+            args.seed,
+            args.overlong,
+            args.limit,
+            args.strategy,
+            args.samples,
+            args.temperature,
+            args.chat,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -77,12 +85,15 @@ def main(argv: list[str]) -> int:
     found: dict[str, Any] = {"run": str(args.run), **facts, "num_shots": args.shots, "tasks": {}, "items": {}}
     kept = []
     for task, scorer in zip(tasks, scorers, strict=True):
-        record = {**facts, **dataclasses.asdict(scorer.settings), "items": fingerprint(task, scorer.prompts())}
+        how = dataclasses.asdict(scorer.settings) | {"chat": scorer.chats(lm)}
+        if how["chat"] and settings.chat is None:
+            say(f"{task.name}: asked in conversations, in the model's chat template (--no-chat: as plain text)")
+        record = {**facts, **how, "items": fingerprint(task, scorer.prompts())}
         kept.append(ItemResults(out, f"{task.name}-{scorer.name}", record, args.shard, check=scorer.check))
     for task, scorer, results in zip(tasks, scorers, kept, strict=True):
         flagged = None if texts is None else flagged_items(task, texts)
         scores = evaluate(lm, task, scorer, results, flagged=flagged, shard=args.shard)
-        found["tasks"][task.name] = {**scores, "num_shots": scorer.settings.num_shots}
+        found["tasks"][task.name] = {**scores, "num_shots": scorer.settings.num_shots, "chat": scorer.chats(lm)}
         found["items"][task.name] = str(results.path)
     if args.shard is None:
         write_scores(out / "scores.json", found, facts)
@@ -181,6 +192,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="of a written answer; the commonest counts")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of written answers; default 0")
+    parser.add_argument(
+        "--chat",
+        action=argparse.BooleanOptionalAction,
+        help="written tasks as conversations in the model's chat template, or not; default: instructions, of a model "
+        "that was taught one",
+    )
     parser.add_argument(
         "--order",
         choices=get_args(Order),

@@ -11,6 +11,7 @@ from jaxlm.core import seeds
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.evals.tasks.task import Likelihood
+from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -71,6 +72,8 @@ class LanguageModel:
     """True if they are the run's averaged parameters."""
     run_config: dict[str, Any]
     """The run's whole resolved config, as in config.json."""
+    form: ChatFormat | None = None
+    """How conversations become tokens, of a model that was taught a chat template."""
 
     def score(self, texts: Sequence[str]) -> list[Score]:
         """The log-likelihood of each text."""
@@ -118,6 +121,8 @@ class LanguageModel:
         temperature: float = 1.0,
         seed: int = 0,
         num_samples: int = 1,
+        slide: bool = False,
+        numbers: Sequence[int] | None = None,
     ) -> list[Generation]:
         """``num_samples`` answers to what the user says, or to each list of turns (models that were taught to)."""
         self._cannot("answer")
