@@ -28,6 +28,7 @@ from jaxlm.run.language_model import (
     check_request,
     check_seed,
     check_texts,
+    no_token,
 )
 from jaxlm.run.opening import Opened
 from jaxlm.run.programs import programs
@@ -181,6 +182,9 @@ class CausalLM(LanguageModel):
     def likelihoods(self, requests: Sequence[tuple[str, str]], *, truncate: bool = True) -> list[Likelihood]:
         """As `LanguageModel.likelihoods`. A continuation longer than the context is read in windows, as for `score`."""
         asked = [split_request(*request, self.encode) for request in requests]
+        for number, ((context, continuation), (ids, num_context)) in enumerate(zip(requests, asked, strict=True)):
+            if context and num_context >= len(ids):
+                raise no_token(number, continuation)
         if not truncate:
             for number, (ids, num_context) in enumerate(asked):
                 if num_context > 1 and len(ids) - 1 > self.context:

@@ -13,7 +13,7 @@ from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written, read_answer
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
 from jaxlm.evals.tasks.task import Item, Likelihood, Order, Task, choose_shots, direct_prompt
-from jaxlm.run.language_model import Generation, LanguageModel, OverlongError
+from jaxlm.run.language_model import Generation, LanguageModel, OverlongError, RequestError
 from jaxlm.text.chat.messages import as_messages
 
 StrategyName = Literal["direct", "cot", "zero-shot-cot", "least-to-most"]
@@ -132,9 +132,11 @@ class ByLikelihood:
         flat = [one for requests in asked for one in requests]
         try:
             replies = iter(lm.likelihoods(flat, truncate=self.settings.overlong == "truncate"))
-        except OverlongError as error:
+        except RequestError as error:
             owners = [i for i, requests in zip(places, asked, strict=True) for _ in requests]
             name = self.task.items[owners[error.number]].name
+            if not isinstance(error, OverlongError):
+                raise UserError(f"{name} {error.why}") from error
             raise UserError(
                 f"{name}: a prompt and its answer of {error.num_tokens} tokens are more than the context of "
                 f"{error.context}: show fewer examples, or let it be cut (--overlong truncate)"

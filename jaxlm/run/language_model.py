@@ -180,15 +180,31 @@ def check_counts(**counts: int | None) -> None:
             raise UserError(f"{name}={value} must be at least 1")
 
 
-class OverlongError(UserError):
+class RequestError(UserError):
+    """A continuation behind a context that cannot be scored."""
+
+    def __init__(self, number: int, why: str):
+        self.number, self.why = number, why
+        super().__init__(f"requests[{number}] {why}")
+
+
+class OverlongError(RequestError):
     """A context and its continuation that are more than the model reads at once, where they may not be cut."""
 
     def __init__(self, number: int, num_tokens: int, context: int):
-        self.number, self.num_tokens, self.context = number, num_tokens, context
+        self.num_tokens, self.context = num_tokens, context
         super().__init__(
-            f"requests[{number}] has {num_tokens} tokens, more than the context of {context}: shorten it, show fewer "
-            "examples, or let it be cut (truncate=True)"
+            number,
+            f"has {num_tokens} tokens, more than the context of {context}: shorten it, show fewer examples, "
+            "or let it be cut (truncate=True)",
         )
+
+
+def no_token(number: int, continuation: str) -> RequestError:
+    """Of a continuation that leaves the tokens of its context as they are: nothing would make it certain."""
+    return RequestError(
+        number, f"has the continuation {continuation!r}, which adds no token to its context: give another text"
+    )
 
 
 def check_seed(seed: int) -> int:

@@ -7,12 +7,15 @@ import shutil
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.evals.tasks.task import Likelihood
+from jaxlm.evals.prompting import Template
+from jaxlm.evals.tasks.task import Form, Item, Likelihood, Task
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.run import evaluate
 from jaxlm.run.evaluate_items import Settings, make_scorer
+from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.ngram_runs import fit_text
 from jaxlm.run.text_scores import fit_ngram_run
 from jaxlm.text.tokenizer import TokenizerConfig
 from tools import score
@@ -82,6 +85,21 @@ def test_log_probabilities_that_are_no_numbers_are_refused_by_item(data):
     for name, item in (("lambada", "lambada:1"), ("aqua", "aqua:1"), ("blimp", "blimp/p:1")):
         with pytest.raises(UserError, match=f"task '{name}', {item}: the model's log-probability is NaN"):
             make_scorer(load_task(name, data), Settings()).run(Broken(), [1])
+
+
+def test_a_continuation_without_a_token_of_its_own_is_not_certain(data, tmp_path):
+    """Over words "be" + "fore" is one token: it is scored whole, and what adds nothing is refused by its item."""
+    (tmp_path / "text").write_text("to be or not before to\n" * 30)
+    fit_text(tmp_path / "text", tmp_path / "words", NgramConfig(order=2))
+    lm = load(tmp_path / "words")
+    merged, whole = lm.likelihoods([("to be", "fore"), ("to", " before")])
+    assert merged.num_tokens == 1
+    assert merged.logprob == whole.logprob < 0
+    with pytest.raises(UserError, match=r"requests\[1\] has the continuation '', which adds no token to its context"):
+        lm.likelihoods([("to", " be"), ("to", "")])
+    task = Task("own", Form("cloze", Template("{question}", gap="")), (Item("own:0", "to zeb", "ra"),))
+    with pytest.raises(UserError, match=r"^own:0 has the continuation 'ra', which adds no token"):  # unknown, either way
+        make_scorer(task, Settings()).run(lm, [0])
 
 
 @pytest.mark.parametrize(
