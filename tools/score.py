@@ -22,7 +22,7 @@ from typing import Any
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.flags import flagged_items, has_known_words, with_known_words
-from jaxlm.evals.grading import Graded, compare, grade, pair_up, report, task_of_outputs
+from jaxlm.evals.grading import Graded, compare, grade, metrics_of, pair_up, report, task_of_outputs
 from jaxlm.evals.length_controlled import length_controlled
 from jaxlm.evals.summary import Metric, summarise
 from jaxlm.evals.tasks.forms import FORMS
@@ -124,8 +124,11 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     found = report(task, graded, confidence=args.confidence, flagged=flagged)
     if args.against is not None:
         _, others = graded_file(args.task, args.against, whole, args.partial, known)
-        first = next(name for name in graded[0].scores if name in found)
-        found["against"] = compare(first, graded, others, confidence=args.confidence)
+        shared = metrics_of(task, [*graded, *others])
+        if not shared:
+            raise UserError(f"{args.outputs} and {args.against} have no figure in common: compare files of one kind")
+        first = next(iter(shared.values())).of
+        found["against"] = {"of": first, **compare(first, graded, others, confidence=args.confidence)}
     if args.items is not None:
         args.items.write_text("".join(f"{json.dumps(as_json(_item(one)))}\n" for one in graded), encoding="utf-8")
     return found

@@ -98,7 +98,7 @@ def test_a_continuation_without_a_token_of_its_own_is_not_certain(data, tmp_path
     with pytest.raises(UserError, match=r"requests\[1\] has the continuation '', which adds no token to its context"):
         lm.likelihoods([("to", " be"), ("to", "")])
     task = Task("own", Form("cloze", Template("{question}", gap="")), (Item("own:0", "to zeb", "ra"),))
-    with pytest.raises(UserError, match=r"^own:0 has the continuation 'ra', which adds no token"):  # unknown, either way
+    with pytest.raises(UserError, match=r"^own:0 has the continuation 'ra', which adds no token"):  # both unknown
         make_scorer(task, Settings()).run(lm, [0])
 
 
