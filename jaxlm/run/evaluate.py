@@ -60,6 +60,8 @@ def main(argv: list[str]) -> int:
     for task in tasks:
         if task.split:
             say(f"{task.name}: {len(task.items):,} items, those of its {task.split} split")
+        if settings.num_shots and not {one.name for one in task.shots}.isdisjoint(one.name for one in task.items):
+            say(f"{task.name}: its files have no training examples: an item's are other items of the same set")
     if args.words is not None:
         known = vocabulary(read_documents(args.words))
         tasks = [with_known_words(task, known) for task in tasks]

@@ -197,6 +197,21 @@ def test_a_model_of_the_same_name_and_config_is_another(data, capsys, tmp_path_f
     assert _run(capsys, moved, data, "lambada")[0]["tasks"]["lambada"]["num_run_now"] == 0
 
 
+def test_examples_from_the_items_themselves_are_said_to_be(run, data, capsys):
+    """And AQuA's are worked."""
+    asked = {"question": "Which?", "options": ["A)1", "B)2"], "correct": "B", "rationale": "So two."}
+    _lines(data / "AQuA_test.json", [asked, {**asked, "question": "What?"}])
+    found, said = _run(capsys, run, data, "aqua", "--strategy", "cot", "--shots", "1")
+    assert "aqua: its files have no training examples: an item's are other items of the same set" in said.splitlines()
+    first = json.loads((data / "out" / "aqua-1-shot-cot.jsonl").read_text().splitlines()[0])
+    assert "A: So two. The answer is B.\n\nQ:" in first["exchanges"][0][0]["prompt"]
+    _lines(data / "train.jsonl", [{"question": "r", "answer": "So 6.\n#### 6"}])
+    _lines(data / "test.jsonl", [{"question": "q", "answer": "So 7.\n#### 7"}])
+    _, said = _run(capsys, run, data, "gsm8k", "--shots", "1", "--strategy", "direct")
+    assert "training examples" not in said
+    assert found["tasks"]["aqua"]["num_shots"] == 1
+
+
 def test_the_split_that_was_read_is_said(run, data, capsys):
     _lines(data / "train.jsonl", [{"question": "q", "answer": "So 6.\n#### 6"}])
     for split in ("train", "test"):
