@@ -85,6 +85,11 @@ def make_scorer(task: Task, settings: Settings) -> Scorer:
     examples."""
     if task.form.kind in ("pair", "text", "instruction") and settings.strategy in (None, "direct"):
         settings = dataclasses.replace(settings, num_shots=0)
+    if task.form.kind == "instruction" and (settings.num_samples > 1 or settings.strategy not in (None, "direct")):
+        raise UserError(
+            f"task {task.name!r} is answered by one text, with nothing to reason to or to vote on: give neither "
+            "--samples nor another --strategy than direct"
+        )
     if settings.strategy is None and task.form.kind in LIKELIHOOD_KINDS:
         if settings.chat:
             raise UserError(f"--chat is for written answers, and task {task.name!r} is scored by likelihoods: name a "

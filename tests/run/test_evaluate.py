@@ -194,12 +194,18 @@ def test_shards_share_the_items(run, data, capsys):
         (("--tasks", "mmlu", "--samples", "2", "--temperature", "1.0"), "name a --strategy"),
         (("--tasks", "mmlu", "--strategy", "cot", "--shots", "1", "--limit", "1"), "shows no steps"),
         (("--tasks", "bbh"), "task 'bbh' has no files"),
+        (
+            ("--tasks", "instructions", "--strategy", "direct", "--samples", "8", "--temperature", "0.7"),
+            "task 'instructions' is answered by one text, .*: give neither --samples nor another --strategy",
+        ),
+        (("--tasks", "instructions", "--strategy", "zero-shot-cot"), "is answered by one text"),
         (("--tasks", ","), "names no task"),
         (("--tasks", "lambada", "--limit", "0"), "must be at least"),
         (("--tasks", "lambada", "--seed", "-1"), "--seed: -1 must be a whole number"),
     ],
 )
 def test_bad_requests_are_refused(run, data, capsys, argv, match):
+    (data / "instructions.jsonl").write_text('{"prompt": "Be brief.", "constraints": [{"id": "words", "at_most": 5}]}')
     if argv[-1] == "1":
         _run(run, "--tasks", "lambada", "--data", data, "--shots", 1, "--seed", 1, "--out", data / "out")
     with pytest.raises(UserError, match=match):
