@@ -57,6 +57,9 @@ def main(argv: list[str]) -> int:
         raise UserError(str(error)) from error
     names = list(dict.fromkeys(name for name in args.tasks.split(",") if name))
     tasks = [load_task(name, args.data) for name in names]
+    twice = next((task.name for task in tasks if sum(task.name == other.name for other in tasks) > 1), None)
+    if twice is not None:
+        raise UserError(f"--tasks names two files of the task {twice!r}: rename one, results are kept by it")
     for task in tasks:
         if task.split:
             say(f"{task.name}: {len(task.items):,} items, those of its {task.split} split")
@@ -184,8 +187,13 @@ def evaluate(
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="jaxlm evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="run directory of a trained model")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="names, with commas between (docs/evaluate.md)")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds the task files")
+    parser.add_argument(
+        "--tasks",
+        required=True,
+        metavar="A,B",
+        help="names, or files FILE.jsonl of your own, with commas between (docs/evaluate.md)",
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the folder that holds the files of published tasks")
     parser.add_argument("--shots", type=int, default=0, metavar="K", help="examples in front; default %(default)s")
     parser.add_argument(
         "--strategy",

@@ -12,6 +12,7 @@ from jaxlm.evals.tasks.task import Form, Item, Likelihood, Task
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.run import evaluate
+from jaxlm.run.config import TasksConfig
 from jaxlm.run.evaluate_items import Settings, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
@@ -195,6 +196,38 @@ def test_a_model_of_the_same_name_and_config_is_another(data, capsys, tmp_path_f
         _run(capsys, runs[1], data, "lambada")
     shutil.copytree(runs[0], moved := runs[0].parent / "moved")
     assert _run(capsys, moved, data, "lambada")[0]["tasks"]["lambada"]["num_run_now"] == 0
+
+
+def test_tasks_of_ones_own(run, data, capsys, tmp_path):
+    """Scored, kept, resumed and graded again as published ones are; an item that changed is another."""
+    (tmp_path / "a").mkdir()
+    texts, sums, same = tmp_path / "texts.jsonl", tmp_path / "sums.jsonl", tmp_path / "a" / "texts.jsonl"
+    _lines(texts, [{"form": {"kind": "text"}}, {"question": "to be or not"}, {"question": "not to be"}])
+    number = {"form": {"kind": "answer", "extraction": {"form": "number"}, "max_new_tokens": 4}}
+    _lines(sums, [number, {"question": "1 and 1?", "answer": 2, "name": "first"}])
+    own = [str(run), "--tasks", f"{texts},{sums}", "--out", str(data / "out")]
+    for num_run in (2, 0):
+        assert evaluate.main(own) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["tasks"]["texts"]["num_run_now"] == num_run
+    (whole,) = load(run).likelihoods([("", "to be or not")])
+    rows = [json.loads(line) for line in (data / "out" / "texts-0shot.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["texts:0", "texts:1"]
+    assert rows[0]["scores"] == {"nats": -whole.logprob, "tokens": 12.0, "bytes": 12.0}
+    assert json.loads((data / "out" / "sums-direct.jsonl").read_text())["name"] == "first"
+    assert score.main([str(texts), "--outputs", found["items"]["texts"], "--against", found["items"]["texts"]]) == 0
+    graded = json.loads(capsys.readouterr().out)
+    assert graded["perplexity"] == found["tasks"]["texts"]["perplexity"]
+    assert graded["against"]["difference"] == 0
+    _lines(sums, [number, {"question": "1 and 1?", "answer": 3, "name": "first"}])
+    with pytest.raises(UserError, match=r"sums-direct.jsonl was made otherwise \(items was"):
+        evaluate.main(own)
+    _lines(same, [{"form": {"kind": "text"}}, {"question": "to be"}])
+    with pytest.raises(UserError, match="--tasks names two files of the task 'texts': rename one"):
+        evaluate.main([str(run), "--tasks", f"{texts},{same}", "--out", str(data / "out")])
+    TasksConfig(names=(str(texts),))  # needs no folder while a run trains
+    with pytest.raises(ValueError, match=r"without tasks.data"):
+        TasksConfig(names=(str(texts), "blimp"))
 
 
 def test_examples_from_the_items_themselves_are_said_to_be(run, data, capsys):
