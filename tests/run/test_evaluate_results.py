@@ -17,6 +17,7 @@ from jaxlm.run.evaluate_items import Settings, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
 from jaxlm.run.ngram_runs import fit_text
+from jaxlm.run.opening import stored_digest
 from jaxlm.run.text_scores import fit_ngram_run
 from jaxlm.text.tokenizer import TokenizerConfig
 from tools import score
@@ -196,6 +197,23 @@ def test_a_model_of_the_same_name_and_config_is_another(data, capsys, tmp_path_f
         _run(capsys, runs[1], data, "lambada")
     shutil.copytree(runs[0], moved := runs[0].parent / "moved")
     assert _run(capsys, moved, data, "lambada")[0]["tasks"]["lambada"]["num_run_now"] == 0
+
+
+def test_adapters_are_another_model_on_another_base(tmp_path):
+    """Also where their own files are the same."""
+
+    def keep(run, config, weight):
+        (run / "checkpoints" / "3").mkdir(parents=True, exist_ok=True)
+        (run / "config.json").write_text(json.dumps({"config": config}))
+        (run / "checkpoints" / "3" / "state").write_text(weight)
+
+    base, adapters = tmp_path / "base", tmp_path / "adapters"
+    keep(adapters, {"tune": "lora", "base": str(base), "base_step": 3}, "small")
+    found = []
+    for weight in ("one", "two", "one"):
+        keep(base, {"model": {}}, weight)
+        found.append(stored_digest(adapters, 3))
+    assert found[0] == found[2] != found[1]
 
 
 def test_tasks_of_ones_own(run, data, capsys, tmp_path):

@@ -93,7 +93,8 @@ def _item(record: dict[str, Any], form: Form, name: str, where: str) -> Item:
         record["choices"] = choices = list(form.choices)
     if isinstance(choices, list):
         if gold is None:
-            record["gold"] = gold = 0 if form.kind == "pair" else choices.index(answer) if answer in choices else None
+            gold = 0 if form.kind == "pair" else next((i for i, one in enumerate(choices) if one == answer), None)
+            record["gold"] = gold
         if answer is None and type(gold) is int and 0 <= gold < len(choices):
             record["answer"] = choices[gold]
     item: Item = decode_config(Item, config_to_dict(Item(name, "")) | record, where)
