@@ -4,7 +4,8 @@
     python -m tools.harness --read scores/results.json
 
 Needs ``pip install 'jaxlm[eval]'`` (for --read nothing). DIR of --out gets results.json and samples_TASK.jsonl, in the
-harness's form. The last line of stdout is one JSON object: figures with their standard errors.
+harness's form. The last line of stdout is one JSON object: figures with their standard errors, and how
+many requests were cut (``truncated``).
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxlm.core.errors import UserError
+from jaxlm.io.agree import say
 from jaxlm.io.eval_files.harness_results import HarnessResults, read_results, results_of
 from jaxlm.io.run_dir import json_ready, write_json, write_text
 from jaxlm.io.writing import check_directory
@@ -30,7 +32,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="the first N items of each task; default all")
     parser.add_argument("--seed", type=int, default=0, help="of examples and samples; default %(default)s")
     parser.add_argument(
-        "--overlong", choices=("truncate", "refuse"), default="truncate", help="prompts beyond the context"
+        "--overlong",
+        choices=("truncate", "refuse"),
+        default="truncate",
+        help="prompts beyond the context: cut and counted, or an error",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="results and every item, in the harness's form")
     parser.add_argument("--read", type=Path, metavar="FILE", help="show a result file; nothing is run")
@@ -67,6 +72,8 @@ def main(argv: list[str]) -> int:
         for task, items in samples.items():
             lines = (json.dumps(json_ready(one), default=str, ensure_ascii=False) + "\n" for one in items)
             write_text(args.out / f"samples_{task}.jsonl", "".join(lines))
+    if record["truncated"]:
+        say(f"{record['truncated']:,} requests were cut at their beginning: they exceed the context of {lm.context}")
     print(json.dumps(figures(results_of(plain, "the harness"))))
     return 0
 
@@ -76,6 +83,7 @@ def figures(found: HarnessResults) -> dict[str, Any]:
     return {
         "model": found.model,
         "num_items": found.num_items,
+        **({} if found.truncated is None else {"truncated": found.truncated}),
         "tasks": {
             task: {
                 metric: {"value": one.value} | ({} if one.error is None else {"standard_error": one.error})

@@ -22,7 +22,7 @@ from typing import Any
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.flags import flagged_items, has_known_words, with_known_words
-from jaxlm.evals.grading import Graded, compare, grade, pair_up, report, task_of_outputs
+from jaxlm.evals.grading import Graded, compare, grade, metrics_of, pair_up, report, task_of_outputs
 from jaxlm.evals.length_controlled import length_controlled
 from jaxlm.evals.summary import Metric, summarise
 from jaxlm.evals.tasks.forms import FORMS
@@ -35,6 +35,7 @@ from jaxlm.io.corpora.documents import read_documents
 from jaxlm.io.eval_files.blimp_table import MODELS, read_table
 from jaxlm.io.eval_files.judgements import Annotation, as_share, read_annotations
 from jaxlm.io.eval_files.outputs import read_outputs
+from jaxlm.io.eval_files.own import is_own
 from jaxlm.io.eval_files.records import as_json
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.writing import check_new_file
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
     """Prints the figures of one file of outputs."""
     args = _parser().parse_args(argv)
     known = (*FORMS, JUDGED, TABLE)
-    if args.task not in known:
+    if args.task not in known and not is_own(args.task):
         raise UserError(f"unknown task {args.task!r}{near_names(args.task, known)} (there are {', '.join(known)})")
     try:
         whole = {JUDGED: judged, TABLE: tabled}.get(args.task)
@@ -114,7 +115,7 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of outputs by their task, and the difference from others' where they are given."""
     if args.items is not None:
         check_new_file(args.items)
-    task = None if args.data is None else load_task(args.task, args.data)
+    task = None if args.data is None and not is_own(args.task) else load_task(args.task, args.data)
     if task is not None and task.split:
         say(f"{task.name}: {len(task.items):,} items, those of its {task.split} split")
     known = None if args.words is None else vocabulary(read_documents(args.words))
@@ -124,8 +125,11 @@ def scored(args: argparse.Namespace) -> dict[str, Any]:
     found = report(task, graded, confidence=args.confidence, flagged=flagged)
     if args.against is not None:
         _, others = graded_file(args.task, args.against, whole, args.partial, known)
-        first = next(name for name in graded[0].scores if name in found)
-        found["against"] = compare(first, graded, others, confidence=args.confidence)
+        shared = metrics_of(task, [*graded, *others])
+        if not shared:
+            raise UserError(f"{args.outputs} and {args.against} have no figure in common: compare files of one kind")
+        first = next(iter(shared.values())).of
+        found["against"] = {"of": first, **compare(first, graded, others, confidence=args.confidence)}
     if args.items is not None:
         args.items.write_text("".join(f"{json.dumps(as_json(_item(one)))}\n" for one in graded), encoding="utf-8")
     return found
@@ -166,7 +170,7 @@ def _item(one: Graded) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = tool_parser("python -m tools.score", __doc__)
-    parser.add_argument("task", help=f"{', '.join(FORMS)}, {JUDGED} or {TABLE}")
+    parser.add_argument("task", help=f"{', '.join(FORMS)}, {JUDGED}, {TABLE}, or FILE.jsonl of your own")
     parser.add_argument("--outputs", type=Path, required=True, metavar="FILE", help="a file or folder of outputs")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the task's files; default: what the outputs say")
     parser.add_argument("--against", type=Path, metavar="FILE", help="another system's outputs: the paired difference")

@@ -37,7 +37,8 @@ def split_request(context: str, continuation: str, encode: Callable[[str], Seque
 
     Both are encoded as one text, so that words keep their tokens, and the continuation is what goes beyond the
     context's own number of tokens; white space at the context's end goes to the continuation, where tokenizers put it.
-    This is the convention of lm-evaluation-harness.
+    This is the convention of lm-evaluation-harness, which has no answer where a tokenizer merges all of the
+    continuation into the context's last tokens; see `own_start`.
 
     ``encode`` puts the start symbol in front, if there is one. Without one, and with no context, the first token cannot
     be predicted, and counts to the context.
@@ -46,7 +47,21 @@ def split_request(context: str, continuation: str, encode: Callable[[str], Seque
         return list(encode(continuation)), 1
     stripped = context.rstrip()
     ids = list(encode(context + continuation))
-    return ids, max(1, min(len(ids), len(encode(stripped))))
+    return ids, own_start(ids, encode(stripped))
+
+
+def own_start(ids: Sequence[int], before: Sequence[int]) -> int:
+    """How many of ``ids`` (of a context and its continuation) belong to the context, whose own ids are ``before``.
+
+    Where none would be left, the first that differs is the continuation's: it is then scored with the end of its
+    context, which stands in the same token. All of them where none differs either, and at least one.
+
+    >>> own_start([7, 8, 9], [7, 8]), own_start([7, 5], [7, 8]), own_start([7, 8], [7, 8])
+    (2, 1, 2)
+    """
+    if len(before) < len(ids):
+        return max(1, len(before))
+    return max(1, next((i for i, (a, b) in enumerate(zip(ids, before, strict=False)) if a != b), len(ids)))
 
 
 def score_continuations(

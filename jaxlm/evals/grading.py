@@ -11,7 +11,7 @@ from jaxlm.evals.flags import split_by_flags
 from jaxlm.evals.instructions.grading import kept
 from jaxlm.evals.intervals import share
 from jaxlm.evals.paired import mcnemar, paired_difference
-from jaxlm.evals.summary import Metric, figure, group_places, summarise
+from jaxlm.evals.summary import Metric, figure, group_places, summarise, with_scores
 from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
@@ -31,6 +31,8 @@ class Output(NamedTuple):
     group: str = ""
     written: Written | None = None
     likelihoods: tuple[Likelihood, ...] = ()
+    absent: frozenset[str] = frozenset()
+    """Fields of the likelihoods that the system did not say: scores that need them are left out."""
 
 
 class Graded(NamedTuple):
@@ -115,7 +117,15 @@ def _grade(task: Task, item: Item, output: Output) -> Graded:
     asked, given = kind.requests(task, item, ""), output.likelihoods
     if len(given) not in (len(asked), len(item.choices) or 1):
         raise ValueError(f"{output.where} has {len(given)} log-probabilities, {item.name} asks for {len(asked)}")
-    return Graded(item, output, None, kind.score(item, given))
+    scores = kind.score(item, given)
+    return Graded(item, output, None, {k: v for k, v in scores.items() if kind.needs.get(k) not in output.absent})
+
+
+def metrics_of(task: Task, graded: Sequence[Graded]) -> dict[str, Metric]:
+    """The figures that all of these items have the scores for."""
+    written = graded[0].output.written is not None
+    metrics = answers.metrics_of(task.form) if written else LIKELIHOOD_KINDS[task.form.kind].metrics
+    return with_scores(metrics, [one.scores for one in graded])
 
 
 def report(
@@ -125,9 +135,7 @@ def report(
     items are ``flagged`` (`evals.flags`), how many, and the first figure of the clean ones and of those apart."""
     if not graded:
         raise ValueError(f"no output is of an item of task {task.name!r}")
-    written = graded[0].output.written is not None
-    metrics = answers.metrics_of(task.form) if written else LIKELIHOOD_KINDS[task.form.kind].metrics
-    scores = [one.scores for one in graded]
+    scores, metrics = [one.scores for one in graded], metrics_of(task, graded)
     found = {"task": task.name, **summarise(metrics, [one.item for one in graded], scores, confidence=confidence)}
     if task.split:
         found["split"] = task.split

@@ -29,7 +29,10 @@ def paired_difference(
         raise ValueError(f"{len(a)} and {len(b)} values are not two pairs or more")
     if clusters is not None and len(clusters) != len(a):
         raise ValueError(f"{len(a)} pairs and {len(clusters)} clusters: name the cluster of each")
-    found = intervals.mean(np.asarray(a, np.float64) - np.asarray(b, np.float64), clusters, confidence=confidence)
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    # Two that are impossible differ by nothing.
+    differences = np.subtract(first, second, out=np.zeros_like(first), where=first != second)
+    found = intervals.mean(differences, clusters, confidence=confidence)
     if found.num_clusters < 2:
         raise ValueError("pairs of one cluster have no spread: give two clusters or more")
     return PairedDifference(found.value, found.lower, found.upper, found.num_items)

@@ -100,7 +100,8 @@ def zero_shot_cot() -> Strategy:
     def converse(task: Task, item: Item) -> Conversation:
         form = task.form
         first = f"{direct_prompt(task, item, ())}{form.template.gap}{form.reasoning}"
-        steps = yield Ask(first, form.stop, form.max_reasoning_tokens)
+        stop = form.stop if form.steps_stop is None else form.steps_stop
+        steps = yield Ask(first, stop, form.max_reasoning_tokens)
         second = f"{first}{steps} \n{form.cue_after_steps}"
         return Final((yield Ask(second, form.stop, form.max_new_tokens)), behind_cue=True)
 

@@ -45,6 +45,12 @@ def figure(
     return found.map(_FORMS[metric.form])
 
 
+def with_scores(metrics: Mapping[str, Metric], scores: Sequence[Mapping[str, float]]) -> dict[str, Metric]:
+    """The metrics that every item has the scores for."""
+    here = set.intersection(*(set(score) for score in scores)) if scores else set()
+    return {name: one for name, one in metrics.items() if {one.of} | ({one.per} if one.per else set()) <= here}
+
+
 def summarise(
     metrics: Mapping[str, Metric],
     items: Sequence[Named],
@@ -55,11 +61,11 @@ def summarise(
     """``num_items``, every metric with ``value``, ``lower`` and ``upper``; where items have groups, ``groups`` with the
     first metric of each and ``group_mean``, in which each group counts once. A group "a/b" is also part of "a".
 
-    Metrics that no item has a score for are left out. Raises ValueError for no items.
+    Metrics that an item has no score for are left out. Raises ValueError for no items.
     """
     if not items or len(items) != len(scores):
         raise ValueError(f"{len(items)} items with {len(scores)} scores: nothing to sum up")
-    here = {name: metric for name, metric in metrics.items() if metric.of in scores[0]}
+    here = with_scores(metrics, scores)
     found: dict[str, Any] = {"num_items": len(items)}
     for name, metric in here.items():
         found[name] = figure(metric, items, scores, confidence=confidence).record()

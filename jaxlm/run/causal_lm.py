@@ -28,6 +28,7 @@ from jaxlm.run.language_model import (
     check_request,
     check_seed,
     check_texts,
+    no_token,
 )
 from jaxlm.run.opening import Opened
 from jaxlm.run.programs import programs
@@ -181,6 +182,9 @@ class CausalLM(LanguageModel):
     def likelihoods(self, requests: Sequence[tuple[str, str]], *, truncate: bool = True) -> list[Likelihood]:
         """As `LanguageModel.likelihoods`. A continuation longer than the context is read in windows, as for `score`."""
         asked = [split_request(*request, self.encode) for request in requests]
+        for number, ((context, continuation), (ids, num_context)) in enumerate(zip(requests, asked, strict=True)):
+            if context and num_context >= len(ids):
+                raise no_token(number, continuation)
         if not truncate:
             for number, (ids, num_context) in enumerate(asked):
                 if num_context > 1 and len(ids) - 1 > self.context:
@@ -219,8 +223,9 @@ class CausalLM(LanguageModel):
 
         Args:
           max_new_tokens: None = what the context leaves to the longest prompt, at most 128.
-          slide: where prompt and completion outgrow the context, go on from the newest half of it (the older text is
-            forgotten) instead of refusing.
+          slide: where prompt and completion outgrow the context, forget the oldest text instead of refusing: the prompt
+            is cut to what ``max_new_tokens`` leave, or to half the context where that is more, and where the context is
+            full, writing goes on from its newest half.
           numbers: the prompts' numbers, each once; default their places in the list.
           batch_size: rows decoded together; alters speed and memory only.
 
@@ -251,6 +256,8 @@ class CausalLM(LanguageModel):
         repetition_penalty: float = 1.0,
         seed: int = 0,
         num_samples: int = 1,
+        slide: bool = False,
+        numbers: Sequence[int] | None = None,
         batch_size: int = 32,
     ) -> list[Generation]:
         """``num_samples`` answers to each conversation, in the run's chat template, those of one side by side.
@@ -269,11 +276,11 @@ class CausalLM(LanguageModel):
         encoded = [self.form.prompt(one, f"conversations[{i}]") for i, one in enumerate(prompts)]
         if max_new_tokens is None:
             max_new_tokens = max(1, min(DEFAULT_NEW_TOKENS, self.context - max(map(len, encoded), default=0)))
-        for i, ids in enumerate(encoded):
+        for i, ids in enumerate(encoded if not slide else ()):
             self._check_room(ids, max_new_tokens, f"conversations[{i}]", "")
         sampling = make_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         completer = self._completer(max_new_tokens, sampling, seed, stop)
-        return _complete(completer, [one[-1].content for one in prompts], encoded, num_samples, batch_size)
+        return _complete(completer, [one[-1].content for one in prompts], encoded, num_samples, batch_size, numbers)
 
     def stream(
         self,
@@ -343,8 +350,10 @@ def _complete(
     found: dict[tuple[int, int], Generation] = {}
     for batch in completer.batches(rows, batch_size):
         for row, drawn in zip(batch, completer.complete(batch), strict=True):
-            text, drawn, finish = completer.cut_at_stop(row.ids, drawn)
-            found[row.prompt, row.sample] = Generation(text, drawn.tokens, drawn.logprobs, said[row.prompt], finish)
+            text, kept, finish = completer.cut_at_stop(row.ids, drawn)
+            found[row.prompt, row.sample] = Generation(
+                text, kept.tokens, kept.logprobs, said[row.prompt], finish, drawn.num_forgotten
+            )
     return [found[row.prompt, row.sample] for row in rows]
 
 

@@ -35,6 +35,8 @@ class Drawn(NamedTuple):
     logprobs: list[float]
     stopped: bool
     """By a stop token, the last of ``tokens``."""
+    num_forgotten: int = 0
+    """Tokens of the prompt, the first ones, that were out of the context by the end."""
 
 
 class Completer:
@@ -69,7 +71,8 @@ class Completer:
                 yield group[first : first + batch_size]
 
     def complete(self, rows: Sequence[Row]) -> list[Drawn]:
-        """Draw a batch; in rounds where the context has to slide: it goes on from its newest half."""
+        """Draw a batch; in rounds where the context has to slide: it goes on from its newest half. A prompt without
+        room is cut first, to what its completion leaves, or to half the context where that is more."""
         drawn = [Drawn([], [], False) for _ in rows]
         live = list(range(len(rows)))
         for round_number in itertools.count():
@@ -78,14 +81,16 @@ class Completer:
             # Rows that live have drawn the same number of tokens.
             left = self.max_new_tokens - len(drawn[live[0]].tokens)
             texts = [rows[i].ids + drawn[i].tokens for i in live]
+            forgotten = [0] * len(live)
             if max(map(len, texts)) + left > self.context:
-                keep = max(1, self.context // 2)
+                keep = max(1, self.context // 2, 0 if round_number else self.context - left)
+                forgotten = [max(0, min(len(rows[i].ids), len(ids) - keep)) for i, ids in zip(live, texts, strict=True)]
                 texts = [ids[-keep:] for ids in texts]
                 left = min(left, self.context - keep)
             again = [row._replace(ids=ids) for row, ids in zip((rows[i] for i in live), texts, strict=True)]
-            for i, new in zip(live, self._round(again, left, round_number), strict=True):
+            for i, new, lost in zip(live, self._round(again, left, round_number), forgotten, strict=True):
                 old = drawn[i]
-                drawn[i] = Drawn(old.tokens + new.tokens, old.logprobs + new.logprobs, new.stopped)
+                drawn[i] = Drawn(old.tokens + new.tokens, old.logprobs + new.logprobs, new.stopped, lost)
             live = [i for i in live if not drawn[i].stopped and len(drawn[i].tokens) < self.max_new_tokens]
             live = [i for i in live if not self.has_stop(rows[i].ids, drawn[i].tokens)]
         return drawn

@@ -11,6 +11,7 @@ from jaxlm.data.corpus import CorpusConfig
 from jaxlm.data.masking import MaskingConfig
 from jaxlm.data.ramp import BatchRamp, check_ramp
 from jaxlm.io.checkpoints import CheckpointConfig
+from jaxlm.io.eval_files.own import is_own
 from jaxlm.models.decoder import DecoderConfig
 from jaxlm.models.families import CARRIES_STATE, ModelConfig, check_context, check_stages
 from jaxlm.optim.optimizers import USES_B2, OptimizerConfig
@@ -85,7 +86,7 @@ class TasksConfig:
     """Tasks (docs/evaluate.md) that a model is put to at each evaluation while it trains."""
 
     names: tuple[str, ...] = ()
-    """Which tasks; () = none."""
+    """Which tasks, by name, or by the file of one's own; () = none."""
     data: str | None = None
     """The folder that holds their files."""
     num_shots: int = 0
@@ -96,7 +97,7 @@ class TasksConfig:
     def __post_init__(self) -> None:
         if isinstance(self.names, str):
             raise ValueError(f"tasks.names={self.names!r} is one string: write a tuple of names")
-        if self.names and self.data is None:
+        if self.data is None and not all(map(is_own, self.names)):
             raise ValueError(f"tasks.names={', '.join(self.names)} without tasks.data: name the folder of their files")
         if self.num_shots < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError(f"tasks.num_shots={self.num_shots} must be 0 or more, tasks.limit={self.limit} 1 or more")

@@ -29,6 +29,7 @@ from jaxlm.io.run_dir import write_json
 from jaxlm.run.evaluate_items import Scorer, Settings, StrategyName, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.opening import stored_digest
 from jaxlm.run.parsers import Parser, add_checkpoint_options, seed_number
 from jaxlm.run.processes import require_single_process
 
@@ -42,15 +43,28 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         settings = Settings(
-            args.shots, args.order, args.seed, args.overlong, args.limit, args.strategy, args.samples, args.temperature
+            args.shots,
+            args.order,
+            args.seed,
+            args.overlong,
+            args.limit,
+            args.strategy,
+            args.samples,
+            args.temperature,
+            args.chat,
         )
     except ValueError as error:
         raise UserError(str(error)) from error
     names = list(dict.fromkeys(name for name in args.tasks.split(",") if name))
     tasks = [load_task(name, args.data) for name in names]
+    twice = next((task.name for task in tasks if sum(task.name == other.name for other in tasks) > 1), None)
+    if twice is not None:
+        raise UserError(f"--tasks names two files of the task {twice!r}: rename one, results are kept by it")
     for task in tasks:
         if task.split:
             say(f"{task.name}: {len(task.items):,} items, those of its {task.split} split")
+        if settings.num_shots and not {one.name for one in task.shots}.isdisjoint(one.name for one in task.items):
+            say(f"{task.name}: its files have no training examples: an item's are other items of the same set")
     if args.words is not None:
         known = vocabulary(read_documents(args.words))
         tasks = [with_known_words(task, known) for task in tasks]
@@ -65,16 +79,26 @@ def main(argv: list[str]) -> int:
     lm = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     out = args.out or args.run / "evaluations" / f"step-{lm.step}"
     config = hashlib.sha256(json.dumps(lm.run_config, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    facts = {"family": lm.family, "step": lm.step, "is_ema": lm.is_ema, "weights": args.weights, "config": config}
+    facts = {
+        "family": lm.family,
+        "step": lm.step,
+        "is_ema": lm.is_ema,
+        "weights": args.weights,
+        "config": config,
+        "stored": stored_digest(args.run, lm.step)[:16],
+    }
     found: dict[str, Any] = {"run": str(args.run), **facts, "num_shots": args.shots, "tasks": {}, "items": {}}
     kept = []
     for task, scorer in zip(tasks, scorers, strict=True):
-        record = {**facts, **dataclasses.asdict(scorer.settings), "items": fingerprint(task, scorer.prompts())}
+        how = dataclasses.asdict(scorer.settings) | {"chat": scorer.chats(lm)}
+        if how["chat"] and settings.chat is None:
+            say(f"{task.name}: asked in conversations, in the model's chat template (--no-chat: as plain text)")
+        record = {**facts, **how, "items": fingerprint(task, scorer.prompts())}
         kept.append(ItemResults(out, f"{task.name}-{scorer.name}", record, args.shard, check=scorer.check))
     for task, scorer, results in zip(tasks, scorers, kept, strict=True):
         flagged = None if texts is None else flagged_items(task, texts)
         scores = evaluate(lm, task, scorer, results, flagged=flagged, shard=args.shard)
-        found["tasks"][task.name] = {**scores, "num_shots": scorer.settings.num_shots}
+        found["tasks"][task.name] = {**scores, "num_shots": scorer.settings.num_shots, "chat": scorer.chats(lm)}
         found["items"][task.name] = str(results.path)
     if args.shard is None:
         write_scores(out / "scores.json", found, facts)
@@ -163,8 +187,13 @@ def evaluate(
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="jaxlm evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="run directory of a trained model")
-    parser.add_argument("--tasks", required=True, metavar="A,B", help="names, with commas between (docs/evaluate.md)")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="the folder that holds the task files")
+    parser.add_argument(
+        "--tasks",
+        required=True,
+        metavar="A,B",
+        help="names, or files FILE.jsonl of your own, with commas between (docs/evaluate.md)",
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the folder that holds the files of published tasks")
     parser.add_argument("--shots", type=int, default=0, metavar="K", help="examples in front; default %(default)s")
     parser.add_argument(
         "--strategy",
@@ -173,6 +202,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="of a written answer; the commonest counts")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of written answers; default 0")
+    parser.add_argument(
+        "--chat",
+        action=argparse.BooleanOptionalAction,
+        help="written tasks as conversations in the model's chat template, or not; default: instructions, of a model "
+        "that was taught one",
+    )
     parser.add_argument(
         "--order",
         choices=get_args(Order),

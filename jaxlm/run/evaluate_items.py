@@ -13,7 +13,8 @@ from jaxlm.evals.tasks import answers
 from jaxlm.evals.tasks.answers import Written, read_answer
 from jaxlm.evals.tasks.kinds import LIKELIHOOD_KINDS
 from jaxlm.evals.tasks.task import Item, Likelihood, Order, Task, choose_shots, direct_prompt
-from jaxlm.run.language_model import LanguageModel, OverlongError
+from jaxlm.run.language_model import Generation, LanguageModel, OverlongError, RequestError
+from jaxlm.text.chat.messages import as_messages
 
 StrategyName = Literal["direct", "cot", "zero-shot-cot", "least-to-most"]
 
@@ -31,6 +32,9 @@ class Settings:
     """None: by likelihood where the task's kind has it, else ``direct``."""
     num_samples: int = 1
     temperature: float = 0.0
+    chat: bool | None = None
+    """Whether written tasks are put as conversations, in the model's chat template; None: instructions are, where the
+    model was taught one."""
 
     def __post_init__(self) -> None:
         if self.num_shots < 0 or self.num_samples < 1 or (self.limit is not None and self.limit < 1):
@@ -59,6 +63,10 @@ class Scorer(Protocol):
         """What the model reads first of every item; raises UserError for what cannot be asked."""
         ...
 
+    def chats(self, lm: LanguageModel) -> bool:
+        """Whether this model is asked in conversations; raises UserError where it is to be and cannot."""
+        ...
+
     def run(self, lm: LanguageModel, places: Sequence[int]) -> list[dict[str, Any]]:
         """The items at these places, each as a record with ``name``, ``scores`` and ``truncated``."""
         ...
@@ -77,7 +85,15 @@ def make_scorer(task: Task, settings: Settings) -> Scorer:
     examples."""
     if task.form.kind in ("pair", "text", "instruction") and settings.strategy in (None, "direct"):
         settings = dataclasses.replace(settings, num_shots=0)
+    if task.form.kind == "instruction" and (settings.num_samples > 1 or settings.strategy not in (None, "direct")):
+        raise UserError(
+            f"task {task.name!r} is answered by one text, with nothing to reason to or to vote on: give neither "
+            "--samples nor another --strategy than direct"
+        )
     if settings.strategy is None and task.form.kind in LIKELIHOOD_KINDS:
+        if settings.chat:
+            raise UserError(f"--chat is for written answers, and task {task.name!r} is scored by likelihoods: name a "
+                            "--strategy, or leave --chat out")  # fmt: skip
         return ByLikelihood(task, settings)
     if task.form.kind in ("pair", "text"):
         raise UserError(f"task {task.name!r} is scored by likelihoods: leave --strategy {settings.strategy} out")
@@ -110,6 +126,10 @@ class ByLikelihood:
         except ValueError as error:
             raise UserError(str(error)) from error
 
+    def chats(self, lm: LanguageModel) -> bool:
+        """Never: what is scored is how a text goes on."""
+        return False
+
     def run(self, lm: LanguageModel, places: Sequence[int]) -> list[dict[str, Any]]:
         """Records that ``tools.score`` reads as well. Raises UserError for a log-probability that is NaN, and for an
         overlong prompt where it is not to be cut."""
@@ -117,9 +137,11 @@ class ByLikelihood:
         flat = [one for requests in asked for one in requests]
         try:
             replies = iter(lm.likelihoods(flat, truncate=self.settings.overlong == "truncate"))
-        except OverlongError as error:
+        except RequestError as error:
             owners = [i for i, requests in zip(places, asked, strict=True) for _ in requests]
             name = self.task.items[owners[error.number]].name
+            if not isinstance(error, OverlongError):
+                raise UserError(f"{name} {error.why}") from error
             raise UserError(
                 f"{name}: a prompt and its answer of {error.num_tokens} tokens are more than the context of "
                 f"{error.context}: show fewer examples, or let it be cut (--overlong truncate)"
@@ -178,6 +200,13 @@ class ByWriting:
         except ValueError as error:
             raise UserError(str(error)) from error
 
+    def chats(self, lm: LanguageModel) -> bool:
+        """As the settings say."""
+        if self.settings.chat and lm.form is None:
+            raise UserError("--chat: this model was taught no chat template, leave it out")
+        wanted = self.task.form.kind == "instruction" if self.settings.chat is None else self.settings.chat
+        return wanted and lm.form is not None
+
     def run(self, lm: LanguageModel, places: Sequence[int]) -> list[dict[str, Any]]:
         """Records that ``tools.score`` reads as well. Raises UserError for a log-probability that is NaN, and for an
         overlong prompt where it is not to be cut."""
@@ -188,8 +217,9 @@ class ByWriting:
             texts: dict[int, str] = {}
             for how in dict.fromkeys((ask.stop, ask.max_new_tokens) for ask in asks):
                 mine = [i for i, ask in enumerate(asks) if (ask.stop, ask.max_new_tokens) == how]
-                said = self._generate(lm, [asks[i] for i in mine], cut)
+                said = self._generate(lm, [asks[i] for i in mine])
                 for i, one in zip(mine, said, strict=True):
+                    cut[asks[i].item] = max(cut.get(asks[i].item, 0), one.truncated)
                     if any(map(math.isnan, one.logprobs)):
                         raise _no_number(self.task, self.task.items[self._places[asks[i].item]])
                     texts[i] = one.text
@@ -217,29 +247,29 @@ class ByWriting:
             for one in strategies.run(self.strategy, self.task, items, generate)
         ]
 
-    def _generate(self, lm: LanguageModel, asks: Sequence[Ask], cut: dict[str, int]) -> Any:
-        """One completion of each; ``cut`` counts an item's tokens that had no room."""
-        room = lm.context - asks[0].max_new_tokens
-        if lm.family != "ngram":  # of which the newest few tokens are all that is read
-            begun = int(getattr(lm, "start_id", None) is not None)
+    def _generate(self, lm: LanguageModel, asks: Sequence[Ask]) -> list[Generation]:
+        """One completion of each, or one answer."""
+        chat = self.chats(lm)
+        # Of an n-gram's context the newest few tokens are all that is read.
+        if self.settings.overlong == "refuse" and lm.family != "ngram":
             for ask in asks:
-                over = len(lm.tokenizer.encode(ask.prompt)) + begun - room
-                if over > 0 and self.settings.overlong == "refuse":
+                length = _prompt_length(lm, ask.prompt, chat)
+                if length + ask.max_new_tokens > lm.context:
                     raise UserError(
-                        f"{ask.item}: a prompt of {over + room} tokens and {ask.max_new_tokens} new ones exceed the "
+                        f"{ask.item}: a prompt of {length} tokens and {ask.max_new_tokens} new ones exceed the "
                         f"context of {lm.context}: show fewer examples, or let it be cut (--overlong truncate)"
                     )
-                cut[ask.item] = max(cut.get(ask.item, 0), over)
         per_item = self.settings.num_samples * MAX_TURNS
-        return lm.generate(
-            [ask.prompt for ask in asks],
-            max_new_tokens=asks[0].max_new_tokens,
-            temperature=asks[0].temperature,
-            stop=asks[0].stop,
-            seed=self.settings.seed,
-            slide=True,
-            numbers=[self._places[ask.item] * per_item + ask.sample * MAX_TURNS + ask.turn for ask in asks],
-        )
+        how: dict[str, Any] = {
+            "max_new_tokens": asks[0].max_new_tokens,
+            "temperature": asks[0].temperature,
+            "seed": self.settings.seed,
+            "slide": True,
+            "numbers": [self._places[ask.item] * per_item + ask.sample * MAX_TURNS + ask.turn for ask in asks],
+        }
+        prompts = [ask.prompt for ask in asks]
+        # An answer ends with the assistant's turn.
+        return lm.answer(prompts, **how) if chat else lm.generate(prompts, stop=asks[0].stop, **how)
 
     def check(self, record: Mapping[str, Any]) -> None:
         """All scores are there, the texts, and the answer that was read off them."""
@@ -254,6 +284,12 @@ class ByWriting:
         """Its answer and scores as they were."""
         item, written = self.task.items[place], Written(tuple(record["outputs"]), record["behind_cue"])
         return Graded(item, Output(item.name, item.name, written=written), record["answer"], record["scores"])
+
+
+def _prompt_length(lm: LanguageModel, prompt: str, chat: bool) -> int:
+    if chat and lm.form is not None:
+        return len(lm.form.prompt(as_messages(prompt, "prompt"), "prompt"))
+    return len(lm.tokenizer.encode(prompt)) + int(getattr(lm, "start_id", None) is not None)
 
 
 def _check_scores(record: Mapping[str, Any], names: set[str]) -> None:

@@ -28,10 +28,13 @@ class HarnessLM(LM):
     def __init__(self, lm: LanguageModel, *, seed: int = 0, truncate: bool = True):
         super().__init__()
         self.lm, self.seed, self.truncate = lm, seed, truncate
+        self.num_truncated = 0
+        """Requests whose context lost tokens for want of room."""
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """(log-probability, whether every token is the first choice) of each continuation behind its context."""
         found = self.lm.likelihoods([(one.args[0], one.args[1]) for one in requests], truncate=self.truncate)
+        self.num_truncated += sum(one.truncated > 0 for one in found)
         return [(one.logprob, one.is_greedy) for one in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
@@ -47,6 +50,7 @@ class HarnessLM(LM):
             said = self.lm.generate(
                 [requests[i].args[0] for i in mine], seed=self.seed, slide=self.truncate, numbers=mine, **how
             )
+            self.num_truncated += sum(one.truncated > 0 for one in said)
             texts.update({i: one.text for i, one in zip(mine, said, strict=True)})
         return [texts[i] for i in range(len(requests))]
 
@@ -70,7 +74,8 @@ def run_harness(
     seed: int = 0,
     truncate: bool = True,
 ) -> dict[str, Any]:
-    """The harness's own record: ``results``, ``n-samples``, ``samples`` by task, ...
+    """The harness's own record: ``results``, ``n-samples``, ``samples`` by task, ...; and ``truncated``, how many
+    requests had a context that was cut.
 
     Raises UserError for a task that the harness does not know.
     """
@@ -81,8 +86,9 @@ def run_harness(
         raise UserError(
             f"task {unknown[0]!r} is not in the harness{where}: --include-path names a folder of task files"
         )
+    model = HarnessLM(lm, seed=seed, truncate=truncate)
     found = simple_evaluate(
-        model=HarnessLM(lm, seed=seed, truncate=truncate),
+        model=model,
         tasks=list(tasks),
         num_fewshot=num_shots,
         limit=limit,
@@ -92,7 +98,7 @@ def run_harness(
         fewshot_random_seed=seed,
     )
     assert found is not None, "one process is rank 0"
-    return dict(found)
+    return {**found, "truncated": model.num_truncated}
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:

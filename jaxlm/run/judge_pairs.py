@@ -10,7 +10,6 @@ from jaxlm.evals.pairwise import TEMPLATE, Judgement, Pair, by_scores, by_writin
 from jaxlm.evals.strategies import Ask
 from jaxlm.run.align.reward_functions import Answer, call_function, find_function
 from jaxlm.run.align.reward_lm import RewardLM
-from jaxlm.run.causal_lm import CausalLM
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
 from jaxlm.text.chat.messages import Message
@@ -78,6 +77,6 @@ def _by_scores(scores_of: Callable[[Sequence[str]], Any], pairs: Sequence[Pair],
 def _write(lm: LanguageModel, seed: int, asks: list[Ask]) -> list[str]:
     """One completion of each; of a model that was taught to chat, one answer."""
     prompts, how = [ask.prompt for ask in asks], {"max_new_tokens": asks[0].max_new_tokens, "temperature": 0.0}
-    if isinstance(lm, CausalLM) and lm.form is not None:
+    if lm.form is not None:
         return [one.text for one in lm.answer(prompts, seed=seed, **how)]
     return [one.text for one in lm.generate(prompts, seed=seed, stop=asks[0].stop, slide=True, **how)]

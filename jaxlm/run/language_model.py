@@ -11,6 +11,7 @@ from jaxlm.core import seeds
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.evals.tasks.task import Likelihood
+from jaxlm.text.chat.encoding import ChatFormat
 from jaxlm.text.tokenizer import Tokenizer
 
 
@@ -51,6 +52,8 @@ class Generation:
     prompt: str
     finish: str
     """``stop``: a stop token or string came. ``length``: ``max_new_tokens`` were drawn."""
+    truncated: int = 0
+    """Tokens of the prompt, the first ones, that were out of the context by the end."""
 
 
 class LanguageModel:
@@ -69,6 +72,8 @@ class LanguageModel:
     """True if they are the run's averaged parameters."""
     run_config: dict[str, Any]
     """The run's whole resolved config, as in config.json."""
+    form: ChatFormat | None = None
+    """How conversations become tokens, of a model that was taught a chat template."""
 
     def score(self, texts: Sequence[str]) -> list[Score]:
         """The log-likelihood of each text."""
@@ -116,6 +121,8 @@ class LanguageModel:
         temperature: float = 1.0,
         seed: int = 0,
         num_samples: int = 1,
+        slide: bool = False,
+        numbers: Sequence[int] | None = None,
     ) -> list[Generation]:
         """``num_samples`` answers to what the user says, or to each list of turns (models that were taught to)."""
         self._cannot("answer")
@@ -173,15 +180,31 @@ def check_counts(**counts: int | None) -> None:
             raise UserError(f"{name}={value} must be at least 1")
 
 
-class OverlongError(UserError):
+class RequestError(UserError):
+    """A continuation behind a context that cannot be scored."""
+
+    def __init__(self, number: int, why: str):
+        self.number, self.why = number, why
+        super().__init__(f"requests[{number}] {why}")
+
+
+class OverlongError(RequestError):
     """A context and its continuation that are more than the model reads at once, where they may not be cut."""
 
     def __init__(self, number: int, num_tokens: int, context: int):
-        self.number, self.num_tokens, self.context = number, num_tokens, context
+        self.num_tokens, self.context = num_tokens, context
         super().__init__(
-            f"requests[{number}] has {num_tokens} tokens, more than the context of {context}: shorten it, show fewer "
-            "examples, or let it be cut (truncate=True)"
+            number,
+            f"has {num_tokens} tokens, more than the context of {context}: shorten it, show fewer examples, "
+            "or let it be cut (truncate=True)",
         )
+
+
+def no_token(number: int, continuation: str) -> RequestError:
+    """Of a continuation that leaves the tokens of its context as they are: nothing would make it certain."""
+    return RequestError(
+        number, f"has the continuation {continuation!r}, which adds no token to its context: give another text"
+    )
 
 
 def check_seed(seed: int) -> int:

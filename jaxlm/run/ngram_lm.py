@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxlm.core.errors import UserError
-from jaxlm.evals.continuations import Continuation
+from jaxlm.evals.continuations import Continuation, own_start
 from jaxlm.evals.tasks.task import Likelihood
 from jaxlm.io.ngram.files import MODEL_DIR, load_ngram
 from jaxlm.io.ngram.sentences import sentence_tokens
@@ -15,7 +15,7 @@ from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.ngram import NgramModel
 from jaxlm.models.ngram_sample import NgramSampling, sample
-from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_texts
+from jaxlm.run.language_model import Generation, LanguageModel, Score, check_request, check_texts, no_token
 from jaxlm.text.tokenizer import Tokenizer, check_text
 from jaxlm.text.words import split_words
 
@@ -79,12 +79,14 @@ class NgramLM(LanguageModel):
         context is empty: the text is then all there is."""
         del truncate  # the newest order - 1 tokens are all that is read
         found = []
-        for context, continuation in requests:
+        for number, (context, continuation) in enumerate(requests):
             ids, before = self._tokens(context + continuation), self._tokens(context.rstrip())
             if context and isinstance(self.tokenizer, WordVocab):
                 ids, before = ids[:-1], before[:-1]
-            start = max(1, len(before)) if context else 1
+            start = own_start(ids.tolist(), before.tolist()) if context else 1
             counted = start + np.flatnonzero(ids[start:] != self.model.bos_id)
+            if context and not len(counted):
+                raise no_token(number, continuation)
             first = np.array(
                 [int(np.argmax(self.model.log_distribution(ids[:t].tolist()))) == ids[t] for t in counted]
                 if context

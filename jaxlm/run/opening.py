@@ -1,16 +1,20 @@
 """What a run directory holds of a trained model: its config, its tokenizer and its parameters."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.io.checkpoints import Checkpointer
+from jaxlm.io.checksums import digest
 from jaxlm.io.config_json import decode_config
+from jaxlm.io.ngram.files import MODEL_DIR
 from jaxlm.io.run_dir import RunDir
 from jaxlm.io.tokenizers import load_tokenizer
 from jaxlm.models.families import ModelConfig
@@ -58,6 +62,20 @@ def open_trained(
     if has_adapters(run_config):
         params = merge_adapters(run_config, params)
     return Opened(config, params, step or 0, name == "ema_params")
+
+
+def stored_digest(run_dir: str | Path, step: int) -> str:
+    """What tells a model from all others, also from one of the same name and config: a digest of the files that it is
+    opened from, its base's too where it is adapters."""
+    run = RunDir(run_dir)
+    run_config = run.read_config()["config"]
+    directories = [run.path / MODEL_DIR, run.checkpoints_path / str(step), run.tokenizer_path]
+    parts = [digest(epath.Path(path)) for path in directories if path.is_dir()]
+    if run.chat_template_path.exists():
+        parts.append(hashlib.sha256(run.chat_template_path.read_bytes()).hexdigest())
+    if has_adapters(run_config) and run_config.get("base_step") is not None:
+        parts.append(stored_digest(run_config["base"], run_config["base_step"]))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 class Base(NamedTuple):

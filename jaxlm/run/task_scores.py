@@ -32,7 +32,6 @@ def make_task_scores(
         raise UserError(f"tasks.names={', '.join(config.names)}: an encoder scores no texts, leave them out")
     if num_processes() > 1:
         raise UserError("tasks.names: tasks are scored by one process; leave them out, and use jaxlm evaluate")
-    assert config.data is not None
     settings = Settings(num_shots=config.num_shots, limit=config.limit)
     tasks = [limited(load_task(name, config.data), config.limit) for name in config.names]
     scorers = [make_scorer(task, settings) for task in tasks]

@@ -22,7 +22,14 @@ def _encode(text):
 
 @pytest.mark.parametrize(
     ("context", "continuation", "num_context", "num_continuation"),
-    [("ab cd", " e", 3, 1), ("ab cd ", "e", 3, 1), ("ab", " c d", 2, 2), ("", "ab cd", 1, 2), ("ab", "c", 2, 0)],
+    [
+        ("ab cd", " e", 3, 1),
+        ("ab cd ", "e", 3, 1),
+        ("ab", " c d", 2, 2),
+        ("", "ab cd", 1, 2),
+        ("ab", "c", 1, 1),
+        ("ab", "", 2, 0),
+    ],
 )
 def test_the_continuation_is_what_goes_beyond_the_contexts_tokens(context, continuation, num_context, num_continuation):
     ids, start = split_request(context, continuation, _encode)

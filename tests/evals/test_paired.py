@@ -7,6 +7,11 @@ from scipy import stats
 from jaxlm.evals.paired import mcnemar, paired_difference
 
 
+def test_equal_infinities_differ_by_nothing():
+    assert paired_difference([np.inf, 1.0, 3.0], [np.inf, 1.0, 2.0]).difference == pytest.approx(1 / 3)
+    assert paired_difference([np.inf, 1.0], [1.0, 1.0]).difference == np.inf
+
+
 def test_it_is_students_interval(rng):
     seeds = rng.normal(size=6)
     a, b = seeds + 0.3 + 0.05 * rng.normal(size=6), seeds

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from jaxlm.evals import strategies
+from jaxlm.evals.extraction import cut_at
 from jaxlm.evals.tasks.answers import Written, read_answer
 from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.evals.tasks.task import Item, Task
@@ -52,6 +53,19 @@ def test_in_two_stages():
     )
     assert read_answer(TASK.form, outcomes[0].written) == "4"
     assert [prompt for prompt, _ in outcomes[0].exchanges[0]] == [asks[0].prompt for asks in rounds]
+
+
+def test_steps_may_have_paragraphs_where_answers_have_none():
+    item = Item("mmlu/a:0", "Which?\nA. w\nB. x\nC. y\nD. z", "B", tuple("ABCD"), 1)
+    steps = "\n\nFirst, not A.\n\nSo B."
+
+    def reply(ask):
+        return cut_at(" B" if "Therefore" in ask.prompt else steps, ask.stop)
+
+    (outcome,), rounds = _run(strategies.zero_shot_cot(), reply, Task("mmlu", FORMS["mmlu"], (item,)))
+    assert steps in rounds[1][0].prompt
+    assert rounds[1][0].stop == ("\n\n",)
+    assert read_answer(FORMS["mmlu"], outcome.written) == "B"
 
 
 def test_a_vote_of_samples():

@@ -5,7 +5,7 @@ import json
 import pytest
 from etils import epath
 
-from jaxlm.io.checksums import find_damage, is_sealed, part_name, unseal, write_manifest
+from jaxlm.io.checksums import digest, find_damage, is_sealed, part_name, unseal, write_manifest
 
 
 @pytest.fixture
@@ -29,6 +29,17 @@ def test_sealed_when_all_parts_are_there_and_intact(directory, parts):
     assert sorted(name for files in listed for name in files) == ["a", "d/b", "d/e/c", "meta"]
     (directory / part_name(parts - 1, parts)).unlink()
     assert not is_sealed(directory)
+
+
+def test_a_digest_is_of_what_the_files_hold(directory):
+    """The same before and after sealing, and of the manifest in any number of parts; no other byte has it."""
+    bare = digest(directory)
+    for part in range(3):
+        write_manifest(directory, part, 3)
+    assert digest(directory) == bare
+    unseal(directory)
+    (directory / "a").write_bytes(b"two")
+    assert digest(directory) != bare
 
 
 def test_a_part_that_another_process_is_writing_is_no_file(directory):

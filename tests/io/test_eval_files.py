@@ -66,11 +66,15 @@ def test_word_problems(tmp_path):
     assert (item.answer, item.solution) == ("1,006", "2*3=6 eggs. So 6. ")
     assert load_task("gsm8k", tmp_path).split == "train"
     _write(tmp_path / "test.jsonl", _lines({"question": "q", "answer": "#### 1"}))
-    assert load_task("gsm8k", tmp_path).split == "test"
+    tested = load_task("gsm8k", tmp_path)
+    assert (tested.split, [shot.name for shot in tested.shots]) == ("test", ["gsm8k:train0"])
+    (tmp_path / "train.jsonl").unlink()
+    assert load_task("gsm8k", tmp_path).shots == tested.items
     _write(tmp_path / "x_MultiArith.json", json.dumps([{"sQuestion": " How many? ", "lSolutions": [39.0]}]))
     assert load_task("multiarith", tmp_path).items[0].answer == "39"
     options = {"question": "Which?", "options": ["A)1", "B)2)"], "correct": "B"}
-    _write(tmp_path / "AQuA_test.json", _lines(options))
+    _write(tmp_path / "AQuA_test.json", _lines(options, options | {"rationale": "1 + 1\nis 2."}))
+    assert [item.solution for item in load_task("aqua", tmp_path).items] == ["", "1 + 1 is 2. "]
     assert load_task("aqua", tmp_path).items[0].question == "Which? Answer Choices: (A) 1 (B) 2)"
 
 

@@ -12,6 +12,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.batches import DataConfig
 from jaxlm.data.corpus import CorpusConfig
 from jaxlm.evals.strategies import Ask
+from jaxlm.evals.tasks.forms import FORMS
 from jaxlm.io.eval_files.results import ItemResults
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.tokenizers import ByteTokenizer
@@ -26,6 +27,7 @@ from jaxlm.run.ngram_runs import fit_text
 from jaxlm.run.pretrain import pretrain
 from jaxlm.run.task_scores import make_task_scores
 from jaxlm.run.text_scores import fit_ngram_run
+from jaxlm.text.chat.templates import TEMPLATES
 from jaxlm.text.tokenizer import TokenizerConfig
 from tests.drawn import drawn_params
 from tools import score
@@ -192,12 +194,18 @@ def test_shards_share_the_items(run, data, capsys):
         (("--tasks", "mmlu", "--samples", "2", "--temperature", "1.0"), "name a --strategy"),
         (("--tasks", "mmlu", "--strategy", "cot", "--shots", "1", "--limit", "1"), "shows no steps"),
         (("--tasks", "bbh"), "task 'bbh' has no files"),
+        (
+            ("--tasks", "instructions", "--strategy", "direct", "--samples", "8", "--temperature", "0.7"),
+            "task 'instructions' is answered by one text, .*: give neither --samples nor another --strategy",
+        ),
+        (("--tasks", "instructions", "--strategy", "zero-shot-cot"), "is answered by one text"),
         (("--tasks", ","), "names no task"),
         (("--tasks", "lambada", "--limit", "0"), "must be at least"),
         (("--tasks", "lambada", "--seed", "-1"), "--seed: -1 must be a whole number"),
     ],
 )
 def test_bad_requests_are_refused(run, data, capsys, argv, match):
+    (data / "instructions.jsonl").write_text('{"prompt": "Be brief.", "constraints": [{"id": "words", "at_most": 5}]}')
     if argv[-1] == "1":
         _run(run, "--tasks", "lambada", "--data", data, "--shots", 1, "--seed", 1, "--out", data / "out")
     with pytest.raises(UserError, match=match):
@@ -219,12 +227,40 @@ def test_a_prompt_that_just_fits_is_not_cut(run, data):
     scorer = make_scorer(load_task("svamp", data), Settings(strategy="direct", overlong="refuse"))
     assert isinstance(scorer, ByWriting)
     for start_id in (None, 0):
-        lm.start_id, cut = start_id, {}
+        lm.start_id = start_id
         room = lm.context - 8 - (start_id is not None)
-        scorer._generate(lm, [Ask("x" * room, (), 8, item="svamp:0")], cut)
-        assert cut == {"svamp:0": 0}
+        assert scorer._generate(lm, [Ask("x" * room, (), 8, item="svamp:0")])[0].truncated == 0
         with pytest.raises(UserError, match=f"a prompt of {lm.context - 7} tokens and 8 new ones exceed"):
-            scorer._generate(lm, [Ask("x" * (room + 1), (), 8, item="svamp:0")], cut)
+            scorer._generate(lm, [Ask("x" * (room + 1), (), 8, item="svamp:0")])
+
+
+def test_a_chat_model_is_asked_in_its_template(data, capsys, make_run, monkeypatch):
+    """Instructions by default, other written tasks if wanted; a model without a template never."""
+    make_run(data / "chat", seq_len=96, max_seq_len=96)
+    asked = [data / "chat", "--tasks", "instructions", "--data", data]
+    (data / "instructions.jsonl").write_text('{"prompt": "Be brief.", "constraints": [{"id": "words", "at_most": 5}]}')
+    monkeypatch.setitem(FORMS, "instructions", dataclasses.replace(FORMS["instructions"], max_new_tokens=12))
+    with pytest.raises(UserError, match="--chat: this model was taught no chat template, leave it out"):
+        _run(*asked, "--chat")
+    (data / "chat" / "chat_template.jinja").write_text(TEMPLATES["chatml"].source)
+    lm = load(data / "chat")
+    how = {"max_new_tokens": 12, "temperature": 0.0}
+    spoken, bare = lm.answer(["Be brief."], **how)[0].text, lm.generate(["Be brief."], **how)[0].text
+    assert spoken != bare
+    for argv, said in (((), spoken), (("--chat",), spoken), (("--no-chat",), bare)):
+        _run(*asked, *argv, "--out", data / "out" / "".join(argv))
+        found = _figures(capsys)
+        items = Path(found["items"]["instructions"])
+        assert json.loads(items.read_text())["outputs"] == [said]
+        settings = json.loads(items.with_suffix(".settings.json").read_text())
+        assert settings["chat"] is found["tasks"]["instructions"]["chat"] is (said == spoken)
+    with pytest.raises(UserError, match=r"was made otherwise \(chat was True, now False\)"):
+        _run(*asked, "--no-chat", "--out", data / "out" / "--chat")
+    with pytest.raises(UserError, match="--chat is for written answers, and task 'blimp' is scored by likelihoods"):
+        _run(data / "chat", "--tasks", "blimp", "--data", data, "--chat")
+    monkeypatch.setitem(FORMS, "instructions", dataclasses.replace(FORMS["instructions"], max_new_tokens=90))
+    with pytest.raises(UserError, match=r"instructions:0: a prompt of \d+ tokens and 90 new ones exceed the context"):
+        _run(*asked, "--overlong", "refuse", "--out", data / "refused")
 
 
 def test_a_spoilt_results_file_is_named(run, data):

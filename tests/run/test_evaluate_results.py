@@ -2,16 +2,22 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
 from jaxlm.core.errors import UserError
-from jaxlm.evals.tasks.task import Likelihood
+from jaxlm.evals.prompting import Template
+from jaxlm.evals.tasks.task import Form, Item, Likelihood, Task
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.models.ngram_estimate import NgramConfig
 from jaxlm.run import evaluate
+from jaxlm.run.config import TasksConfig
 from jaxlm.run.evaluate_items import Settings, make_scorer
+from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
+from jaxlm.run.ngram_runs import fit_text
+from jaxlm.run.opening import stored_digest
 from jaxlm.run.text_scores import fit_ngram_run
 from jaxlm.text.tokenizer import TokenizerConfig
 from tools import score
@@ -81,6 +87,21 @@ def test_log_probabilities_that_are_no_numbers_are_refused_by_item(data):
     for name, item in (("lambada", "lambada:1"), ("aqua", "aqua:1"), ("blimp", "blimp/p:1")):
         with pytest.raises(UserError, match=f"task '{name}', {item}: the model's log-probability is NaN"):
             make_scorer(load_task(name, data), Settings()).run(Broken(), [1])
+
+
+def test_a_continuation_without_a_token_of_its_own_is_not_certain(data, tmp_path):
+    """Over words "be" + "fore" is one token: it is scored whole, and what adds nothing is refused by its item."""
+    (tmp_path / "text").write_text("to be or not before to\n" * 30)
+    fit_text(tmp_path / "text", tmp_path / "words", NgramConfig(order=2))
+    lm = load(tmp_path / "words")
+    merged, whole = lm.likelihoods([("to be", "fore"), ("to", " before")])
+    assert merged.num_tokens == 1
+    assert merged.logprob == whole.logprob < 0
+    with pytest.raises(UserError, match=r"requests\[1\] has the continuation '', which adds no token to its context"):
+        lm.likelihoods([("to", " be"), ("to", "")])
+    task = Task("own", Form("cloze", Template("{question}", gap="")), (Item("own:0", "to zeb", "ra"),))
+    with pytest.raises(UserError, match=r"^own:0 has the continuation 'ra', which adds no token"):  # both unknown
+        make_scorer(task, Settings()).run(lm, [0])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +184,83 @@ def test_scores_of_several_commands_stand_together(run, data, capsys, tmp_path_f
     scores.write_text("{")
     _run(capsys, other, data, "aqua")
     assert json.loads(scores.read_text())["tasks"].keys() == {"aqua"}
+
+
+def test_a_model_of_the_same_name_and_config_is_another(data, capsys, tmp_path_factory):
+    """Two that differ in their counts alone: the second gets no result of the first."""
+    runs = [tmp_path_factory.mktemp("runs") / "same" for _ in range(2)]
+    for run, text in zip(runs, ("to be or not", "or to not be"), strict=True):
+        fit_ngram_run([text] * 30, run, tokenizer=TokenizerConfig(kind="byte"))
+    assert (runs[0] / "config.json").read_text() == (runs[1] / "config.json").read_text()
+    _run(capsys, runs[0], data, "lambada")
+    with pytest.raises(UserError, match=r"was made otherwise \(stored was .*, now .*\)"):
+        _run(capsys, runs[1], data, "lambada")
+    shutil.copytree(runs[0], moved := runs[0].parent / "moved")
+    assert _run(capsys, moved, data, "lambada")[0]["tasks"]["lambada"]["num_run_now"] == 0
+
+
+def test_adapters_are_another_model_on_another_base(tmp_path):
+    """Also where their own files are the same."""
+
+    def keep(run, config, weight):
+        (run / "checkpoints" / "3").mkdir(parents=True, exist_ok=True)
+        (run / "config.json").write_text(json.dumps({"config": config}))
+        (run / "checkpoints" / "3" / "state").write_text(weight)
+
+    base, adapters = tmp_path / "base", tmp_path / "adapters"
+    keep(adapters, {"tune": "lora", "base": str(base), "base_step": 3}, "small")
+    found = []
+    for weight in ("one", "two", "one"):
+        keep(base, {"model": {}}, weight)
+        found.append(stored_digest(adapters, 3))
+    assert found[0] == found[2] != found[1]
+
+
+def test_tasks_of_ones_own(run, data, capsys, tmp_path):
+    """Scored, kept, resumed and graded again as published ones are; an item that changed is another."""
+    (tmp_path / "a").mkdir()
+    texts, sums, same = tmp_path / "texts.jsonl", tmp_path / "sums.jsonl", tmp_path / "a" / "texts.jsonl"
+    _lines(texts, [{"form": {"kind": "text"}}, {"question": "to be or not"}, {"question": "not to be"}])
+    number = {"form": {"kind": "answer", "extraction": {"form": "number"}, "max_new_tokens": 4}}
+    _lines(sums, [number, {"question": "1 and 1?", "answer": 2, "name": "first"}])
+    own = [str(run), "--tasks", f"{texts},{sums}", "--out", str(data / "out")]
+    for num_run in (2, 0):
+        assert evaluate.main(own) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["tasks"]["texts"]["num_run_now"] == num_run
+    (whole,) = load(run).likelihoods([("", "to be or not")])
+    rows = [json.loads(line) for line in (data / "out" / "texts-0shot.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["texts:0", "texts:1"]
+    assert rows[0]["scores"] == {"nats": -whole.logprob, "tokens": 12.0, "bytes": 12.0}
+    assert json.loads((data / "out" / "sums-direct.jsonl").read_text())["name"] == "first"
+    assert score.main([str(texts), "--outputs", found["items"]["texts"], "--against", found["items"]["texts"]]) == 0
+    graded = json.loads(capsys.readouterr().out)
+    assert graded["perplexity"] == found["tasks"]["texts"]["perplexity"]
+    assert graded["against"]["difference"] == 0
+    _lines(sums, [number, {"question": "1 and 1?", "answer": 3, "name": "first"}])
+    with pytest.raises(UserError, match=r"sums-direct.jsonl was made otherwise \(items was"):
+        evaluate.main(own)
+    _lines(same, [{"form": {"kind": "text"}}, {"question": "to be"}])
+    with pytest.raises(UserError, match="--tasks names two files of the task 'texts': rename one"):
+        evaluate.main([str(run), "--tasks", f"{texts},{same}", "--out", str(data / "out")])
+    TasksConfig(names=(str(texts),))  # needs no folder while a run trains
+    with pytest.raises(ValueError, match=r"without tasks.data"):
+        TasksConfig(names=(str(texts), "blimp"))
+
+
+def test_examples_from_the_items_themselves_are_said_to_be(run, data, capsys):
+    """And AQuA's are worked."""
+    asked = {"question": "Which?", "options": ["A)1", "B)2"], "correct": "B", "rationale": "So two."}
+    _lines(data / "AQuA_test.json", [asked, {**asked, "question": "What?"}])
+    found, said = _run(capsys, run, data, "aqua", "--strategy", "cot", "--shots", "1")
+    assert "aqua: its files have no training examples: an item's are other items of the same set" in said.splitlines()
+    first = json.loads((data / "out" / "aqua-1-shot-cot.jsonl").read_text().splitlines()[0])
+    assert "A: So two. The answer is B.\n\nQ:" in first["exchanges"][0][0]["prompt"]
+    _lines(data / "train.jsonl", [{"question": "r", "answer": "So 6.\n#### 6"}])
+    _lines(data / "test.jsonl", [{"question": "q", "answer": "So 7.\n#### 7"}])
+    _, said = _run(capsys, run, data, "gsm8k", "--shots", "1", "--strategy", "direct")
+    assert "training examples" not in said
+    assert found["tasks"]["aqua"]["num_shots"] == 1
 
 
 def test_the_split_that_was_read_is_said(run, data, capsys):

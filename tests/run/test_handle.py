@@ -188,6 +188,20 @@ def test_the_context_bounds_a_completion_unless_it_slides(run):
     assert all(len(g.tokens) == 50 or g.finish == "stop" for g in both)
 
 
+@pytest.mark.parametrize("prompt_tokens", [25, 31, 43])
+def test_a_prompt_loses_what_its_completion_needs_and_no_more(run, prompt_tokens, monkeypatch):
+    lm = run[-1]
+    monkeypatch.setattr(lm, "start_id", None)
+    prompt = TEXT[:prompt_tokens].ljust(prompt_tokens, "x")
+    how = {"max_new_tokens": 8, "temperature": 0.0}
+    (cut,) = lm.generate([prompt], slide=True, **how)
+    (fitting,) = lm.generate([prompt[-24:]], **how)
+    assert cut.tokens == fitting.tokens
+    assert (cut.truncated, fitting.truncated) == (prompt_tokens - 24, 0)
+    (long,) = lm.generate([prompt], slide=True, max_new_tokens=20, temperature=0.0)
+    assert long.truncated == (prompt_tokens if len(long.tokens) > 16 else prompt_tokens - 16)
+
+
 def test_learned_positions_are_read_up_to_the_last(tmp_path, make_run):
     """No bucket of lengths takes a prompt, a context or a continuation that fits beyond them."""
     make_run(tmp_path / "run", seq_len=115, max_seq_len=115, position="learned")

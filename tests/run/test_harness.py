@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -175,6 +176,32 @@ def test_what_is_refused(runs, tmp_path):
     assert _options({"temperature": 0.5}) == {
         "stop": (), "max_new_tokens": 256, "temperature": 0.0, "top_p": None, "top_k": None,
     }  # fmt: skip
+
+
+def test_what_was_cut_is_counted(tmp_path, make_run, monkeypatch, capsys):
+    """The harness is a stand-in that asks and counts nothing, so that this runs without it."""
+
+    def evaluate(model, **_):
+        ask = lambda *args: types.SimpleNamespace(args=args)  # noqa: E731
+        model.loglikelihood([ask("x" * 40, "y"), ask("x", "y"), ask("x" * 31, "yyy")])
+        model.generate_until([ask("x" * 40, {"max_gen_toks": 4}), ask("x", {"max_gen_toks": 4})])
+        return {"results": {"t": {"acc,none": 0.5}}}
+
+    manager = lambda include_path: types.SimpleNamespace(all_tasks=["t"])  # noqa: E731
+    stands_in = {"lm_eval": {"simple_evaluate": evaluate}, "lm_eval.api": {}, "lm_eval.api.model": {"LM": object},
+                 "lm_eval.tasks": {"TaskManager": manager}}  # fmt: skip
+    for name, members in stands_in.items():
+        monkeypatch.setitem(sys.modules, name, module := types.ModuleType(name))
+        vars(module).update(members)
+    # Made anew with the stand-ins, and gone with them.
+    monkeypatch.setitem(sys.modules, "jaxlm.run.harness", types.ModuleType("replaced"))
+    del sys.modules["jaxlm.run.harness"]
+    make_run(tmp_path / "run")
+    assert main([str(tmp_path / "run"), "--tasks", "t", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["truncated"] == 3
+    assert "3 requests were cut at their beginning: they exceed the context of 32" in said.err
+    assert read_results(tmp_path / "out" / "results.json").truncated == 3
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lm_eval") is not None, reason="jaxlm[eval] is installed")

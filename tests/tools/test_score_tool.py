@@ -74,6 +74,42 @@ def test_bad_input_is_one_line(tmp_path, capsys, task, text, says):
     assert says in said[0]
 
 
+def test_what_lines_do_not_say_is_no_figure(tmp_path, capsys):
+    """Log-probabilities alone: no accuracy of a cloze, none per byte or token; with the fields they are there."""
+    _write(tmp_path / "lambada_test.jsonl", [{"text": "a b"}, {"text": "a c"}])
+    asked = {"question": "Which?", "options": ["A)1", "B)2"], "correct": "B"}
+    _write(tmp_path / "AQuA_test.json", [asked, asked])
+    rows = {
+        "lambada": [{"name": f"lambada:{i}", "logprobs": [-0.01]} for i in range(2)],
+        "aqua": [{"name": f"aqua:{i}", "logprobs": [-2.0, -1.0]} for i in range(2)],
+    }
+    beside = {
+        "lambada": {"is_greedy": [True], "num_bytes": [1]},
+        "aqua": {"num_bytes": [1, 1], "num_tokens": [1, 1]},
+    }
+    more = {"lambada": {"accuracy", "nats_per_byte"}, "aqua": {"accuracy_per_byte", "accuracy_per_token"}}
+    items = tmp_path / "items.jsonl"
+    for task, lines in rows.items():
+        bare = _write(tmp_path / "o.jsonl", lines)
+        full = _write(tmp_path / "f.jsonl", [line | beside[task] for line in lines])
+        mixed = _write(tmp_path / "m.jsonl", [lines[0] | beside[task], *lines[1:]])
+        found = []
+        for path in (bare, full, mixed):
+            assert main([task, "--outputs", path, "--data", str(tmp_path), "--items", str(items)]) == 0
+            found.append(json.loads(capsys.readouterr().out))
+            if path == bare:
+                assert not more[task] & json.loads(items.read_text().splitlines()[0])["scores"].keys()
+            items.unlink()
+        assert found[1].keys() - found[0].keys() == more[task]
+        assert found[2].keys() == found[0].keys()
+        assert main([task, "--outputs", full, "--data", str(tmp_path), "--against", bare]) == 0
+        assert json.loads(capsys.readouterr().out)["against"]["of"] == {"lambada": "nats", "aqua": "accuracy"}[task]
+    written = _write(tmp_path / "w.jsonl", [{"name": f"lambada:{i}", "output": "b"} for i in range(2)])
+    bare = _write(tmp_path / "o.jsonl", rows["lambada"])
+    with pytest.raises(UserError, match="have no figure in common: compare files of one kind"):
+        main(["lambada", "--outputs", bare, "--data", str(tmp_path), "--against", written])
+
+
 def test_figures_beyond_all_floats_stay_json(tmp_path, capsys):
     _write(tmp_path / "lambada_test.jsonl", [{"text": "a b"}, {"text": "a c"}])
     for second, value in ((-130.0, 2.8e28), (-2000.0, "Infinity"), ("-Infinity", "Infinity")):

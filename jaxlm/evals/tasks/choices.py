@@ -19,6 +19,7 @@ METRICS = {
 }
 """Accuracies by log p(choice | prompt) as it is, divided by its bytes or tokens, and less log p(choice | a neutral
 context); probability of the right choice among the choices; its nats; Brier's score."""
+NEEDS = {"accuracy_per_byte": "num_bytes", "accuracy_per_token": "num_tokens"}
 
 
 def requests(task: Task, item: Item, prompt: str) -> list[Request]:

@@ -12,6 +12,7 @@ METRICS = {
 }
 """Whether every token of the answer is the model's first choice; exp of the mean nats of an answer (not of a token);
 nats for each of its bytes."""
+NEEDS = {"accuracy": "is_greedy", "bytes": "num_bytes"}
 
 
 def requests(task: Task, item: Item, prompt: str) -> list[Request]:

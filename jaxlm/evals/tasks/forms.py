@@ -62,6 +62,7 @@ FORMS: dict[str, Form] = {
         choices=tuple("ABCD"),
         cue_after_steps="Therefore, among A through D, the answer is",
         stop=("\n\n",),
+        steps_stop=("\n\nQuestion",),  # paragraphs belong to the steps
         unconditional="Answer:",
     ),
     "multiarith": _NUMBER,

@@ -16,12 +16,14 @@ class LikelihoodKind(NamedTuple):
     score: Callable[[Item, Sequence[Likelihood]], dict[str, float]]
     """``(item, replies in the order of the requests) -> scores``."""
     metrics: Mapping[str, Metric]
+    needs: Mapping[str, str]
+    """Of a `Likelihood` beside its log-probability: score -> field."""
 
 
 LIKELIHOOD_KINDS: dict[str, LikelihoodKind] = {
-    "choice": LikelihoodKind(choices.requests, choices.score, choices.METRICS),
-    "pair": LikelihoodKind(pairs.requests, pairs.score, pairs.METRICS),
-    "cloze": LikelihoodKind(cloze.requests, cloze.score, cloze.METRICS),
-    "text": LikelihoodKind(whole_text.requests, whole_text.score, whole_text.METRICS),
+    "choice": LikelihoodKind(choices.requests, choices.score, choices.METRICS, choices.NEEDS),
+    "pair": LikelihoodKind(pairs.requests, pairs.score, pairs.METRICS, pairs.NEEDS),
+    "cloze": LikelihoodKind(cloze.requests, cloze.score, cloze.METRICS, cloze.NEEDS),
+    "text": LikelihoodKind(whole_text.requests, whole_text.score, whole_text.METRICS, whole_text.NEEDS),
 }
 """By ``Task.kind``. Tasks of other kinds are written, see `answers`; any kind but ``text`` and ``pair`` can be."""

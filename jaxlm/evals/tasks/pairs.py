@@ -12,6 +12,7 @@ METRICS = {
 }
 """Accuracy by the whole texts' likelihood (the published figure) and by that of a token; how much likelier the good one
 is. Equal texts, and two that are impossible, count as a half."""
+NEEDS = {"accuracy_per_token": "num_tokens"}
 
 
 def requests(task: Task, item: Item, prompt: str) -> list[Request]:

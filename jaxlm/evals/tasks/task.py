@@ -77,6 +77,8 @@ class Form:
     """What stands between the steps and the answer in worked examples."""
     stop: tuple[str, ...] = ("\n\nQ:",)
     """Where an answer ends, with steps or without."""
+    steps_stop: tuple[str, ...] | None = None
+    """Where steps alone end, behind which the answer is asked for; None: as answers do."""
     max_new_tokens: int = 32
     """For an answer alone."""
     max_reasoning_tokens: int = 256

@@ -10,6 +10,7 @@ METRICS = {
     "perplexity": Metric("nats", per="tokens", form="exp"),
 }
 """Sums over all texts, divided once."""
+NEEDS = {"tokens": "num_tokens"}
 
 
 def requests(task: Task, item: Item, prompt: str) -> list[Request]:

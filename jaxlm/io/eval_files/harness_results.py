@@ -30,6 +30,8 @@ class HarnessResults(NamedTuple):
     """Of tasks whose file says so."""
     model: str
     config: Mapping[str, Any]
+    truncated: int | None = None
+    """Requests whose context was cut, where the file says so: those of ``tools.harness`` do."""
 
 
 def read_results(path: Path) -> HarnessResults:
@@ -54,7 +56,8 @@ def results_of(record: Any, path: str) -> HarnessResults:
         if isinstance(counts, dict) and isinstance(counts.get("effective"), int)
     }
     model = str(record.get("model_name") or config.get("model_args") or config.get("model") or "")
-    return HarnessResults(tasks, num_items, model, config)
+    cut = record.get("truncated")
+    return HarnessResults(tasks, num_items, model, config, cut if isinstance(cut, int) else None)
 
 
 class Sample(NamedTuple):

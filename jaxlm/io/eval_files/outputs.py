@@ -9,7 +9,8 @@ An object for each item, on a line (.jsonl) or in one array (.json), either pack
     behind_cue              true: the prompt ended with "the answer is" or the like
     logprobs                in place of a text, natural log-probabilities ("-Infinity" of what cannot be): of each
                             choice, of a pair's good and bad text, of the one answer; with ``num_tokens``,
-                            ``num_bytes``, ``is_greedy``, lists as long
+                            ``num_bytes``, ``is_greedy``, lists as long; figures that need
+                            one which is absent are left out
     target or gold          the right answer; needed where no ``--data`` says it
 """
 
@@ -25,6 +26,9 @@ from jaxlm.evals.tasks.task import Likelihood
 from jaxlm.io.eval_files.records import as_number, json_objects, number_text, read_json, stem
 from jaxlm.io.eval_files.transcripts import read_transcripts
 from jaxlm.io.json_records import json_lines
+
+_BESIDE = {"num_tokens": 1, "num_bytes": 1, "is_greedy": False}
+"""What may stand beside ``logprobs``, and what stands in for it where it is absent; no score is made of that."""
 
 
 def read_outputs(path: str | Path) -> list[Output]:
@@ -72,7 +76,8 @@ def _output(record: dict[str, Any], where: str) -> Output:
         "group": _text(_first(record, "group") or ""),
     }
     if record.get("logprobs") is not None:
-        return Output(**common, likelihoods=_likelihoods(record, where))
+        absent = frozenset(name for name in _BESIDE if record.get(name) is None)
+        return Output(**common, likelihoods=_likelihoods(record, where), absent=absent)
     texts = _first(record, "outputs", "output", "prediction", "response")
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -85,7 +90,7 @@ def _likelihoods(record: dict[str, Any], where: str) -> tuple[Likelihood, ...]:
     if not count:
         raise UserError(f"{where}: 'logprobs' is {record['logprobs']!r}, no list of numbers")
     columns = []
-    for name, default in (("logprobs", None), ("num_tokens", 1), ("num_bytes", 1), ("is_greedy", False)):
+    for name, default in (("logprobs", None), *_BESIDE.items()):
         values = record.get(name)
         if values is None and default is not None:
             values = [default] * count

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxlm.core.errors import UserError
 from jaxlm.evals.extraction import Extraction
@@ -17,16 +18,20 @@ _MARK = re.compile(r"<<[^<>]*>>")
 
 def load_gsm8k(data: Path) -> Content:
     """Objects with ``question`` and ``answer``: steps, with <<...>> of a calculator in them, and ``#### 72``. The test
-    set, if it is there, else the training set."""
-    items = []
-    path = find_files("gsm8k", data, ("reasoning/gsm8k", "gsm8k", ""), "test.jsonl", "train.jsonl")[0]
-    for where, record in json_lines(path):
+    set, if it is there, with examples from the training set beside it, else the training set."""
+    path, *others = find_files("gsm8k", data, ("reasoning/gsm8k", "gsm8k", ""), "test.jsonl", "train.jsonl")
+    content = _checked(list(_gsm8k(path, "gsm8k:")))._replace(split=stem(path))
+    train = next((one for one in others if stem(one) == "train" != stem(path)), None)
+    return content if train is None else content._replace(shots=_checked(list(_gsm8k(train, "gsm8k:train"))).items)
+
+
+def _gsm8k(path: Path, prefix: str) -> Iterator[Item]:
+    for number, (where, record) in enumerate(json_lines(path)):
         steps, mark, answer = field(record, "answer", where).partition("####")
         if not mark or not answer.strip():
             raise UserError(f"{where} has no gold answer: nothing stands behind ####")
         solution = " ".join(_MARK.sub("", steps).split()) + " "
-        items.append(Item(f"gsm8k:{len(items)}", field(record, "question", where), answer.strip(), solution=solution))
-    return _checked(items)._replace(split=stem(path))
+        yield Item(f"{prefix}{number}", field(record, "question", where), answer.strip(), solution=solution)
 
 
 def load_svamp(data: Path) -> Content:
@@ -51,7 +56,8 @@ def load_multiarith(data: Path) -> Content:
 
 
 def load_aqua(data: Path) -> Content:
-    """AQuA (Ling et al. 2017): objects with ``question``, ``options`` ("A)21", ...) and ``correct``."""
+    """AQuA (Ling et al. 2017): objects with ``question``, ``options`` ("A)21", ...), ``correct``, and the steps under
+    ``rationale``, if known."""
     items = []
     folders = ("reasoning/zero_shot_cot", "zero_shot_cot", "dataset/AQuA", "aqua", "")
     path = find_files("aqua", data, folders, "*AQuA*.json", "test.json")[0]
@@ -74,9 +80,15 @@ def load_aqua(data: Path) -> Content:
                 answer=answer,
                 choices=tuple(LETTERS[: len(options)]),
                 gold=LETTERS.index(answer),
+                solution=_rationale(record),
             )
         )
     return Content(items, items)
+
+
+def _rationale(record: dict[str, Any]) -> str:
+    steps = record.get("rationale")
+    return " ".join(steps.split()) + " " if isinstance(steps, str) and steps.strip() else ""
 
 
 def _inputs(task: str, data: Path, name: str) -> Iterator[Item]:
