@@ -92,8 +92,10 @@ def make_scorer(task: Task, settings: Settings) -> Scorer:
         )
     if settings.strategy is None and task.form.kind in LIKELIHOOD_KINDS:
         if settings.chat:
-            raise UserError(f"--chat is for written answers, and task {task.name!r} is scored by likelihoods: name a "
-                            "--strategy, or leave --chat out")  # fmt: skip
+            raise UserError(
+                f"--chat is for written answers, and task {task.name!r} is scored by likelihoods: name a --strategy, or "
+                "leave --chat out"
+            )
         return ByLikelihood(task, settings)
     if task.form.kind in ("pair", "text"):
         raise UserError(f"task {task.name!r} is scored by likelihoods: leave --strategy {settings.strategy} out")

@@ -124,15 +124,6 @@ def test_keeps_the_last_and_the_permanent_steps(tmp_path):
     assert list((tmp_path / ".deleted").iterdir()) == []
 
 
-def test_the_step_before_a_suspected_spike_stays(tmp_path):
-    with Checkpointer(tmp_path, CheckpointConfig(save_every=1, keep_last=1)) as checkpointer:
-        for step, keep_before in ((10, None), (20, 18), (30, 18), (40, None), (50, None)):
-            checkpointer.save(step, {"w": jnp.ones(3)}, {}, keep_before=keep_before)
-            checkpointer.wait()
-            kept = [step] if keep_before is None else [10, step]
-            assert checkpointer.steps() == kept
-
-
 def test_one_sub_tree_is_restored_alone_and_cast(tmp_path):
     state = make_state()
     with Checkpointer(tmp_path) as checkpointer:

@@ -26,3 +26,12 @@ def test_a_damaged_checkpoint_is_not_gone_back_to_and_nothing_has_gone(tmp_path,
         else:
             assert _intact_target(spike, checkpointer) == target
         assert checkpointer.steps() == steps
+
+
+def test_the_step_before_a_suspected_spike_stays(tmp_path):
+    with Checkpointer(tmp_path, CheckpointConfig(save_every=1, keep_last=1)) as checkpointer:
+        for step, keep_before in ((10, None), (20, 18), (30, 18), (40, None), (50, None)):
+            checkpointer.save(step, {"w": jnp.ones(3)}, {}, keep_before=keep_before)
+            checkpointer.wait()
+            kept = [step] if keep_before is None else [10, step]
+            assert checkpointer.steps() == kept
