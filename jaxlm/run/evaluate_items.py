@@ -93,8 +93,8 @@ def make_scorer(task: Task, settings: Settings) -> Scorer:
     if settings.strategy is None and task.form.kind in LIKELIHOOD_KINDS:
         if settings.chat:
             raise UserError(
-                f"--chat is for written answers, and task {task.name!r} is scored by likelihoods: name a --strategy, or "
-                "leave --chat out"
+                f"--chat is for written answers, and task {task.name!r} is scored by likelihoods: name a --strategy, "
+                "or leave --chat out"
             )
         return ByLikelihood(task, settings)
     if task.form.kind in ("pair", "text"):
