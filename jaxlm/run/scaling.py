@@ -31,7 +31,7 @@ from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
 from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
 from jaxlm.scaling.fitting import Fit, check_followed, fit_form
 from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS
-from jaxlm.scaling.isoflop import IsoFlopFit, NoBudgetsError, between_budgets, fit_envelope, fit_isoflop
+from jaxlm.scaling.isoflop import IsoFlopFit, between_budgets, fit_envelope, fit_isoflop
 from jaxlm.scaling.kaplan import fit_kaplan
 
 PROG = "python -m experiments.scaling"
@@ -189,8 +189,7 @@ def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.nd
 
 
 def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> tuple[dict[str, IsoFlopFit], list[str]]:
-    """Approaches 1 and 2, where the runs have budgets for them, and why one is left out. Raises ValueError where those
-    tell no interval."""
+    """Approaches 1 and 2, where the runs tell them, and why one is left out: the law stands without them."""
     found: dict[str, IsoFlopFit] = {}
     left_out: list[str] = []
     how = {"resamples": options.resamples, "seed": options.seed, "embeddings": embeddings}
@@ -206,7 +205,7 @@ def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> 
     for name, fit_fn in approaches.items():
         try:
             found[name] = fit_fn()
-        except NoBudgetsError as error:
+        except ValueError as error:
             left_out.append(f"{name} is left out: {error}")
     return found, left_out
 

@@ -7,6 +7,7 @@ import pytest
 
 from jaxlm.run import plan_scaling, scaling
 from jaxlm.run.cli import run_main
+from jaxlm.scaling import isoflop
 from jaxlm.scaling.forms import CHINCHILLA
 from jaxlm.scaling.recovery import TRUTH, design
 
@@ -94,18 +95,34 @@ def test_an_unbounded_end_is_null(capsys):
     assert "to inf)" in err
 
 
-def test_budgets_that_give_no_interval_are_refused(tmp_path, capsys):
-    lines = ["n,d,loss,c"]
-    for c in np.geomspace(1e18, 1e21, 7):
+@pytest.fixture(scope="module")
+def four_sizes(tmp_path_factory):
+    """A CSV of twelve budgets of four sizes: next to no resample has a parabola at every one."""
+    rng, lines = np.random.default_rng(0), ["n,d,loss,c"]
+    for c in np.geomspace(1e18, 1e21, 12):
         for n in np.sqrt(c / 120) * np.geomspace(0.4, 2.5, 4):
-            lines.append(f"{n:.10g},{c / 6 / n:.10g},{2 + 100 / n**0.3 + 245 / (c / 6 / n) ** 0.3:.10g},{c:.10g}")
-    path = tmp_path / "runs.csv"
+            loss = (2 + 100 / n**0.3 + 245 / (c / 6 / n) ** 0.3) * np.exp(0.001 * rng.standard_normal())
+            lines.append(f"{n:.10g},{c / 6 / n:.10g},{loss:.10g},{c:.10g}")
+    path = tmp_path_factory.mktemp("four") / "runs.csv"
     path.write_text("\n".join(lines))
-    argv = ["fit", "--csv", str(path), "--columns", "n=n,d=d,loss=loss,flops=c", "--resamples", "150"]
-    assert run_main(scaling.main, argv) == 2
-    out, err = capsys.readouterr()
-    assert "of 150 resamples have a lowest loss at every budget: more sizes at each budget" in err
-    assert not out
+    return path
+
+
+@pytest.mark.parametrize("least", [50, 1000])
+def test_an_interval_that_cannot_be_had_leaves_the_law(four_sizes, least, monkeypatch, capsys):
+    monkeypatch.setattr(isoflop, "_LEAST_KEPT", least)
+    argv = ["fit", "--csv", str(four_sizes), "--columns", "n=n,d=d,loss=loss,flops=c", "--resamples", "150"]
+    assert run_main(scaling.main, argv) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["alpha"] == pytest.approx(0.3, abs=0.05)
+    name = "approach 2, IsoFLOP parabolas"
+    if least == 50:
+        low, high = figures["approaches"][name]["exponent_n_interval"]
+        assert low < 0.5 < high
+        assert 0.4 < figures["approaches"][name]["share_kept"] < 0.8
+    else:
+        assert name not in figures["approaches"]
+        assert any(f"{name} is left out: only" in one for one in figures["left_out"])
 
 
 def test_the_plan_without_runs(capsys, tmp_path):
