@@ -129,9 +129,20 @@ def _csv(path: Path) -> Table:
     for where, row in rest:
         if len(row) != len(names):
             raise UserError(f"{path} {where} has {len(row)} fields, and the line of names {len(names)}")
+    names = [name.strip() for name in names]
+    _check_names(path, names)
     columns = zip(*(row for _, row in rest), strict=True)
-    table = {name.strip(): list(values) for name, values in zip(names, columns, strict=True)}
+    table = {name: list(values) for name, values in zip(names, columns, strict=True)}
     return Table(table, [where for where, _ in rest])
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Raises UserError for a name that two columns have; columns without any are nobody's to ask for."""
+    for name in names:
+        if name and names.count(name) > 1:
+            raise UserError(
+                f"{path} has {names.count(name)} columns {name!r}: which one is meant? Rename or leave out the others"
+            )
 
 
 def _parquet(path: Path) -> Table:
@@ -139,7 +150,10 @@ def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        # `pq.read_table` knows no table with two columns of one name.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        _check_names(path, table.column_names)
         return Table(table.to_pydict(), [f"row {i}" for i in range(table.num_rows)])
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -3,8 +3,12 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from jaxlm.core.errors import UserError
+from jaxlm.io.run_table import read_table
 from jaxlm.run import plan_scaling, scaling
 from jaxlm.run.cli import run_main
 from jaxlm.scaling import isoflop
@@ -257,6 +261,17 @@ def test_what_is_left_out_of_a_fit_is_said(table, capsys):
         "approach 2, IsoFLOP parabolas is left out: needs at least 3 budgets" in one for one in figures["left_out"]
     )
     assert "approach 3, parametric: N ~ C^0.500 (held at that)" in err
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_two_columns_of_one_name_are_refused(tmp_path, suffix):
+    path = tmp_path / f"runs{suffix}"
+    if suffix == ".csv":
+        path.write_text("n,d,loss, loss,,\n1e6,1e9,3,4,,\n")
+    else:
+        pq.write_table(pa.Table.from_arrays([pa.array([3.0]), pa.array([4.0])], names=["loss", "loss"]), path)
+    with pytest.raises(UserError, match=r"has 2 columns 'loss': which one is meant"):
+        read_table(path)
 
 
 def test_bad_cells_and_commands_are_named(table, tmp_path, capsys):
