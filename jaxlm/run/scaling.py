@@ -27,8 +27,8 @@ from jaxlm.run.ladder_quality import quality_main
 from jaxlm.run.parsers import Parser, positive, seed_number
 from jaxlm.run.scaling_limits import limits_main
 from jaxlm.scaling.checks import check_runs
-from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
-from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
+from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, allocate, fit_chinchilla
+from jaxlm.scaling.compare import HeldOut, leave_largest_out, preferred, tell_apart
 from jaxlm.scaling.fitting import Fit, check_followed, fit_form
 from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS
 from jaxlm.scaling.isoflop import IsoFlopFit, between_budgets, fit_envelope, fit_isoflop
@@ -145,10 +145,13 @@ def fit_main(argv: list[str]) -> int:
             }
             for one in verdicts
         ],
+        "preferred": preferred(first.form.name, verdicts),
+        "flops_over_6nd": _over_6nd(runs),
     }
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / "fit.json", json_ready({**figures, "fit": first.as_json()}))
+        kept = {"fit": first.as_json(), "other_fits": {fit.form.name: fit.as_json() for fit in fits[1:]}}
+        write_json(options.out / "fit.json", json_ready({**figures, **kept}))
         write_scaling_report(
             options.out / "report.html", options.csv.stem, fits, runs, intervals, sentences, by_budget.get(PARABOLAS)
         )
@@ -186,6 +189,12 @@ def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.nd
         raise UserError(f"--drop-highest {count} of {len(runs['loss'])} runs: give a number from 0 to less than that")
     kept = np.sort(np.argsort(runs["loss"], kind="stable")[: len(runs["loss"]) - count])
     return {name: values[kept] for name, values in runs.items()}
+
+
+def _over_6nd(runs: dict[str, np.ndarray]) -> dict[str, float]:
+    """Compute as the table counts it over 6ND, which plans take, at its smallest and its largest N."""
+    n, times = runs["n"], runs["flops"] / (FLOPS_PER_PARAM_TOKEN * runs["n"] * runs["d"])
+    return {name: float(np.median(times[n == end])) for name, end in (("smallest", n.min()), ("largest", n.max()))}
 
 
 def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> tuple[dict[str, IsoFlopFit], list[str]]:

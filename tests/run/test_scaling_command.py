@@ -62,6 +62,67 @@ def test_a_table_is_fitted_and_a_plan_reads_it(fitted, capsys):
     assert counted(err) == {"your runs": "with", "Chinchilla 1: envelope": "with", "Kaplan (2020)": "without"}
 
 
+@pytest.fixture
+def by_kaplan(fitted, tmp_path):
+    """A fit.json whose runs speak for Kaplan's form, and whose table counted more compute in small models."""
+    written = json.loads((fitted / "fit.json").read_text())
+    written["verdicts"][0] |= {"better": "kaplan", "z": -19.1}
+    written["flops_over_6nd"] = {"smallest": 1.7, "largest": 1.01}
+    (tmp_path / "fit.json").write_text(json.dumps(written))
+    return tmp_path / "fit.json"
+
+
+def planned(capsys, *argv):
+    """The JSON of a plan, and what it says."""
+    assert run_main(plan_scaling.main, list(map(str, argv))) == 0
+    out, err = capsys.readouterr()
+    return json.loads(out.splitlines()[-1]), err
+
+
+def test_a_plan_says_that_the_runs_speak_for_another_form(by_kaplan, fitted, capsys):
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", by_kaplan)
+    assert (plan["own"]["form"], plan["own"]["preferred"], plan["own"]["z"]) == ("chinchilla", "kaplan", -19.1)
+    assert set(plan["own"]["held_out"]) == {"chinchilla", "kaplan"}
+    assert "your runs speak for kaplan against chinchilla (z = -19.1; the largest runs, predicted by the others" in err
+    assert [row["law"] for row in plan["laws"][:2]] == ["your runs", "your runs, Kaplan's form"]
+    best, constants = plan["laws"][1], json.loads(by_kaplan.read_text())["laws"]["kaplan"]["constants"]
+    part = (constants["N_c"] / best["num_params"]) ** (constants["alpha_N"] / constants["alpha_D"])
+    law = (part + constants["D_c"] / best["num_tokens"]) ** constants["alpha_D"]
+    assert best["loss"] == pytest.approx(law)
+    # A file of before says so too, and has no constants of the other form.
+    old = json.loads(by_kaplan.read_text())
+    for key in ("preferred", "other_fits", "flops_over_6nd"):
+        del old[key]
+    by_kaplan.write_text(json.dumps(old))
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", by_kaplan)
+    assert "your runs speak for kaplan against chinchilla" in err
+    assert "your runs, Kaplan's form" not in [row["law"] for row in plan["laws"]]
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", fitted / "fit.json")
+    assert plan["own"]["preferred"] == json.loads((fitted / "fit.json").read_text())["preferred"] == "chinchilla"
+    assert "speak for" not in err
+
+
+def test_a_plan_says_how_the_table_counted_compute(by_kaplan, fitted, capsys):
+    runs = {"n": np.array([2.0, 1.0, 1.0]), "d": np.ones(3), "flops": np.array([13.2, 9.0, 12.0])}
+    assert scaling._over_6nd(runs) == pytest.approx({"smallest": 1.75, "largest": 1.1})
+    _, err = planned(capsys, "--flops", "1e24", "--fit", by_kaplan)
+    assert "C here is 6 N D, and your table counts 1.7 times that at its smallest N and 1.01 at its largest" in err
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", fitted / "fit.json")
+    assert plan["own"]["flops_over_6nd"] == pytest.approx({"smallest": 1.0, "largest": 1.0})
+    assert "your table counts" not in err
+
+
+def test_a_plan_of_ones_own_runs_mixes_no_other_tokens_in(fitted, capsys):
+    fit = json.loads((fitted / "fit.json").read_text())
+    plan, err = planned(capsys, "--flops", "1e22", "--unique-tokens", "1e15", "--fit", fitted / "fit.json")
+    repeats, best = plan["repeated"], plan["laws"][0]
+    assert repeats["law"].startswith("your runs")
+    assert repeats["loss"] == pytest.approx(best["loss"], rel=1e-4)
+    assert "losses of published laws are of their authors' texts" in err
+    plan, _ = planned(capsys, "--loss", fit["E"] + 0.3, "--fit", fitted / "fit.json")
+    assert list(plan["cost_by_law"]) == ["your runs"]
+
+
 def counted(table):
     """How some laws of a plan count N, by its table."""
     rows = [line.strip().split("  ") for line in table.splitlines()]
