@@ -9,9 +9,9 @@ import jaxlm
 from jaxlm.io.run_table import read_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla, flops_for
 from jaxlm.scaling.compare import leave_largest_out, tell_apart
-from jaxlm.scaling.fitting import check_followed, fit_from_json
-from jaxlm.scaling.forms import CHINCHILLA, FORMS
-from jaxlm.scaling.kaplan import fit_kaplan, fit_power_law
+from jaxlm.scaling.fitting import _best_scale, check_followed, fit_from_json
+from jaxlm.scaling.forms import CHINCHILLA, FORMS, KAPLAN
+from jaxlm.scaling.kaplan import KaplanFit, fit_kaplan, fit_power_law, loss_of_params_and_tokens
 from jaxlm.scaling.precision import double_precision
 from jaxlm.scaling.published import BESIROGLU, HOFFMANN, besiroglu
 from jaxlm.scaling.recovery import TRUTH, design
@@ -70,6 +70,28 @@ def test_known_constants_are_found(fit):
 
 
 @pytest.mark.slow
+def test_a_large_delta_is_least_squares(made):
+    squares = fit_chinchilla(*made, delta=None, resamples=0)
+    for delta in (10.0, 1000.0):
+        assert fit_chinchilla(*made, delta=delta, resamples=0).constants == pytest.approx(squares.constants, rel=1e-3)
+    between = fit_chinchilla(*made, delta=1.345, resamples=0)
+    # At the scale that is best for it, by the density's own likelihood.
+    x_n = np.abs(between.residual_n)
+    scale = _best_scale(x_n, 1.345)
+    assert np.mean(np.minimum(x_n / scale, 1.345) * x_n / scale) == pytest.approx(1.0)
+    huber = fit_chinchilla(*made, delta=1.345 * scale, scale="fixed", resamples=0)
+    assert between.constants == pytest.approx(huber.constants, rel=1e-3)
+    assert abs(between.A / squares.A - 1) > 1e-3
+
+
+@pytest.mark.parametrize("delta", [1e-3, 0.3, 1.345, 1e3])
+def test_the_best_scale_is_of_the_likelihood(delta, rng):
+    x_n = np.abs(np.r_[rng.standard_normal(50), 0.0, 0.0, 20.0])
+    scale = _best_scale(x_n, delta)
+    assert np.mean(np.minimum(x_n / scale, delta) * x_n / scale) == pytest.approx(1.0)
+    assert _best_scale(np.zeros(3), delta) == 0
+
+
 def test_without_noise_the_constants_are_exact(made):
     n, d = (column[::5] for column in made[:2])
     found = fit_chinchilla(n, d, CHINCHILLA.predict(TRUTH, n, d), resamples=0, delta=None)
@@ -118,6 +140,19 @@ def test_the_optimum_is_lowest_and_its_cost_turns_round():
     assert float(flops_for(constants, float(best.loss))) == pytest.approx(1e22)
     with pytest.raises(ValueError, match="irreducible"):
         flops_for(constants, 1.5)
+
+
+def test_the_optimum_of_kaplans_form_is_lowest_too():
+    theta = np.array([0.076 * np.log(6.4e13), 0.103 * np.log(1.8e13), 0.076, 0.103])
+    fit = KaplanFit(KAPLAN, theta, np.stack([theta, theta]), np.zeros(1), False)
+    best = fit.optimal(1e22)
+    n = best.num_params * np.geomspace(0.5, 2, 101)
+    losses = fit.predict(n, 1e22 / 6 / n)
+    assert losses.argmin() == 50
+    assert best.loss == pytest.approx(losses.min())
+    assert best.loss == pytest.approx(float(loss_of_params_and_tokens(best.num_params, best.num_tokens)))
+    assert fit.flops_for(best.loss) == pytest.approx(1e22)
+    assert fit.optimal_intervals(1e22).num_params == pytest.approx((best.num_params, best.num_params))
 
 
 def test_laws_that_runs_can_and_cannot_tell_apart(made, fit):
