@@ -10,8 +10,10 @@ _LARGEST_GAP = 1000.0
 """Between neighbouring sizes: beyond it, two units are mixed."""
 _LEAST_SIZE = 1000.0
 """No model has fewer parameters and no run fewer tokens: such a number counts millions or billions."""
-_LARGEST_LOSS = 20.0
-"""Nats a token: guessing among 485 million. A perplexity, or bits of a document."""
+_LARGEST_LOSS = float(np.log(300_000))
+"""Nats a token: guessing among so many, more than vocabularies hold. A perplexity, or bits of a document."""
+_FEWEST_PER_PARAM, _MOST_PER_PARAM = 0.01, 1e5
+"""Tokens a parameter, the median of the runs: beyond, one of the two is in other units."""
 
 
 def distinct(values: np.ndarray) -> int:
@@ -63,10 +65,13 @@ def check_runs(
         raise ValueError(f"{len(loss_n)} runs: a law of {num_constants} constants needs at least {num_constants + 1}")
     for name, values in sizes.items():
         _check_units(name, values)
+    if {"N", "D"} <= sizes.keys():
+        _check_ratio(sizes["N"], sizes["D"])
     if loss_n.max() > _LARGEST_LOSS:
         at = int(loss_n.argmax())
         raise ValueError(
-            f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:g} nats a token: a perplexity? Take its log"
+            f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:.3g} nats a token, a guess among 300,000: a "
+            "perplexity? Take its log"
         )
     check_unlike(*sizes.values(), loss_n)
     for name, values in sizes.items():
@@ -90,4 +95,13 @@ def _check_units(name: str, values: np.ndarray) -> None:
     if name in ("N", "D") and ordered[0] < _LEAST_SIZE:
         raise ValueError(
             f"{name}={ordered[0]:g} is below {_LEAST_SIZE:g}: give single parameters and tokens, no billions"
+        )
+
+
+def _check_ratio(num_params: np.ndarray, num_tokens: np.ndarray) -> None:
+    ratio = float(np.median(num_tokens / num_params))
+    if not _FEWEST_PER_PARAM <= ratio <= _MOST_PER_PARAM:
+        raise ValueError(
+            f"N is {np.median(num_params):.4g} and D {np.median(num_tokens):.4g} in the median run, {ratio:.3g} tokens "
+            "a parameter: give both in single parameters and tokens (COLUMN*1e6 multiplies)"
         )

@@ -246,6 +246,7 @@ def test_a_picture_of_a_small_budget(tmp_path, capsys):
         (["--chips", "4", "--days", "1", "--chip", "x"], "--chip 'x' is not known"),
         (["--flops", "1e20", "--fit", "no.json"], "cannot be read"),
         (["--flops", "1e20", "--picture", "/no/such/plan.svg"], "/no/such is no directory"),
+        (["--flops", "1e21", "--unique-tokens", "200"], "200 unique tokens are below 1000: give single tokens"),
         (["--flops", "1e12", "--inference-tokens", "1e13"], "within them N would be 0.05"),
     ],
 )

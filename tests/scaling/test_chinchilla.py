@@ -215,12 +215,22 @@ def _changed(place, index, value):
     return change
 
 
+def _scaled(place, factor):
+    def change(table):
+        table[place] *= factor
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (_changed(2, 4, np.nan), "loss of run 4 is nan"),
         (_changed(2, 4, -0.1), "no irreducible loss lies below it"),
         (_changed(2, slice(None), 40.0), "a perplexity"),
+        (_changed(2, 4, 13.0), "a perplexity"),
+        (_scaled(0, 1e-4), r"N is .* and D .* in the median run, 2.*e\+05 tokens a parameter"),
+        (_scaled(0, 1e4), r"N is .* and D .* in the median run, 0.00.* tokens a parameter"),
         (_changed(0, 3, 7.0), "mixed units"),
         (_changed(0, slice(None), 1e8), "needs at least 3 values of N, and there are 1"),
         (_changed(1, slice(None), 1e9), "needs at least 3 values of D, and there are 1"),
