@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jaxlm.core.errors import UserError
 from jaxlm.io.agree import say
 from jaxlm.io.run_dir import RunDir, json_ready
-from jaxlm.io.run_table import read_runs, read_table
+from jaxlm.io.run_table import naming_runs, read_runs, read_table
 from jaxlm.plan.params import count_decoder_params
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.ladder import MOVED, RUNS, TABLE, Ladder, begin, check_text, row_of, table_of
@@ -126,7 +126,8 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
     num_budgets = len(group_budgets(runs["flops"]))
     if num_budgets < _LEAST_BUDGETS:
         raise UserError(f"{table} has {num_budgets} budgets: a prediction needs at least {_LEAST_BUDGETS}")
-    law = _law(runs, options)
+    with naming_runs(table, runs["places"]):
+        law = _law(runs, options)
     frontier = fit_frontier(runs["flops"], runs["loss"], resamples=options.resamples)
     one = _choose(config, ladder, law, options.times * config.budgets[-1], options.params)
     check_text(config, one, ladder.data)

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import json_ready, write_json
-from jaxlm.io.run_table import parse_columns, read_runs
+from jaxlm.io.run_table import naming_runs, parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
 from jaxlm.io.writing import check_directory
 from jaxlm.run.ladder import sweep_main
@@ -73,8 +73,9 @@ def fit_main(argv: list[str]) -> int:
         "embeddings": embeddings,
     }
     form = EQUAL_EXPONENTS if options.equal_exponents else CHINCHILLA
-    check_runs({"N": runs["n"], "D": runs["d"]}, runs["loss"], num_constants=form.num_constants)
-    first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
+    with naming_runs(options.csv, runs["places"]):
+        check_runs({"N": runs["n"], "D": runs["d"]}, runs["loss"], num_constants=form.num_constants)
+        first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
     check_followed(first)  # before the budgets, of which runs that follow no law say something odd
     by_budget, left_out = _approaches(runs, options, embeddings)
     fits: list[Fit] = [first]
@@ -82,11 +83,12 @@ def fit_main(argv: list[str]) -> int:
         others = (("kaplan", fit_kaplan), ("equal exponents", functools.partial(fit_chinchilla, equal_exponents=True)))
         for name, fit_fn in others:
             try:
-                fits.append(fit_fn(*table, **how))
+                with naming_runs(options.csv, runs["places"]):
+                    fits.append(fit_fn(*table, **how))
             except ValueError as error:  # a form that these runs do not follow at all
                 left_out.append(f"{name} is left out: {error}")
     intervals = {fit.form.name: fit.intervals for fit in fits}
-    held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
+    held_out = {fit.form.name: _held_out(fit, options.csv, runs, how) for fit in fits}
     ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
     verdicts = [tell_apart(first, other, ahead) for other in fits[1:]]
     sentences = [
@@ -219,16 +221,19 @@ def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> 
     return found, left_out
 
 
-def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: dict[str, Any]) -> HeldOut | str:
+def _held_out(fit: Fit, path: Path, runs: dict[str, np.ndarray], how: dict[str, Any]) -> HeldOut | str:
     """The law of the smaller runs on the largest; why not, where those that are left have none."""
+    table = (runs["n"], runs["d"], runs["loss"])
+    places = dict(zip(zip(*table, strict=True), runs["places"], strict=True))  # no run stands twice
 
     def again(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Fit:
         # From the grid: the fit of all runs has seen those that are held out.
         again_how = {**how, "resamples": 0}
-        return fit_form(fit.form, {"N": n, "D": d}, loss, kind=type(fit), **again_how)
+        with naming_runs(path, [places[one] for one in zip(n, d, loss, strict=True)]):
+            return fit_form(fit.form, {"N": n, "D": d}, loss, kind=type(fit), **again_how)
 
     try:
-        return leave_largest_out(again, *table, flops=flops)
+        return leave_largest_out(again, *table, flops=runs["flops"])
     except ValueError as error:
         return str(error)
 

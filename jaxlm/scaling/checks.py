@@ -1,6 +1,6 @@
 """What a table of runs must have before a law is fitted to it: else one line says what is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,18 @@ _LARGEST_LOSS = float(np.log(300_000))
 """Nats a token: guessing among so many, more than vocabularies hold. A perplexity, or bits of a document."""
 _FEWEST_PER_PARAM, _MOST_PER_PARAM = 0.01, 1e5
 """Tokens a parameter, the median of the runs: beyond, one of the two is in other units."""
+
+
+class BadRunError(ValueError):
+    """Of single runs: ``text`` has a ``{}`` for each of ``runs``, which are known by their number here, and by where
+    they stand in a file to whoever read it (`named`)."""
+
+    def __init__(self, text: str, *runs: int):
+        super().__init__(text.format(*(f"run {run}" for run in runs)))
+        self._text, self._runs = text, runs
+
+    def named(self, places: Sequence[str]) -> str:
+        return self._text.format(*(places[run] for run in self._runs))
 
 
 def distinct(values: np.ndarray) -> int:
@@ -36,7 +48,8 @@ def check_unlike(*columns: np.ndarray) -> None:
     _, first, back = np.unique(table, axis=1, return_index=True, return_inverse=True)
     if len(first) < table.shape[1]:
         second = next(i for i in range(table.shape[1]) if first[back[i]] != i)
-        raise ValueError(f"runs {first[back[second]]} and {second} are the same: leave one out, or it counts twice")
+        text = "{} and {} are the same: leave one out, or it counts twice"
+        raise BadRunError(text, int(first[back[second]]), second)
 
 
 def check_runs(
@@ -56,11 +69,11 @@ def check_runs(
             raise ValueError(f"{name} has shape {values.shape} and loss {loss_n.shape}: give one number of each a run")
         if not np.isfinite(values).all():
             at = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{name} of run {at} is {values[at]}: leave the run out or mend it")
+            raise BadRunError(f"{name} of {{}} is {values[at]}: leave the run out or mend it", at)
         if not (values > 0).all():
             at = int(np.flatnonzero(values <= 0)[0])
             why = "no irreducible loss lies below it" if name == "loss" else "it must be above 0"
-            raise ValueError(f"{name} of run {at} is {values[at]:g}: {why}")
+            raise BadRunError(f"{name} of {{}} is {values[at]:g}: {why}", at)
     if len(loss_n) < num_constants + 1:
         raise ValueError(f"{len(loss_n)} runs: a law of {num_constants} constants needs at least {num_constants + 1}")
     for name, values in sizes.items():
@@ -69,9 +82,10 @@ def check_runs(
         _check_ratio(sizes["N"], sizes["D"])
     if loss_n.max() > _LARGEST_LOSS:
         at = int(loss_n.argmax())
-        raise ValueError(
-            f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:.3g} nats a token, a guess among 300,000: a "
-            "perplexity? Take its log"
+        raise BadRunError(
+            f"loss of {{}} is {loss_n[at]:g}, above {_LARGEST_LOSS:.3g} nats a token, a guess among 300,000: a "
+            "perplexity? Take its log",
+            at,
         )
     check_unlike(*sizes.values(), loss_n)
     for name, values in sizes.items():

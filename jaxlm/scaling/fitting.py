@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.scaling.checks import check_runs
+from jaxlm.scaling.checks import BadRunError, check_runs
 from jaxlm.scaling.forms import FORMS, Form
 from jaxlm.scaling.minimise import Minima, Objective, minimise
 
@@ -269,9 +269,10 @@ def _check_constants(form: Form, theta_p: np.ndarray, loss_n: np.ndarray) -> Non
     floor = float(form.read(theta_p).get("E", 0.0))
     if loss_n.min() < floor:
         at = int(loss_n.argmin())
-        raise ValueError(
-            f"loss of run {at} is {loss_n[at]:.4g}, below the irreducible loss that the others give, {floor:.4g}: mend "
-            "it or leave it out"
+        raise BadRunError(
+            f"loss of {{}} is {loss_n[at]:.4g}, below the irreducible loss that the others give, {floor:.4g}: mend it "
+            "or leave it out",
+            at,
         )
 
 

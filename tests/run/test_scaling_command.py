@@ -348,6 +348,20 @@ def test_bad_cells_and_commands_are_named(table, tmp_path, capsys):
     assert "there are fit, recover" in capsys.readouterr().err
 
 
+def test_a_bad_run_is_named_by_its_line(table, tmp_path, capsys):
+    head, *rows = table.read_text().splitlines()
+    bad = tmp_path / "bad.csv"
+    argv = ["fit", "--csv", str(bad), "--columns", "n=size,d=tokens*1e9,loss=eval loss", "--drop-highest", "1"]
+    size, tokens, _, c = rows[9].split(",")
+    for text, said in (
+        ([*rows[:9], f"{size},{tokens},-3,{c}", *rows[10:]], "bad.csv: loss of line 12 is -3"),
+        ([*rows[:9], "", *rows[9:], rows[9]], "bad.csv: line 13 and line 34 are the same"),
+    ):
+        bad.write_text("\n".join([head, "", *text]))
+        assert run_main(scaling.main, argv) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_recovery_is_reported(capsys):
     assert run_main(scaling.main, ["recover", "--trials", "20"]) == 0
     out, err = capsys.readouterr()

@@ -75,7 +75,7 @@ def test_budgets_of_no_interval_are_refused(sweep):
     with pytest.raises(ValueError, match="resamples=50 is too few"):
         isoflop.fit_isoflop(n, d, loss, flops=c, resamples=50)
     twice = [np.r_[x, x[:1]] for x in (n, d * (1 + 1e-12), loss, c)]
-    with pytest.raises(ValueError, match=r"runs 0 and .* are the same"):
+    with pytest.raises(ValueError, match=r"run 0 and run .* are the same"):
         isoflop.fit_isoflop(*twice[:3], flops=twice[3])
     with pytest.raises(ValueError, match="loss"):
         isoflop.fit_envelope(c, n, d, np.where(n == n[0], np.nan, loss))
