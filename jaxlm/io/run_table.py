@@ -83,7 +83,7 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def naming_runs(path: Path, places: Sequence[str]) -> Iterator[None]:
+def naming_runs(path: Path, places: Sequence[str] | np.ndarray) -> Iterator[None]:
     """Inside, an error of single runs says where they stand in the file. Raises ValueError that does."""
     try:
         yield

@@ -24,7 +24,7 @@ class BadRunError(ValueError):
         super().__init__(text.format(*(f"run {run}" for run in runs)))
         self._text, self._runs = text, runs
 
-    def named(self, places: Sequence[str]) -> str:
+    def named(self, places: Sequence[str] | np.ndarray) -> str:
         return self._text.format(*(places[run] for run in self._runs))
 
 

@@ -8,7 +8,7 @@ import pytest
 import jaxlm
 from jaxlm.io.run_table import read_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla, flops_for
-from jaxlm.scaling.compare import leave_largest_out, tell_apart
+from jaxlm.scaling.compare import Verdict, leave_largest_out, preferred, tell_apart
 from jaxlm.scaling.fitting import _best_scale, check_followed, fit_form, fit_from_json
 from jaxlm.scaling.forms import CHINCHILLA, FORMS, KAPLAN
 from jaxlm.scaling.kaplan import KaplanFit, fit_kaplan, fit_power_law, loss_of_params_and_tokens
@@ -155,6 +155,12 @@ def test_the_optimum_of_kaplans_form_is_lowest_too():
     assert best.loss == pytest.approx(float(loss_of_params_and_tokens(best.num_params, best.num_tokens)))
     assert fit.flops_for(best.loss) == pytest.approx(1e22)
     assert fit.optimal_intervals(1e22).num_params == pytest.approx((best.num_params, best.num_params))
+
+
+def test_the_preferred_law_is_the_first_unless_another_is_better():
+    alike = Verdict("chinchilla", "equal exponents", "chinchilla", "", np.nan)
+    for better, wanted in ((None, "chinchilla"), ("chinchilla", "chinchilla"), ("kaplan", "kaplan")):
+        assert preferred("chinchilla", [alike, Verdict("chinchilla", "kaplan", better, "", np.nan)]) == wanted
 
 
 def test_laws_that_runs_can_and_cannot_tell_apart(made, fit):
