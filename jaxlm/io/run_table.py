@@ -1,9 +1,10 @@
 """Finished runs as a table: N, D and loss from anyone's CSV or Parquet file, and our own written as both."""
 
+import contextlib
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import write_text
+from jaxlm.scaling.checks import BadRunError
 
 ROLES = {"n": "parameters", "d": "tokens", "flops": "compute", "loss": "nats a token"}
 _FAR = 30.0
@@ -52,13 +54,15 @@ def parse_roles(text: str, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Arrays ``n``, ``d``, ``flops`` and ``loss``, a run each; what is not named follows from C = 6ND.
+    """Arrays ``n``, ``d``, ``flops`` and ``loss``, a run each; what is not named follows from C = 6ND. ``places`` says
+    where each stands in the file, for `naming_runs`.
 
     A column may be followed by ``*FACTOR`` where it counts something else: ``flops=gflops*1e9``. Raises UserError with
     line and column for what is no number, and for compute that is not above 0.
     """
     table = read_table(path)
     runs = {role: numbers(path, table, column) for role, column in columns.items()}
+    runs["places"] = np.array(table.places)
     # Of N, D and the loss a fit says so itself, as diverged runs may be left out first.
     bad = np.flatnonzero(~((runs["flops"] > 0) & np.isfinite(runs["flops"]))) if "flops" in runs else np.empty(0, int)
     if len(bad):
@@ -76,6 +80,15 @@ def read_runs(path: Path, columns: Mapping[str, str]) -> dict[str, np.ndarray]:
         elif "n" not in runs:
             runs["n"] = runs["flops"] / (6 * runs["d"])
     return runs
+
+
+@contextlib.contextmanager
+def naming_runs(path: Path, places: Sequence[str] | np.ndarray) -> Iterator[None]:
+    """Inside, an error of single runs says where they stand in the file. Raises ValueError that does."""
+    try:
+        yield
+    except BadRunError as error:
+        raise ValueError(f"{path}: {error.named(places)}") from error
 
 
 def _check_compute(path: Path, table: Table, columns: Mapping[str, str], runs: Mapping[str, np.ndarray]) -> None:
@@ -129,9 +142,20 @@ def _csv(path: Path) -> Table:
     for where, row in rest:
         if len(row) != len(names):
             raise UserError(f"{path} {where} has {len(row)} fields, and the line of names {len(names)}")
+    names = [name.strip() for name in names]
+    _check_names(path, names)
     columns = zip(*(row for _, row in rest), strict=True)
-    table = {name.strip(): list(values) for name, values in zip(names, columns, strict=True)}
+    table = {name: list(values) for name, values in zip(names, columns, strict=True)}
     return Table(table, [where for where, _ in rest])
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Raises UserError for a name that two columns have; columns without any are nobody's to ask for."""
+    for name in names:
+        if name and names.count(name) > 1:
+            raise UserError(
+                f"{path} has {names.count(name)} columns {name!r}: which one is meant? Rename or leave out the others"
+            )
 
 
 def _parquet(path: Path) -> Table:
@@ -139,7 +163,10 @@ def _parquet(path: Path) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        # `pq.read_table` knows no table with two columns of one name.
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        _check_names(path, table.column_names)
         return Table(table.to_pydict(), [f"row {i}" for i in range(table.num_rows)])
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.scaling import embeddings, inference, kaplan, repeated
 from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, ChinchillaFit, allocate, flops_for
 from jaxlm.scaling.fitting import interval
+from jaxlm.scaling.kaplan import KaplanFit
 from jaxlm.scaling.published import (
     APPROACH_1,
     APPROACH_2,
@@ -52,11 +53,16 @@ LEAST_FLOPS = 1e6
 """Of a budget."""
 
 
-def laws_at(flops: float, own: ChinchillaFit | None = None) -> list[Row]:
-    """The best N and D at C = 6ND by each law: one's own first, where there is one, then those published."""
+OWN, OWN_KAPLAN = "your runs", "your runs, Kaplan's form"
+
+
+def laws_at(flops: float, own: ChinchillaFit | None = None, other: KaplanFit | None = None) -> list[Row]:
+    """The best N and D at C = 6ND by each law: one's own first, where there is one, in both forms where Kaplan's is
+    given too, then those published."""
     if not (np.isfinite(flops) and flops >= LEAST_FLOPS):
         raise UserError(f"flops={flops:g} is no budget: give FLOPs, as in 5.76e23")
-    rows = [] if own is None else [_fitted("your runs", own, flops)]
+    rows = [] if own is None else [_fitted(OWN, own, flops)]
+    rows += [] if other is None else [_fitted(OWN_KAPLAN, other, flops)]
     rows.append(_fitted("Chinchilla, fitted again (Besiroglu 2024)", besiroglu(), flops))
     for name, law in ANCHORED.items():
         n, d = law.at(flops)
@@ -91,7 +97,7 @@ def by_exponents_alone(flops: float) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _fitted(name: str, fit: ChinchillaFit, flops: float) -> Row:
+def _fitted(name: str, fit: ChinchillaFit | KaplanFit, flops: float) -> Row:
     best, ends = fit.optimal(flops), fit.optimal_intervals(flops)
     gain = best.loss - fit.optimal(2 * flops).loss
     return Row(
@@ -114,10 +120,13 @@ def flops_for_loss(loss: float, own: ChinchillaFit | None = None) -> tuple[float
     return flops, (low, high if high < 1e299 else float("inf"))
 
 
-def costs(loss: float, own: ChinchillaFit | None = None) -> dict[str, float | None]:
-    """Compute that reaches a loss by each law that says what loss is reached; None where it says none does."""
-    found: dict[str, float | None] = {} if own is None else {"your runs": _cost(own.constants, loss)}
-    found["Chinchilla, fitted again (Besiroglu 2024)"] = _cost(besiroglu().constants, loss)
+def costs(loss: float, own: ChinchillaFit | None = None, other: KaplanFit | None = None) -> dict[str, float | None]:
+    """Compute that reaches a loss by each law that says what loss is reached; None where it says none does. By one's
+    own laws alone, where there are any: those published count the loss of other tokens."""
+    if own is not None:
+        found: dict[str, float | None] = {OWN: _cost(own.constants, loss)}
+        return found if other is None else found | {OWN_KAPLAN: other.flops_for(loss)}
+    found = {"Chinchilla, fitted again (Besiroglu 2024)": _cost(besiroglu().constants, loss)}
     found["Chinchilla 3: parametric, rounded"] = _cost(HOFFMANN, loss)
     found["Chinchilla 3: parametric, unrounded"] = _cost(HOFFMANN_UNROUNDED, loss)
     found["Kaplan (2020)"] = float(kaplan.flops_for_loss(loss))
@@ -171,10 +180,17 @@ def overtraining(flops: float, ratios: Sequence[float], own: ChinchillaFit | Non
     return rows
 
 
-def with_unique_tokens(flops: float, unique_tokens: float) -> dict[str, float]:
-    """N, epochs and loss where only so much text is there (Muennighoff et al. 2023, their constants)."""
-    n, epochs, loss = repeated.best_epochs(flops, unique_tokens)
-    return {"unique_tokens": unique_tokens, "num_params": n, "epochs": epochs, "loss": loss}
+def with_unique_tokens(flops: float, unique_tokens: float, own: ChinchillaFit | None = None) -> dict[str, Any]:
+    """N, epochs and loss where only so much text is there: the half lives of Muennighoff et al. (2023), and one's own
+    law of fresh text, or theirs. Raises UserError for less text than any run reads."""
+    if unique_tokens < _LEAST_SIZE:
+        raise UserError(f"{unique_tokens:g} unique tokens are below {_LEAST_SIZE:g}: give single tokens, no billions")
+    if own is None:
+        law, constants = "C4 (Muennighoff 2023)", repeated.CONSTANTS
+    else:
+        law, constants = "your runs, half lives of Muennighoff (2023)", {**own.constants, "beta": own.beta}
+    n, epochs, loss = repeated.best_epochs(flops, unique_tokens, constants=constants)
+    return {"law": law, "unique_tokens": unique_tokens, "num_params": n, "epochs": epochs, "loss": loss}
 
 
 def kaplan_explained() -> dict[str, Any]:

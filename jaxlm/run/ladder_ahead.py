@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jaxlm.core.errors import UserError
 from jaxlm.io.agree import say
 from jaxlm.io.run_dir import RunDir, json_ready
-from jaxlm.io.run_table import read_runs, read_table
+from jaxlm.io.run_table import naming_runs, read_runs, read_table
 from jaxlm.plan.params import count_decoder_params
 from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.ladder import MOVED, RUNS, TABLE, Ladder, begin, check_text, row_of, table_of
@@ -69,7 +69,8 @@ def predict_main(argv: list[str]) -> int:
 def predict(config: LadderConfig, options: PredictOptions, run_dir: str | Path) -> dict[str, Any]:
     """Writes the prediction where there is none; with ``train`` trains its run and writes what came of it.
 
-    Raises UserError for a ladder that is not finished, text that is too short, and a record that was changed.
+    Raises UserError for a ladder that is not finished, text that is too short, and a record that was changed or made by
+    another law than is asked.
     """
     directory = RunDir(run_dir)
     with directory:
@@ -77,12 +78,31 @@ def predict(config: LadderConfig, options: PredictOptions, run_dir: str | Path) 
         place = directory.path / f"ahead-{options.times:g}x"
         record = place / PREDICTION
         if record.exists():
+            _check_asked(record, options)
             say(f"{record} stands: it is not made again")
         else:
             _predict(config, options, directory, ladder, place)
         if not options.train:
             return {**_read(record), CHECKSUM: _sha256(record)}
         return _train(config, ladder, place)
+
+
+def _check_asked(record: Path, options: PredictOptions) -> None:
+    """Raises UserError for a record that was made otherwise than is asked: it would pass for what was."""
+    written = _read(record)
+    made = {"law": written["predicted"]["law"], "params": written["params"]}
+    if "least_squares" in written:  # records of before do not say it
+        made["least_squares"] = written["least_squares"]
+    apart = {name: value for name, value in made.items() if value != getattr(options, name)}
+    if apart:
+        asked, was = (
+            ", ".join(f"{name}={one}" for name, one in values.items())
+            for values in ({name: getattr(options, name) for name in apart}, apart)
+        )
+        raise UserError(
+            f"{record} was made with {was}, and {asked} is asked: it is not made again. Give the options it "
+            "was made with, or other --times for another run"
+        )
 
 
 def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, ladder: Ladder, place: Path) -> None:
@@ -106,7 +126,8 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
     num_budgets = len(group_budgets(runs["flops"]))
     if num_budgets < _LEAST_BUDGETS:
         raise UserError(f"{table} has {num_budgets} budgets: a prediction needs at least {_LEAST_BUDGETS}")
-    law = _law(runs, options)
+    with naming_runs(table, runs["places"]):
+        law = _law(runs, options)
     frontier = fit_frontier(runs["flops"], runs["loss"], resamples=options.resamples)
     one = _choose(config, ladder, law, options.times * config.budgets[-1], options.params)
     check_text(config, one, ladder.data)
@@ -120,6 +141,7 @@ def _predict(config: LadderConfig, options: PredictOptions, directory: RunDir, l
             "predicted": ahead._asdict(),
             "times": options.times,
             "params": options.params,
+            "least_squares": options.least_squares,
             "width": one.config.model.model_dim,
             "num_params": one.num_params,
             "non_embedding_params": one.non_embedding_params,

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from jaxlm.io.scaling_report import count_of, number
 from jaxlm.io.writing import check_new_file
 from jaxlm.plan.scaling import (
     LEAST_FLOPS,
+    OWN,
     Row,
     by_exponents_alone,
     costs,
@@ -33,33 +34,40 @@ from jaxlm.plan.topology import CHIPS
 from jaxlm.run.parsers import Parser
 from jaxlm.scaling.chinchilla import ChinchillaFit
 from jaxlm.scaling.fitting import fit_from_json
+from jaxlm.scaling.kaplan import KaplanFit
 
 PROG = "python -m tools.plan scaling"
 DAY = 86400.0
 COLUMNS = ("law", "embeddings", "N", "95 %", "D", "95 %", "D / N", "loss", "95 %", "twice C buys")
 RATIOS = (20.0, 100.0, 500.0)
+_COUNTED_ALIKE = 0.02
+"""Compute over 6ND, or its inverse, is 1 as near as this."""
 
 
 def main(argv: list[str]) -> int:
     """``--flops C``, or ``--chip KIND --chips N --days D``, or ``--loss L``."""
     options = _parser().parse_args(argv)
-    own = None if options.fit is None else read_fit(options.fit)
+    runs = NO_RUNS if options.fit is None else read_fit(options.fit)
+    own = runs.fit
     flops, cost_interval = _budget(options, own)
-    rows = laws_at(flops, own)
+    rows = laws_at(flops, own, runs.other)
     figures: dict[str, Any] = {"flops": flops}
+    if own is not None:
+        figures["own"] = runs.figures
     if options.loss is not None:
-        figures |= {"loss": options.loss, "flops_interval": cost_interval, "cost_by_law": costs(options.loss, own)}
+        by_law = costs(options.loss, own, runs.other)
+        figures |= {"loss": options.loss, "flops_interval": cost_interval, "cost_by_law": by_law}
     figures["laws"] = [{**row._asdict(), "tokens_per_param": row.tokens_per_param} for row in rows]
     figures["by_exponents_alone"] = by_exponents_alone(flops)
     figures["over_training"] = overtraining(flops, RATIOS, own)
     if options.inference_tokens is not None:
         figures["inference"] = serving(flops, options.inference_tokens, own)
     if options.unique_tokens is not None:
-        figures["repeated"] = with_unique_tokens(flops, options.unique_tokens)
+        figures["repeated"] = with_unique_tokens(flops, options.unique_tokens, own)
     figures["kaplan_exponent"] = kaplan_explained()
     print(plan_text(figures, rows), file=sys.stderr)
     if options.picture is not None:
-        write_text(options.picture, draw_plan(flops, own))
+        write_text(options.picture, draw_plan(flops, own, runs.other))
         print(f"wrote {options.picture}", file=sys.stderr)
     print(json.dumps(json_ready(figures), allow_nan=False))
     return 0
@@ -84,16 +92,63 @@ def _parser() -> Parser:
     return parser
 
 
-def read_fit(path: Path) -> ChinchillaFit:
+class OwnRuns(NamedTuple):
+    """One's own runs, as a fit.json has them."""
+
+    fit: ChinchillaFit | None
+    other: KaplanFit | None
+    """In Kaplan's form, where they speak for it."""
+    figures: dict[str, Any]
+    """``form`` of the fit and what the runs say of it: the form ``preferred``, Vuong's ``z`` and the ``held_out``
+    errors of both, and compute in the table over 6ND (``flops_over_6nd``)."""
+
+
+NO_RUNS = OwnRuns(None, None, {})
+
+
+def read_fit(path: Path) -> OwnRuns:
     """The law of one's own runs. Raises UserError for a file that holds none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         fit = fit_from_json(ChinchillaFit, found["fit"])
+        # Files of before `preferred`, `other_fits` and `flops_over_6nd` have the verdicts at the most.
+        against = [one for one in found.get("verdicts", ()) if one["better"] not in (None, fit.form.name)]
+        figures = {"form": fit.form.name, "preferred": fit.form.name, "flops_over_6nd": found.get("flops_over_6nd")}
+        other = None
+        if against:
+            better = against[0]["better"]
+            laws = {name: found["laws"][name]["leave_largest_out"] for name in (fit.form.name, better)}
+            held_out = {name: None if one is None else one["mean_error"] for name, one in laws.items()}
+            figures |= {"preferred": better, "z": against[0]["z"], "held_out": held_out}
+            kept = found.get("other_fits", {}).get(better)
+            other = None if kept is None else fit_from_json(KaplanFit, kept)
     except OSError as error:
         raise UserError(f"--fit {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--fit {path}: {error}: give the fit.json that experiments.scaling fit --out wrote") from error
-    return fit
+    return OwnRuns(fit, other, figures)
+
+
+def own_lines(figures: dict[str, Any]) -> list[str]:
+    """What a plan by one's own runs must say of them."""
+    form, better = figures["form"], figures["preferred"]
+    lines = ["losses of published laws are of their authors' texts and tokens: compare N and D, not losses"]
+    if better != form:
+        errors = [
+            f"{100 * error:.2g} % off by {name}" for name, error in figures["held_out"].items() if error is not None
+        ]
+        beyond = f"; the largest runs, predicted by the others: {', '.join(errors)}" if errors else ""
+        lines.append(
+            f"your runs speak for {better} against {form} (z = {figures['z']:.1f}{beyond}), and '{OWN}' is {form}: "
+            f"trust it within your runs' sizes alone"
+        )
+    times = figures["flops_over_6nd"]
+    if times is not None and max(abs(one - 1) for one in times.values()) > _COUNTED_ALIKE:
+        lines.append(
+            f"C here is 6 N D, and your table counts {times['smallest']:.3g} times that at its smallest N and "
+            f"{times['largest']:.3g} at its largest: by its count a run costs more, or less"
+        )
+    return lines
 
 
 def _budget(options: Any, own: ChinchillaFit | None) -> tuple[float, tuple[float, float] | None]:
@@ -129,6 +184,7 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
         lines.append(f"  by law: {'; '.join(by_law)}")
     lines.append(f"C = 6 N D = {figures['flops']:.4g} FLOPs, N with or without embeddings as each law counts it")
     lines.append(text_table(COLUMNS, map(_cells, rows)))
+    lines += [f"  {line}" for line in (own_lines(figures["own"]) if "own" in figures else ())]
     for name, one in figures["by_exponents_alone"].items():
         (low, high), (least, most) = one["exponent"], one["num_params"]
         lines.append(
@@ -155,7 +211,7 @@ def plan_text(figures: dict[str, Any], rows: list[Row]) -> str:
         one = figures["repeated"]
         lines.append(
             f"  {number(one['unique_tokens'])} unique tokens: N {number(one['num_params'])}, {one['epochs']:.3g} "
-            f"epochs, loss {one['loss']:.4f} on C4 (Muennighoff 2023)"
+            f"epochs, loss {one['loss']:.4f} by {one['law']}"
         )
     explained = figures["kaplan_exponent"]
     said = ", ".join(
@@ -193,10 +249,10 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def draw_plan(flops: float, own: ChinchillaFit | None = None) -> str:
+def draw_plan(flops: float, own: ChinchillaFit | None = None, other: KaplanFit | None = None) -> str:
     """Best N by compute, by each law, a thousandfold about the budget: an ``<svg>`` text."""
     budgets = np.geomspace(max(flops / 1e3, 1.001 * LEAST_FLOPS), flops * 1e3, 31)
-    tables = [laws_at(c, own) for c in budgets]
+    tables = [laws_at(c, own, other) for c in budgets]
     curves = []
     for place, row in enumerate(tables[0]):
         if row.law.endswith("unrounded"):

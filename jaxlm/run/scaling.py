@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxlm.core.errors import UserError
 from jaxlm.io.run_dir import json_ready, write_json
-from jaxlm.io.run_table import parse_columns, read_runs
+from jaxlm.io.run_table import naming_runs, parse_columns, read_runs
 from jaxlm.io.scaling_report import constants_table, count_of, write_scaling_report
 from jaxlm.io.writing import check_directory
 from jaxlm.run.ladder import sweep_main
@@ -27,11 +27,11 @@ from jaxlm.run.ladder_quality import quality_main
 from jaxlm.run.parsers import Parser, positive, seed_number
 from jaxlm.run.scaling_limits import limits_main
 from jaxlm.scaling.checks import check_runs
-from jaxlm.scaling.chinchilla import allocate, fit_chinchilla
-from jaxlm.scaling.compare import HeldOut, leave_largest_out, tell_apart
+from jaxlm.scaling.chinchilla import FLOPS_PER_PARAM_TOKEN, allocate, fit_chinchilla
+from jaxlm.scaling.compare import HeldOut, leave_largest_out, preferred, tell_apart
 from jaxlm.scaling.fitting import Fit, check_followed, fit_form
 from jaxlm.scaling.forms import CHINCHILLA, EQUAL_EXPONENTS
-from jaxlm.scaling.isoflop import IsoFlopFit, NoBudgetsError, between_budgets, fit_envelope, fit_isoflop
+from jaxlm.scaling.isoflop import IsoFlopFit, between_budgets, fit_envelope, fit_isoflop
 from jaxlm.scaling.kaplan import fit_kaplan
 
 PROG = "python -m experiments.scaling"
@@ -73,8 +73,9 @@ def fit_main(argv: list[str]) -> int:
         "embeddings": embeddings,
     }
     form = EQUAL_EXPONENTS if options.equal_exponents else CHINCHILLA
-    check_runs({"N": runs["n"], "D": runs["d"]}, runs["loss"], num_constants=form.num_constants)
-    first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
+    with naming_runs(options.csv, runs["places"]):
+        check_runs({"N": runs["n"], "D": runs["d"]}, runs["loss"], num_constants=form.num_constants)
+        first = fit_chinchilla(*table, equal_exponents=options.equal_exponents, **how)
     check_followed(first)  # before the budgets, of which runs that follow no law say something odd
     by_budget, left_out = _approaches(runs, options, embeddings)
     fits: list[Fit] = [first]
@@ -82,11 +83,12 @@ def fit_main(argv: list[str]) -> int:
         others = (("kaplan", fit_kaplan), ("equal exponents", functools.partial(fit_chinchilla, equal_exponents=True)))
         for name, fit_fn in others:
             try:
-                fits.append(fit_fn(*table, **how))
+                with naming_runs(options.csv, runs["places"]):
+                    fits.append(fit_fn(*table, **how))
             except ValueError as error:  # a form that these runs do not follow at all
                 left_out.append(f"{name} is left out: {error}")
     intervals = {fit.form.name: fit.intervals for fit in fits}
-    held_out = {fit.form.name: _held_out(fit, table, runs["flops"], how) for fit in fits}
+    held_out = {fit.form.name: _held_out(fit, options.csv, runs, how) for fit in fits}
     ahead = allocate(first.constants, np.asarray(AHEAD) * runs["flops"].max())[:2]
     verdicts = [tell_apart(first, other, ahead) for other in fits[1:]]
     sentences = [
@@ -145,10 +147,13 @@ def fit_main(argv: list[str]) -> int:
             }
             for one in verdicts
         ],
+        "preferred": preferred(first.form.name, verdicts),
+        "flops_over_6nd": _over_6nd(runs),
     }
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / "fit.json", json_ready({**figures, "fit": first.as_json()}))
+        kept = {"fit": first.as_json(), "other_fits": {fit.form.name: fit.as_json() for fit in fits[1:]}}
+        write_json(options.out / "fit.json", json_ready({**figures, **kept}))
         write_scaling_report(
             options.out / "report.html", options.csv.stem, fits, runs, intervals, sentences, by_budget.get(PARABOLAS)
         )
@@ -188,9 +193,14 @@ def _without_highest(runs: dict[str, np.ndarray], count: int) -> dict[str, np.nd
     return {name: values[kept] for name, values in runs.items()}
 
 
+def _over_6nd(runs: dict[str, np.ndarray]) -> dict[str, float]:
+    """Compute as the table counts it over 6ND, which plans take, at its smallest and its largest N."""
+    n, times = runs["n"], runs["flops"] / (FLOPS_PER_PARAM_TOKEN * runs["n"] * runs["d"])
+    return {name: float(np.median(times[n == end])) for name, end in (("smallest", n.min()), ("largest", n.max()))}
+
+
 def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> tuple[dict[str, IsoFlopFit], list[str]]:
-    """Approaches 1 and 2, where the runs have budgets for them, and why one is left out. Raises ValueError where those
-    tell no interval."""
+    """Approaches 1 and 2, where the runs tell them, and why one is left out: the law stands without them."""
     found: dict[str, IsoFlopFit] = {}
     left_out: list[str] = []
     how = {"resamples": options.resamples, "seed": options.seed, "embeddings": embeddings}
@@ -206,21 +216,24 @@ def _approaches(runs: dict[str, np.ndarray], options: Any, embeddings: bool) -> 
     for name, fit_fn in approaches.items():
         try:
             found[name] = fit_fn()
-        except NoBudgetsError as error:
+        except ValueError as error:
             left_out.append(f"{name} is left out: {error}")
     return found, left_out
 
 
-def _held_out(fit: Fit, table: tuple[np.ndarray, ...], flops: np.ndarray, how: dict[str, Any]) -> HeldOut | str:
+def _held_out(fit: Fit, path: Path, runs: dict[str, np.ndarray], how: dict[str, Any]) -> HeldOut | str:
     """The law of the smaller runs on the largest; why not, where those that are left have none."""
+    table = (runs["n"], runs["d"], runs["loss"])
+    places = dict(zip(zip(*table, strict=True), runs["places"], strict=True))  # no run stands twice
 
     def again(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Fit:
         # From the grid: the fit of all runs has seen those that are held out.
         again_how = {**how, "resamples": 0}
-        return fit_form(fit.form, {"N": n, "D": d}, loss, kind=type(fit), **again_how)
+        with naming_runs(path, [places[one] for one in zip(n, d, loss, strict=True)]):
+            return fit_form(fit.form, {"N": n, "D": d}, loss, kind=type(fit), **again_how)
 
     try:
-        return leave_largest_out(again, *table, flops=flops)
+        return leave_largest_out(again, *table, flops=runs["flops"])
     except ValueError as error:
         return str(error)
 

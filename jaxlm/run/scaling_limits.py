@@ -89,8 +89,14 @@ def _read(path: Path, columns: dict[str, str]) -> dict[str, Any]:
         raise UserError(f"{path} has no column {columns['task']!r}: there are {', '.join(map(repr, table.columns))}")
     else:
         rows["task"] = np.array(list(map(str, table.columns[columns["task"]])), object)
-    if "loss" in rows and not (np.isfinite(rows["loss"]) & (rows["loss"] > 0)).all():
-        raise UserError(f"{path}: a loss in column {columns['loss']!r} is no number above 0: mend it or leave it out")
+    for role in ("n", "score", "error", "loss"):
+        values = rows.get(role, np.ones(1))
+        bad = np.flatnonzero(~(np.isfinite(values) & ((values > 0) | (role == "score"))))
+        if len(bad):
+            raise UserError(
+                f"{path} {table.places[bad[0]]}: {columns[role]} is {values[bad[0]]:g}, which is no "
+                f"{'number' if role == 'score' else 'number above 0'}: mend it or leave the model out"
+            )
     seen = set()
     # Columns that are not read count too: two seeds may score the same, and differ in one that names them.
     others = [column for name, column in table.columns.items() if name not in columns.values()]

@@ -1,6 +1,6 @@
 """What a table of runs must have before a law is fitted to it: else one line says what is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,8 +10,22 @@ _LARGEST_GAP = 1000.0
 """Between neighbouring sizes: beyond it, two units are mixed."""
 _LEAST_SIZE = 1000.0
 """No model has fewer parameters and no run fewer tokens: such a number counts millions or billions."""
-_LARGEST_LOSS = 20.0
-"""Nats a token: guessing among 485 million. A perplexity, or bits of a document."""
+_LARGEST_LOSS = float(np.log(300_000))
+"""Nats a token: guessing among so many, more than vocabularies hold. A perplexity, or bits of a document."""
+_FEWEST_PER_PARAM, _MOST_PER_PARAM = 0.01, 1e5
+"""Tokens a parameter, the median of the runs: beyond, one of the two is in other units."""
+
+
+class BadRunError(ValueError):
+    """Of single runs: ``text`` has a ``{}`` for each of ``runs``, which are known by their number here, and by where
+    they stand in a file to whoever read it (`named`)."""
+
+    def __init__(self, text: str, *runs: int):
+        super().__init__(text.format(*(f"run {run}" for run in runs)))
+        self._text, self._runs = text, runs
+
+    def named(self, places: Sequence[str] | np.ndarray) -> str:
+        return self._text.format(*(places[run] for run in self._runs))
 
 
 def distinct(values: np.ndarray) -> int:
@@ -34,7 +48,8 @@ def check_unlike(*columns: np.ndarray) -> None:
     _, first, back = np.unique(table, axis=1, return_index=True, return_inverse=True)
     if len(first) < table.shape[1]:
         second = next(i for i in range(table.shape[1]) if first[back[i]] != i)
-        raise ValueError(f"runs {first[back[second]]} and {second} are the same: leave one out, or it counts twice")
+        text = "{} and {} are the same: leave one out, or it counts twice"
+        raise BadRunError(text, int(first[back[second]]), second)
 
 
 def check_runs(
@@ -54,19 +69,23 @@ def check_runs(
             raise ValueError(f"{name} has shape {values.shape} and loss {loss_n.shape}: give one number of each a run")
         if not np.isfinite(values).all():
             at = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"{name} of run {at} is {values[at]}: leave the run out or mend it")
+            raise BadRunError(f"{name} of {{}} is {values[at]}: leave the run out or mend it", at)
         if not (values > 0).all():
             at = int(np.flatnonzero(values <= 0)[0])
             why = "no irreducible loss lies below it" if name == "loss" else "it must be above 0"
-            raise ValueError(f"{name} of run {at} is {values[at]:g}: {why}")
+            raise BadRunError(f"{name} of {{}} is {values[at]:g}: {why}", at)
     if len(loss_n) < num_constants + 1:
         raise ValueError(f"{len(loss_n)} runs: a law of {num_constants} constants needs at least {num_constants + 1}")
     for name, values in sizes.items():
         _check_units(name, values)
+    if {"N", "D"} <= sizes.keys():
+        _check_ratio(sizes["N"], sizes["D"])
     if loss_n.max() > _LARGEST_LOSS:
         at = int(loss_n.argmax())
-        raise ValueError(
-            f"loss of run {at} is {loss_n[at]:g}, above {_LARGEST_LOSS:g} nats a token: a perplexity? Take its log"
+        raise BadRunError(
+            f"loss of {{}} is {loss_n[at]:g}, above {_LARGEST_LOSS:.3g} nats a token, a guess among 300,000: a "
+            "perplexity? Take its log",
+            at,
         )
     check_unlike(*sizes.values(), loss_n)
     for name, values in sizes.items():
@@ -90,4 +109,13 @@ def _check_units(name: str, values: np.ndarray) -> None:
     if name in ("N", "D") and ordered[0] < _LEAST_SIZE:
         raise ValueError(
             f"{name}={ordered[0]:g} is below {_LEAST_SIZE:g}: give single parameters and tokens, no billions"
+        )
+
+
+def _check_ratio(num_params: np.ndarray, num_tokens: np.ndarray) -> None:
+    ratio = float(np.median(num_tokens / num_params))
+    if not _FEWEST_PER_PARAM <= ratio <= _MOST_PER_PARAM:
+        raise ValueError(
+            f"N is {np.median(num_params):.4g} and D {np.median(num_tokens):.4g} in the median run, {ratio:.3g} tokens "
+            "a parameter: give both in single parameters and tokens (COLUMN*1e6 multiplies)"
         )

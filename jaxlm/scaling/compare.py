@@ -78,6 +78,11 @@ class Verdict:
         return f"these runs speak for {self.better} against {other} ({self.why}){apart}"
 
 
+def preferred(first: str, verdicts: Sequence[Verdict]) -> str:
+    """The law that the runs speak for: ``first``, where none of the others is better."""
+    return next((one.better for one in verdicts if one.better is not None and one.better != first), first)
+
+
 def tell_apart(first: Fit, second: Fit, ahead: Sequence[Any] = ()) -> Verdict:
     """Compares two laws of the same runs; ``ahead``: inputs at which their predictions are compared as well.
 

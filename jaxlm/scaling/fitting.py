@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxlm.scaling.checks import check_runs
+from jaxlm.scaling.checks import BadRunError, check_runs
 from jaxlm.scaling.forms import FORMS, Form
 from jaxlm.scaling.minimise import Minima, Objective, minimise
 
@@ -25,6 +25,8 @@ _POINTS = 64
 """The number of points is made a multiple of this."""
 _KEPT = 32
 """Starts that are followed on where the scale is fitted."""
+_FAR_BELOW, _SAME_TURN, _MOST_TURNS = 1e-3, 1e-6, 50
+"""Of the residuals' size, below which a turn says nothing more; between two turns, relatively; turns that follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,11 +222,10 @@ def fit_form(
     turn = _turn(delta)
     if delta is not None and scale == "fitted" and error == "log":
         order = found.value_b.argsort()[:_KEPT]
-        first_n = data[1] - form_log_loss(form, best_p, data[0])
         best_p, turn = _with_scale(
             lambda starts, turn: search(starts, ones_n, turn),
+            lambda theta: np.abs(data[1] - form_log_loss(form, theta, data[0])),
             found.theta_bp[order],
-            float(np.abs(first_n).mean()),
             delta,
         )
     if not np.isfinite(best_p).all():
@@ -268,9 +269,10 @@ def _check_constants(form: Form, theta_p: np.ndarray, loss_n: np.ndarray) -> Non
     floor = float(form.read(theta_p).get("E", 0.0))
     if loss_n.min() < floor:
         at = int(loss_n.argmin())
-        raise ValueError(
-            f"loss of run {at} is {loss_n[at]:.4g}, below the irreducible loss that the others give, {floor:.4g}: mend "
-            "it or leave it out"
+        raise BadRunError(
+            f"loss of {{}} is {loss_n[at]:.4g}, below the irreducible loss that the others give, {floor:.4g}: mend it "
+            "or leave it out",
+            at,
         )
 
 
@@ -289,20 +291,48 @@ def _turn(delta: float | None) -> float:
 
 
 def _with_scale(
-    search: Callable[[np.ndarray, float], Minima], theta_bp: np.ndarray, size: float, delta: float
-) -> tuple[np.ndarray, float]:
-    """The fit with the scale fitted too, and a delta in log loss to resample with.
+    search: Callable[[np.ndarray, float], Minima], apart: Callable[[np.ndarray], np.ndarray], theta_bp: np.ndarray,
+    delta: float,
+) -> tuple[np.ndarray, float]:  # fmt: skip
+    """The fit with the scale fitted too, and a delta in log loss to resample with. ``apart``: theta -> the size of each
+    run's residual.
 
-    Where nearly all residuals are beyond the turn, the density's best scale is delta times their mean size, and the
-    turn in log loss delta times that. It is gone down to by factors of 10, as the last kinks stop a search from afar.
+    The turn in log loss is delta times the density's best scale. One far below the residuals is gone down to by factors
+    of 10, as the last kinks stop a search from afar; where it lies among them the scale and the fit follow each other.
     """
-    last = max(size * delta * delta, 1e-300)
-    turn = max(size, 1e-300) / 10
+
+    def best_turn() -> float:
+        return max(delta * _best_scale(apart(theta_bp[0]), delta), 1e-300)
+
+    size = float(apart(theta_bp[0]).mean())
+    last = best_turn()
+    turn = max(size / 10, last)
     while True:
         found = search(theta_bp, turn)
         theta_bp = found.theta_bp[found.value_b.argsort()]
         if turn <= last * 1.0001:
-            # Resamples turn where squares and absolute values still differ by little against their own scatter: the
-            # kinks would cost time. With runs as noisy as Hoffmann's this is the delta that is given.
-            return theta_bp[0], max(min(delta, size / 5), 1e-300)
+            break
         turn = max(turn / 10, last)
+    for _ in range(_MOST_TURNS if last > _FAR_BELOW * size else 0):
+        turn, last = last, best_turn()
+        if abs(turn / last - 1) < _SAME_TURN:
+            break
+        found = search(theta_bp, last)
+        theta_bp = found.theta_bp[found.value_b.argsort()]
+    # Resamples turn where squares and absolute values still differ by little against their own scatter: the kinks would
+    # cost time. With runs as noisy as Hoffmann's this is the delta that is given.
+    return theta_bp[0], max(last, min(delta, size / 5))
+
+
+def _best_scale(apart_n: np.ndarray, delta: float) -> float:
+    """Where ``log s + mean of Huber's function of x / s`` is lowest: ``mean of min(x / s, delta) x / s`` is 1 there."""
+    x_n = np.sort(apart_n)
+    x_n = x_n[x_n > 0]
+    squares_n, beyond_n = np.cumsum(x_n**2), x_n.sum() - np.cumsum(x_n)
+    # At the scale whose turn is x the mean is delta^2 times this: falling with x, and so those above 1 lie within.
+    within = int(((squares_n / x_n**2 + beyond_n / x_n) * delta**2 >= len(apart_n)).sum())
+    square = squares_n[within - 1] if within else 0.0
+    linear = delta * (beyond_n[within - 1] if within else x_n.sum())
+    # n s^2 = linear s + square.
+    count = len(apart_n)
+    return float((linear + np.sqrt(linear**2 + 4 * count * square)) / (2 * count))

@@ -16,12 +16,13 @@ _SAME_BUDGET = 0.12
 _WIDEST = 0.25
 """Of log compute within a budget: runs at all computes form a chain, and no budgets."""
 _LEAST_RUNS = 4
-_LEAST_KEPT = 100
-"""Resamples for an interval."""
+_LEAST_RESAMPLES = 100
+_LEAST_KEPT = 50
+"""Of those asked for, with a lowest loss: fewer give no interval."""
 
 
 class NoBudgetsError(ValueError):
-    """Runs that were not made at budgets: these approaches say nothing of them."""
+    """Runs that were not made at budgets, or at too few sizes of each: these approaches say nothing of them."""
 
 
 class Budget(NamedTuple):
@@ -68,7 +69,8 @@ class IsoFlopFit:
     embeddings: bool
     """Whether N counts embeddings."""
     share_kept: float
-    """Share of the resamples that have a law: a lowest loss at every budget, or more than one N on the envelope."""
+    """Share of the resamples that have a law: a lowest loss at the budget where fewest have one, or more than one N on
+    the envelope."""
 
 
 def group_budgets(flops: Any) -> list[np.ndarray]:
@@ -101,13 +103,15 @@ def fit_isoflop(
       loss: nats a token.
       flops: compute of each run; 6ND unless given. Runs within a tenth are one budget.
       resamples: of the runs of every budget, with replacement, for intervals. Where the parabola of one is lowest
-        outside of its budget's runs, the end that it points at counts; one of fewer than 3 sizes has none.
+        outside of its budget's runs, the end that it points at counts; one of fewer than 3 sizes has none, and
+        another takes its place.
       seed: of the resamples.
       embeddings: whether N counts embeddings; kept and stated.
 
     Raises:
-      NoBudgetsError: where fewer than 3 budgets have at least 4 sizes and a lowest loss between them.
-      ValueError: for what is no number above 0, and where fewer than 100 resamples have a lowest loss everywhere.
+      NoBudgetsError: where fewer than 3 budgets have at least 4 sizes and a lowest loss between them, and where fewer
+        than 50 resamples of one have a lowest loss.
+      ValueError: for what is no number above 0, and for fewer than 100 resamples.
     """
     _check_resamples(resamples)
     n, d, loss_n = (np.asarray(x, np.float64) for x in (num_params, num_tokens, loss))
@@ -127,19 +131,22 @@ def fit_isoflop(
             f"{len(good)} of {len(budgets)}"
         )
     rng = np.random.default_rng(seed)
-    best_bg = np.full((resamples, len(good)), np.nan)
-    for column, i in enumerate(good):
+    lowest = []
+    for i in good:
         group = groups[i]
         pick_br = rng.integers(len(group), size=(resamples, len(group)))
         u = np.log(n[group])
-        best_bg[:, column] = _lowest(u[pick_br], loss_n[group][pick_br], (u.min(), u.max()))
-    whole_b = np.isfinite(best_bg).all(axis=1)
-    if whole_b.sum() < _LEAST_KEPT:
-        raise ValueError(
-            f"only {whole_b.sum()} of {resamples} resamples have a lowest loss at every budget: more sizes at each "
-            "budget, or more resamples"
+        best_b = _lowest(u[pick_br], loss_n[group][pick_br], (u.min(), u.max()))
+        lowest.append(best_b[np.isfinite(best_b)])
+    # Budgets are drawn apart from each other, so that one's draws go with any of another's: a resample without a
+    # parabola at one budget is no reason to lose what it has at the others.
+    fewest = min(map(len, lowest))
+    if fewest < _LEAST_KEPT:
+        raise NoBudgetsError(
+            f"only {fewest} of {resamples} resamples have a lowest loss at every budget: more sizes at each budget, or "
+            "more resamples"
         )
-    best_bg = best_bg[whole_b]
+    best_bg = np.stack([best_b[:fewest] for best_b in lowest], axis=1)
     kept = [budgets[i] for i in good]
     log_c = np.log([one.flops for one in kept])
     # D at the best N follows from the budget, by the tokens that its runs took times their size.
@@ -151,7 +158,7 @@ def fit_isoflop(
         _power_law(log_c, best_n, best_bg, ones_bg),
         _power_law(log_c, np.log(product) - best_n, np.log(product) - best_bg, ones_bg),
         embeddings,
-        float(whole_b.mean()),
+        fewest / resamples,
     )
 
 
@@ -227,8 +234,8 @@ def _budget(flops: np.ndarray, n: np.ndarray, d: np.ndarray, loss: np.ndarray) -
 
 
 def _check_resamples(resamples: int) -> None:
-    if resamples < _LEAST_KEPT:
-        raise ValueError(f"resamples={resamples} is too few for intervals: use at least {_LEAST_KEPT}")
+    if resamples < _LEAST_RESAMPLES:
+        raise ValueError(f"resamples={resamples} is too few for intervals: use at least {_LEAST_RESAMPLES}")
 
 
 def _lowest(u_br: np.ndarray, loss_br: np.ndarray, ends: tuple[float, float]) -> np.ndarray:

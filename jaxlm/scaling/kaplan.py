@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxlm.scaling.fitting import Fit, Scale, fit_form
+from jaxlm.scaling.chinchilla import Allocation, allocate, flops_for
+from jaxlm.scaling.fitting import LEVEL, Fit, Scale, fit_form, interval
 from jaxlm.scaling.forms import KAPLAN, KAPLAN_STEPS, POWER, POWER_FLOOR
 
 PF_DAY = 8.64e19
@@ -88,6 +89,29 @@ class KaplanFit(Fit):
     @property
     def alpha_D(self) -> float:
         return self.constants["alpha_D"]
+
+    def optimal(self, flops: float) -> Allocation:
+        """N, D and loss of the lowest loss at C = 6 N D."""
+        return Allocation(*map(float, _allocate(self.constants, flops)))
+
+    def optimal_intervals(self, flops: float, level: float = LEVEL) -> Allocation:
+        """The middle ``level`` of the resamples, for each of the three."""
+        return Allocation(*(interval(x, level) for x in _allocate(self.draws, flops)))
+
+    def flops_for(self, loss: float) -> float:
+        """Compute that reaches a loss at the best allocation."""
+        return float(flops_for(_as_sum(self.constants), loss ** (1 / self.alpha_D)))
+
+
+def _as_sum(constants: Any) -> dict[str, Any]:
+    """Chinchilla's constants of L^(1/alpha_D), which is a sum of two powers with nothing irreducible."""
+    power = constants["alpha_N"] / constants["alpha_D"]
+    return {"E": 0.0 * power, "A": constants["N_c"] ** power, "B": constants["D_c"], "alpha": power, "beta": 1.0}
+
+
+def _allocate(constants: Any, flops: float) -> Allocation:
+    best = allocate(_as_sum(constants), flops)
+    return best._replace(loss=best.loss ** constants["alpha_D"])
 
 
 def fit_kaplan(

@@ -178,6 +178,25 @@ def test_a_prediction_is_written_before_the_run_and_never_again(lawful, capsys):
     assert "begun without a prediction" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--law", "parametric"], "was made with law=lowest, and law=parametric is asked"),
+        (["--law", "lowest", "--params", "non-embedding"], "with params=total, and params=non-embedding is asked"),
+        (["--law", "lowest", "--least-squares"], "with least_squares=False, and least_squares=True is asked"),
+    ],
+)
+def test_a_prediction_stands_for_the_law_that_made_it(lawful, more, said, capsys):
+    argv, run_dir = lawful
+    record = run_dir / "ahead-2x" / "prediction.json"
+    record.parent.mkdir()
+    made = {"predicted": {"law": "lowest", "loss": 1.5}, "params": "total", "least_squares": False}
+    record.write_text(json.dumps(made))
+    assert run_main(scaling.main, ["predict", *argv, *more]) == 2
+    assert said in capsys.readouterr().err
+    assert _run(capsys, "predict", *argv, "--law", "lowest")["predicted"] == made["predicted"]
+
+
 def test_a_table_of_other_runs_predicts_nothing(lawful, capsys):
     argv, run_dir = lawful
     # Without its top rung the ladder is finished too, and the run that is asked for would be in the fit.

@@ -3,10 +3,15 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from jaxlm.core.errors import UserError
+from jaxlm.io.run_table import read_table
 from jaxlm.run import plan_scaling, scaling
 from jaxlm.run.cli import run_main
+from jaxlm.scaling import isoflop
 from jaxlm.scaling.forms import CHINCHILLA
 from jaxlm.scaling.recovery import TRUTH, design
 
@@ -57,6 +62,67 @@ def test_a_table_is_fitted_and_a_plan_reads_it(fitted, capsys):
     assert counted(err) == {"your runs": "with", "Chinchilla 1: envelope": "with", "Kaplan (2020)": "without"}
 
 
+@pytest.fixture
+def by_kaplan(fitted, tmp_path):
+    """A fit.json whose runs speak for Kaplan's form, and whose table counted more compute in small models."""
+    written = json.loads((fitted / "fit.json").read_text())
+    written["verdicts"][0] |= {"better": "kaplan", "z": -19.1}
+    written["flops_over_6nd"] = {"smallest": 1.7, "largest": 1.01}
+    (tmp_path / "fit.json").write_text(json.dumps(written))
+    return tmp_path / "fit.json"
+
+
+def planned(capsys, *argv):
+    """The JSON of a plan, and what it says."""
+    assert run_main(plan_scaling.main, list(map(str, argv))) == 0
+    out, err = capsys.readouterr()
+    return json.loads(out.splitlines()[-1]), err
+
+
+def test_a_plan_says_that_the_runs_speak_for_another_form(by_kaplan, fitted, capsys):
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", by_kaplan)
+    assert (plan["own"]["form"], plan["own"]["preferred"], plan["own"]["z"]) == ("chinchilla", "kaplan", -19.1)
+    assert set(plan["own"]["held_out"]) == {"chinchilla", "kaplan"}
+    assert "your runs speak for kaplan against chinchilla (z = -19.1; the largest runs, predicted by the others" in err
+    assert [row["law"] for row in plan["laws"][:2]] == ["your runs", "your runs, Kaplan's form"]
+    best, constants = plan["laws"][1], json.loads(by_kaplan.read_text())["laws"]["kaplan"]["constants"]
+    part = (constants["N_c"] / best["num_params"]) ** (constants["alpha_N"] / constants["alpha_D"])
+    law = (part + constants["D_c"] / best["num_tokens"]) ** constants["alpha_D"]
+    assert best["loss"] == pytest.approx(law)
+    # A file of before says so too, and has no constants of the other form.
+    old = json.loads(by_kaplan.read_text())
+    for key in ("preferred", "other_fits", "flops_over_6nd"):
+        del old[key]
+    by_kaplan.write_text(json.dumps(old))
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", by_kaplan)
+    assert "your runs speak for kaplan against chinchilla" in err
+    assert "your runs, Kaplan's form" not in [row["law"] for row in plan["laws"]]
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", fitted / "fit.json")
+    assert plan["own"]["preferred"] == json.loads((fitted / "fit.json").read_text())["preferred"] == "chinchilla"
+    assert "speak for" not in err
+
+
+def test_a_plan_says_how_the_table_counted_compute(by_kaplan, fitted, capsys):
+    runs = {"n": np.array([2.0, 1.0, 1.0]), "d": np.ones(3), "flops": np.array([13.2, 9.0, 12.0])}
+    assert scaling._over_6nd(runs) == pytest.approx({"smallest": 1.75, "largest": 1.1})
+    _, err = planned(capsys, "--flops", "1e24", "--fit", by_kaplan)
+    assert "C here is 6 N D, and your table counts 1.7 times that at its smallest N and 1.01 at its largest" in err
+    plan, err = planned(capsys, "--flops", "1e24", "--fit", fitted / "fit.json")
+    assert plan["own"]["flops_over_6nd"] == pytest.approx({"smallest": 1.0, "largest": 1.0})
+    assert "your table counts" not in err
+
+
+def test_a_plan_of_ones_own_runs_mixes_no_other_tokens_in(fitted, capsys):
+    fit = json.loads((fitted / "fit.json").read_text())
+    plan, err = planned(capsys, "--flops", "1e22", "--unique-tokens", "1e15", "--fit", fitted / "fit.json")
+    repeats, best = plan["repeated"], plan["laws"][0]
+    assert repeats["law"].startswith("your runs")
+    assert repeats["loss"] == pytest.approx(best["loss"], rel=1e-4)
+    assert "losses of published laws are of their authors' texts" in err
+    plan, _ = planned(capsys, "--loss", fit["E"] + 0.3, "--fit", fitted / "fit.json")
+    assert list(plan["cost_by_law"]) == ["your runs"]
+
+
 def counted(table):
     """How some laws of a plan count N, by its table."""
     rows = [line.strip().split("  ") for line in table.splitlines()]
@@ -94,18 +160,34 @@ def test_an_unbounded_end_is_null(capsys):
     assert "to inf)" in err
 
 
-def test_budgets_that_give_no_interval_are_refused(tmp_path, capsys):
-    lines = ["n,d,loss,c"]
-    for c in np.geomspace(1e18, 1e21, 7):
+@pytest.fixture(scope="module")
+def four_sizes(tmp_path_factory):
+    """A CSV of twelve budgets of four sizes: next to no resample has a parabola at every one."""
+    rng, lines = np.random.default_rng(0), ["n,d,loss,c"]
+    for c in np.geomspace(1e18, 1e21, 12):
         for n in np.sqrt(c / 120) * np.geomspace(0.4, 2.5, 4):
-            lines.append(f"{n:.10g},{c / 6 / n:.10g},{2 + 100 / n**0.3 + 245 / (c / 6 / n) ** 0.3:.10g},{c:.10g}")
-    path = tmp_path / "runs.csv"
+            loss = (2 + 100 / n**0.3 + 245 / (c / 6 / n) ** 0.3) * np.exp(0.001 * rng.standard_normal())
+            lines.append(f"{n:.10g},{c / 6 / n:.10g},{loss:.10g},{c:.10g}")
+    path = tmp_path_factory.mktemp("four") / "runs.csv"
     path.write_text("\n".join(lines))
-    argv = ["fit", "--csv", str(path), "--columns", "n=n,d=d,loss=loss,flops=c", "--resamples", "150"]
-    assert run_main(scaling.main, argv) == 2
-    out, err = capsys.readouterr()
-    assert "of 150 resamples have a lowest loss at every budget: more sizes at each budget" in err
-    assert not out
+    return path
+
+
+@pytest.mark.parametrize("least", [50, 1000])
+def test_an_interval_that_cannot_be_had_leaves_the_law(four_sizes, least, monkeypatch, capsys):
+    monkeypatch.setattr(isoflop, "_LEAST_KEPT", least)
+    argv = ["fit", "--csv", str(four_sizes), "--columns", "n=n,d=d,loss=loss,flops=c", "--resamples", "150"]
+    assert run_main(scaling.main, argv) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["alpha"] == pytest.approx(0.3, abs=0.05)
+    name = "approach 2, IsoFLOP parabolas"
+    if least == 50:
+        low, high = figures["approaches"][name]["exponent_n_interval"]
+        assert low < 0.5 < high
+        assert 0.4 < figures["approaches"][name]["share_kept"] < 0.8
+    else:
+        assert name not in figures["approaches"]
+        assert any(f"{name} is left out: only" in one for one in figures["left_out"])
 
 
 def test_the_plan_without_runs(capsys, tmp_path):
@@ -164,6 +246,7 @@ def test_a_picture_of_a_small_budget(tmp_path, capsys):
         (["--chips", "4", "--days", "1", "--chip", "x"], "--chip 'x' is not known"),
         (["--flops", "1e20", "--fit", "no.json"], "cannot be read"),
         (["--flops", "1e20", "--picture", "/no/such/plan.svg"], "/no/such is no directory"),
+        (["--flops", "1e21", "--unique-tokens", "200"], "200 unique tokens are below 1000: give single tokens"),
         (["--flops", "1e12", "--inference-tokens", "1e13"], "within them N would be 0.05"),
     ],
 )
@@ -242,6 +325,17 @@ def test_what_is_left_out_of_a_fit_is_said(table, capsys):
     assert "approach 3, parametric: N ~ C^0.500 (held at that)" in err
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_two_columns_of_one_name_are_refused(tmp_path, suffix):
+    path = tmp_path / f"runs{suffix}"
+    if suffix == ".csv":
+        path.write_text("n,d,loss, loss,,\n1e6,1e9,3,4,,\n")
+    else:
+        pq.write_table(pa.Table.from_arrays([pa.array([3.0]), pa.array([4.0])], names=["loss", "loss"]), path)
+    with pytest.raises(UserError, match=r"has 2 columns 'loss': which one is meant"):
+        read_table(path)
+
+
 def test_bad_cells_and_commands_are_named(table, tmp_path, capsys):
     bad = tmp_path / "bad.csv"
     bad.write_text("n,d,loss\n1e6,1e9,3\n\n\n2e6,x,3\n")
@@ -252,6 +346,20 @@ def test_bad_cells_and_commands_are_named(table, tmp_path, capsys):
     assert "line 3: c is nan, which is no compute" in capsys.readouterr().err
     assert run_main(scaling.main, ["fir"]) == 2
     assert "there are fit, recover" in capsys.readouterr().err
+
+
+def test_a_bad_run_is_named_by_its_line(table, tmp_path, capsys):
+    head, *rows = table.read_text().splitlines()
+    bad = tmp_path / "bad.csv"
+    argv = ["fit", "--csv", str(bad), "--columns", "n=size,d=tokens*1e9,loss=eval loss", "--drop-highest", "1"]
+    size, tokens, _, c = rows[9].split(",")
+    for text, said in (
+        ([*rows[:9], f"{size},{tokens},-3,{c}", *rows[10:]], "bad.csv: loss of line 12 is -3"),
+        ([*rows[:9], "", *rows[9:], rows[9]], "bad.csv: line 13 and line 34 are the same"),
+    ):
+        bad.write_text("\n".join([head, "", *text]))
+        assert run_main(scaling.main, argv) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_recovery_is_reported(capsys):

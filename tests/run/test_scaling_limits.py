@@ -59,7 +59,7 @@ def test_an_error_as_the_score_turns_the_verdict(tmp_path, capsys):
         ("n=n,score=acc,error=se,size=n", (), "roles are task"),
         ("n=n,score=acc,error=sd", (), "no column 'sd'"),
         ("task=name,n=n,score=acc,error=se", (), "no column 'name'"),
-        ("task=task,n=n,score=acc,error=se*0", (), "task 'short': errors must be above 0"),
+        ("task=task,n=n,score=acc,error=se*0", (), "line 2: se*0 is 0, which is no number above 0"),
         ("task=task,n=n,score=acc,error=se", (), "task 'short': needs at least 3 sizes"),
         ("task=task,n=n,score=acc,error=se", ("--resamples", "9"), "too few"),
         ("task=task,n=n,score=acc,error=se", ("--scatter", "-1"), "--scatter: -1 must be"),
@@ -78,7 +78,7 @@ def test_a_loss_that_is_none_is_refused(tmp_path, capsys):
     path = _table(tmp_path, {"up": np.linspace(0.3, 0.5, 8)})
     path.write_text(path.read_text().removesuffix(",2") + ",-2\n")
     assert run_main(scaling.main, ["limits", "--csv", str(path), "--columns", COLUMNS]) == 2
-    assert "a loss in column 'loss' is no number above 0" in capsys.readouterr().err
+    assert "scores.csv line 9: loss is -2, which is no number above 0" in capsys.readouterr().err
 
 
 def test_a_row_twice_is_no_second_seed(tmp_path, capsys):

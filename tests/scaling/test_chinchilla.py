@@ -8,10 +8,10 @@ import pytest
 import jaxlm
 from jaxlm.io.run_table import read_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla, flops_for
-from jaxlm.scaling.compare import leave_largest_out, tell_apart
-from jaxlm.scaling.fitting import check_followed, fit_from_json
-from jaxlm.scaling.forms import CHINCHILLA, FORMS
-from jaxlm.scaling.kaplan import fit_kaplan, fit_power_law
+from jaxlm.scaling.compare import Verdict, leave_largest_out, preferred, tell_apart
+from jaxlm.scaling.fitting import _best_scale, check_followed, fit_form, fit_from_json
+from jaxlm.scaling.forms import CHINCHILLA, FORMS, KAPLAN
+from jaxlm.scaling.kaplan import KaplanFit, fit_kaplan, fit_power_law, loss_of_params_and_tokens
 from jaxlm.scaling.precision import double_precision
 from jaxlm.scaling.published import BESIROGLU, HOFFMANN, besiroglu
 from jaxlm.scaling.recovery import TRUTH, design
@@ -69,6 +69,30 @@ def test_known_constants_are_found(fit):
     assert wide_low < low < fit.predict(7e10, 1.4e12) < high < wide_high
 
 
+def test_a_large_delta_is_least_squares(made):
+    def constants(delta, scale="fitted"):
+        found = fit_form(
+            CHINCHILLA, {"N": made[0], "D": made[1]}, made[2], delta=delta, scale=scale, resamples=0,
+            starts_sp=TRUTH[None] + 0.01,
+        )  # fmt: skip
+        return found.constants, np.abs(found.residual_n)
+
+    squares, _ = constants(None)
+    for delta in (10.0, 1000.0):
+        assert constants(delta)[0] == pytest.approx(squares, rel=1e-4)
+    between, x_n = constants(1.345)
+    assert between == pytest.approx(constants(1.345 * _best_scale(x_n, 1.345), "fixed")[0], rel=1e-3)
+    assert abs(between["A"] / squares["A"] - 1) > 1e-3
+
+
+@pytest.mark.parametrize("delta", [1e-3, 0.3, 1.345, 1e3])
+def test_the_best_scale_is_of_the_likelihood(delta, rng):
+    x_n = np.abs(np.r_[rng.standard_normal(50), 0.0, 0.0, 20.0])
+    scale = _best_scale(x_n, delta)
+    assert np.mean(np.minimum(x_n / scale, delta) * x_n / scale) == pytest.approx(1.0)
+    assert _best_scale(np.zeros(3), delta) == 0
+
+
 @pytest.mark.slow
 def test_without_noise_the_constants_are_exact(made):
     n, d = (column[::5] for column in made[:2])
@@ -118,6 +142,25 @@ def test_the_optimum_is_lowest_and_its_cost_turns_round():
     assert float(flops_for(constants, float(best.loss))) == pytest.approx(1e22)
     with pytest.raises(ValueError, match="irreducible"):
         flops_for(constants, 1.5)
+
+
+def test_the_optimum_of_kaplans_form_is_lowest_too():
+    theta = np.array([0.076 * np.log(6.4e13), 0.103 * np.log(1.8e13), 0.076, 0.103])
+    fit = KaplanFit(KAPLAN, theta, np.stack([theta, theta]), np.zeros(1), False)
+    best = fit.optimal(1e22)
+    n = best.num_params * np.geomspace(0.5, 2, 101)
+    losses = fit.predict(n, 1e22 / 6 / n)
+    assert losses.argmin() == 50
+    assert best.loss == pytest.approx(losses.min())
+    assert best.loss == pytest.approx(float(loss_of_params_and_tokens(best.num_params, best.num_tokens)))
+    assert fit.flops_for(best.loss) == pytest.approx(1e22)
+    assert fit.optimal_intervals(1e22).num_params == pytest.approx((best.num_params, best.num_params))
+
+
+def test_the_preferred_law_is_the_first_unless_another_is_better():
+    alike = Verdict("chinchilla", "equal exponents", "chinchilla", "", np.nan)
+    for better, wanted in ((None, "chinchilla"), ("chinchilla", "chinchilla"), ("kaplan", "kaplan")):
+        assert preferred("chinchilla", [alike, Verdict("chinchilla", "kaplan", better, "", np.nan)]) == wanted
 
 
 def test_laws_that_runs_can_and_cannot_tell_apart(made, fit):
@@ -180,12 +223,22 @@ def _changed(place, index, value):
     return change
 
 
+def _scaled(place, factor):
+    def change(table):
+        table[place] *= factor
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (_changed(2, 4, np.nan), "loss of run 4 is nan"),
         (_changed(2, 4, -0.1), "no irreducible loss lies below it"),
         (_changed(2, slice(None), 40.0), "a perplexity"),
+        (_changed(2, 4, 13.0), "a perplexity"),
+        (_scaled(0, 1e-4), r"N is .* and D .* in the median run, 2.*e\+05 tokens a parameter"),
+        (_scaled(0, 1e4), r"N is .* and D .* in the median run, 0.00.* tokens a parameter"),
         (_changed(0, 3, 7.0), "mixed units"),
         (_changed(0, slice(None), 1e8), "needs at least 3 values of N, and there are 1"),
         (_changed(1, slice(None), 1e9), "needs at least 3 values of D, and there are 1"),
@@ -231,7 +284,7 @@ def test_few_doubled_and_tied_runs_are_refused(made):
     with pytest.raises(ValueError, match="4 runs: a law of 5 constants needs at least 6"):
         fit_chinchilla(*few)
     doubled = [np.append(column, column[7]) for column in made]
-    with pytest.raises(ValueError, match="runs 7 and 72 are the same"):
+    with pytest.raises(ValueError, match="run 7 and run 72 are the same"):
         fit_chinchilla(*doubled)
     with pytest.raises(ValueError, match="D / N is 20 in every run"):
         fit_chinchilla(made[0], 20 * made[0], made[2])
