@@ -291,9 +291,11 @@ def _turn(delta: float | None) -> float:
 
 
 def _with_scale(
-    search: Callable[[np.ndarray, float], Minima], apart: Callable[[np.ndarray], np.ndarray], theta_bp: np.ndarray,
+    search: Callable[[np.ndarray, float], Minima],
+    apart: Callable[[np.ndarray], np.ndarray],
+    theta_bp: np.ndarray,
     delta: float,
-) -> tuple[np.ndarray, float]:  # fmt: skip
+) -> tuple[np.ndarray, float]:
     """The fit with the scale fitted too, and a delta in log loss to resample with. ``apart``: theta -> the size of each
     run's residual.
 

@@ -108,9 +108,8 @@ def test_a_run_goes_on_where_it_was_though_the_base_trained_on(second, base, fir
 
 def test_what_trains_and_does_not_make_parameters_may_be_set(second, base):
     found = on_base(dataclasses.replace(second, base_step=4, model=DecoderConfig(dropout=0.1, remat_policy="full")))
-    assert found.model.dropout == 0.1
-    assert found.model.remat_policy == "full"
-    assert found.model.mlp == "geglu"
+    assert isinstance(found.model, DecoderConfig)
+    assert (found.model.dropout, found.model.remat_policy, found.model.mlp) == (0.1, "full", "geglu")
     assert found.base_step == 4
     assert on_base(found) == found
 

@@ -137,7 +137,7 @@ def test_a_signal_ends_an_evaluation_which_comes_again(tmp_path, cut_at):
             time.sleep(60)
         return {"eval/loss": float(state.step)}
 
-    job.evaluate = evaluate
+    job = dataclasses.replace(job, evaluate=evaluate)
     start = time.monotonic()
     outcome = run(job, state_at(0))
     assert time.monotonic() - start < 50

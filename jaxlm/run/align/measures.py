@@ -31,7 +31,7 @@ def measure_answers(
     """
     prompts = [question.prompt for question in questions]
     records = [question.record() for question in questions]
-    options = {"max_new_tokens": max_new_tokens, "batch_size": 256}
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": 256}
     answers = [one.text for one in lm.answer(prompts, temperature=0.0, **options)]
     kinds = np.array([question.kind for question in questions])
     right, preferred = (
@@ -52,7 +52,7 @@ def measure_answers(
 
 
 def _divergence(
-    lm: CausalLM, reference: CausalLM, prompts: Sequence[str], options: dict[str, int], seed: int
+    lm: CausalLM, reference: CausalLM, prompts: Sequence[str], options: dict[str, Any], seed: int
 ) -> dict[str, float]:
     """KL(model || reference) an answer, by answers drawn from the model: the mean of log p / p_ref."""
     form = _form(lm)

@@ -38,7 +38,7 @@ class RewardLM(LanguageModel):
         self.config, self.params, self.step, self.is_ema = opened
         self.tokenizer, self.run_config = tokenizer, run_config
         self.judge: JudgeConfig = decode_config(JudgeConfig, run_config["reward"], where="config.reward")
-        self.form = ChatFormat(template, tokenizer)
+        self.form = self._form = ChatFormat(template, tokenizer)
         self.family, self.context = f"reward on {self.config.family}", run_config["data"]["seq_len"] + 1
 
     def reward(self, conversations: Sequence[Any], *, batch_size: int = 32) -> Any:
@@ -80,11 +80,11 @@ class RewardLM(LanguageModel):
             raise UserError(f"{where} ends with the {messages[-1].role}: the assistant's turn is judged")
         if self.judge.of == "steps":
             steps = [line for line in messages[-1].content.split("\n") if line.strip()]
-            listed, places = encode_steps(self.form, messages[:-1], steps, where)
+            listed, places = encode_steps(self._form, messages[:-1], steps, where)
             ids, mask = np.array(listed, np.int32), np.zeros(len(listed), bool)
             mask[places] = True
         else:
-            ids, loss_mask = self.form.encode_answer(messages[:-1], messages[-1].content, where)
+            ids, loss_mask = self._form.encode_answer(messages[:-1], messages[-1].content, where)
             mask = loss_mask == 1
         return ids, mask
 
