@@ -9,7 +9,7 @@ import jaxlm
 from jaxlm.io.run_table import read_runs
 from jaxlm.scaling.chinchilla import allocate, fit_chinchilla, flops_for
 from jaxlm.scaling.compare import Verdict, leave_largest_out, preferred, tell_apart
-from jaxlm.scaling.fitting import _best_scale, check_followed, fit_form, fit_from_json
+from jaxlm.scaling.fitting import Scale, _best_scale, check_followed, fit_form, fit_from_json
 from jaxlm.scaling.forms import CHINCHILLA, FORMS, KAPLAN
 from jaxlm.scaling.kaplan import KaplanFit, fit_kaplan, fit_power_law, loss_of_params_and_tokens
 from jaxlm.scaling.precision import double_precision
@@ -70,11 +70,9 @@ def test_known_constants_are_found(fit):
 
 
 def test_a_large_delta_is_least_squares(made):
-    def constants(delta, scale="fitted"):
-        found = fit_form(
-            CHINCHILLA, {"N": made[0], "D": made[1]}, made[2], delta=delta, scale=scale, resamples=0,
-            starts_sp=TRUTH[None] + 0.01,
-        )  # fmt: skip
+    def constants(delta, scale: Scale = "fitted"):
+        sizes, starts_sp = {"N": made[0], "D": made[1]}, TRUTH[None] + 0.01
+        found = fit_form(CHINCHILLA, sizes, made[2], delta=delta, scale=scale, resamples=0, starts_sp=starts_sp)
         return found.constants, np.abs(found.residual_n)
 
     squares, _ = constants(None)
