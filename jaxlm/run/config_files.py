@@ -284,7 +284,7 @@ def _normalise(argv: Sequence[str], kinds: dict[str, Any]) -> Iterator[str]:
             yield from (f"--{positive}", "False")
             continue
         if not any(name == known or (_is_dict(kind) and name.startswith(f"{known}.")) for known, kind in kinds.items()):
-            raise UserError(f"unknown option --{name}{_near_option(name, kinds)}")
+            raise UserError(_absent_group(name, kinds) or f"unknown option --{name}{_near_option(name, kinds)}")
         if dataclasses.is_dataclass(kinds.get(name)):
             inside = [known for known in kinds if known.startswith(f"{name}.")]
             raise UserError(f"--{name} is a group of fields: set one of them, like --{inside[0]}")
@@ -300,6 +300,17 @@ def _name(token: str) -> str:
 
 def _is_dict(kind: Any) -> bool:
     return kind is dict or typing.get_origin(kind) is dict
+
+
+def _absent_group(name: str, kinds: dict[str, Any]) -> str | None:
+    """What to say of an option inside a group of fields that is None here; None where it is in no such group."""
+    parts = name.split(".")
+    for group in (".".join(parts[:length]) for length in range(1, len(parts))):
+        members = [kind for kind in typing.get_args(kinds.get(group)) if dataclasses.is_dataclass(kind)]
+        if members:
+            makes = " or ".join(f"{group.rpartition('.')[2]}={kind.__name__}(...)" for kind in members)
+            return f"unknown option --{name}: {group} is None in this config: set {makes} in its file"
+    return None
 
 
 def _near_option(name: str, kinds: dict[str, Any]) -> str:

@@ -159,7 +159,10 @@ def test_a_group_that_may_be_none_is_left_out(here, given):
     assert load_config(Nested, ["nested", "--small.model.num-layers", "3"])[0] == Nested(Tuned(Model(3)))
     for argv, words in (
         (given, "give one of model and base"),
-        ([*given, "--small.base", "run", "--small.model.num-layers", "3"], "unknown option --small.model.num_layers"),
+        (
+            [*given, "--small.base", "run", "--small.model.num-layers", "3"],
+            r"unknown option --small.model.num_layers: small.model is None in this config: set model=Model\(\.\.\.\) in",
+        ),
         (["--small", "None"], "--small is a group of fields"),
     ):
         with pytest.raises(UserError, match=words):
