@@ -161,9 +161,21 @@ def test_named_validation_files_are_used_as_they_are(tmp_path):
 
 
 def test_a_split_without_documents_names_the_mend(tmp_path):
-    (tmp_path / "a.txt").write_text("one document")
-    with pytest.raises(UserError, match=r"no validation document among 1: set corpus\.split=tail"):
-        _open(tmp_path, "text", "a.txt", validation_fraction=0.1)
+    (tmp_path / "a.txt").write_text("one document\n\nof two paragraphs")
+    fields = "set corpus.split=tail or corpus.document=paragraph or corpus.validation_paths"
+    # One document is on the side of its hash, and no fraction helps.
+    for fraction, words in ((0.1, "no validation document among 1"), (0.999, "no training document (1 for validation")):
+        with pytest.raises(UserError) as caught:
+            _open(tmp_path, "text", "a.txt", validation_fraction=fraction)
+        assert words in str(caught.value)
+        assert str(caught.value).endswith(f": {fields}")
+    assert _open(tmp_path, "text", "a.txt", split="tail", validation_fraction=0.1).report.validation.documents == 1
+    (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    with pytest.raises(UserError) as caught:
+        _open(tmp_path, "jsonl", "b.jsonl", validation_fraction=0.001)
+    assert str(caught.value).endswith(
+        "among 2: set corpus.split=tail or corpus.validation_paths, or raise corpus.validation_fraction (0.001)"
+    )
 
 
 def test_content_hash_follows_content_and_rules_not_names(tmp_path):

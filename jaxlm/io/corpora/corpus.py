@@ -178,14 +178,28 @@ def _tail(documents: Iterator[Document], characters: int) -> Iterator[Document]:
 def _check_splits(corpus: Corpus, config: CorpusConfig) -> None:
     train, validation = corpus.report.train, corpus.report.validation
     where = " ".join(config.paths) or config.tfds_name or config.source
+    named = " ".join(config.validation_paths) or config.tfds_validation_split
     if not train.documents:
+        mend = "add text" if named or not validation.documents else _mend(config, "lower", validation.documents)
         raise UserError(
             f"corpus {where!r} has no training document ({validation.documents} for validation, "
-            f"{corpus.report.num_skipped} skipped): add text, or lower corpus.validation_fraction"
+            f"{corpus.report.num_skipped} skipped): {mend}"
         )
-    named = config.validation_paths or config.tfds_validation_split
     if not validation.documents and (named or config.validation_fraction > 0):
-        raise UserError(
-            f"corpus {where!r} has no validation document among {train.documents}: set corpus.split=tail, a finer "
-            "corpus.document, or corpus.validation_paths"
-        )
+        mend = f"add text to {named}" if named else _mend(config, "raise", train.documents)
+        raise UserError(f"corpus {where!r} has no validation document among {train.documents}: {mend}")
+
+
+def _mend(config: CorpusConfig, change: str, num_documents: int) -> str:
+    """How both splits get a document, by the fields that this source has. ``change``: lower or raise the fraction."""
+    fields = []
+    if config.split == "hash" and config.source != "stdlib":
+        fields.append("corpus.split=tail")
+        if config.source == "text" and config.document != "line":
+            fields.append(f"corpus.document={'paragraph' if config.document == 'file' else 'line'}")
+    if config.source != "stdlib":
+        fields.append("corpus.tfds_validation_split" if config.source == "tfds" else "corpus.validation_paths")
+    mends = [f"set {' or '.join(fields)}"] if fields else []
+    if num_documents > 1 or config.split == "tail" or not fields:  # no fraction splits one document by its hash
+        mends.append(f"{change} corpus.validation_fraction ({config.validation_fraction:g})")
+    return ", or ".join(mends)
