@@ -14,6 +14,7 @@ from jaxlm.data.source import ReadLimits, SourceConfig
 from jaxlm.io.corpora import archives, sources, stdlib, tfds_source
 from jaxlm.io.corpora.files import MAX_LISTED, ON_BAD, BadInput
 from jaxlm.io.corpora.hashes import hash_files
+from jaxlm.io.corpora.held_out import check_held_out
 from jaxlm.io.corpora.report import CorpusReport, Documents, count, count_parts, load_cached, store_cached
 from jaxlm.text.dedup import unit_hash
 
@@ -120,7 +121,10 @@ def _streams(config: CorpusConfig, bad: BadInput, cache: Path | None) -> tuple[S
     else:
         paths = [list(dict.fromkeys(file.path for file in found)) for found in files]
         packing = [[_packing(path) for path in found] for found in paths]
-        rules += [config.document, packing, *(hash_files([Path(path) for path in found], cache) for found in paths)]
+        hashes = [hash_files([Path(path) for path in found], cache) for found in paths]
+        if len(groups) == 2:
+            check_held_out(paths[0], paths[1], ("corpus.paths", "corpus.validation_paths"), hashes)
+        rules += [config.document, packing, *hashes]
     streams: list[Stream] = [
         lambda noted, source=source, found=found: itertools.chain.from_iterable(
             sources.read_source(file, source, noted) for file in found
