@@ -83,7 +83,7 @@ def load_config(
     wrong: unknown config or field (near names offered), a file that fails, a wrong type, a value that a config refuses.
     """
     argv = list(argv)
-    here = ", ".join(config_names()) or "none here"
+    here = ", ".join(config_names(config_type)) or "none here"
     wants_help = any(token in _HELP for token in argv)
     if argv and not argv[0].startswith("-"):
         path = find_config(argv.pop(0))
@@ -155,10 +155,22 @@ def find_config(name: str) -> Path:
     raise UserError(f"unknown config {name!r}: {where}{near_names(path.stem, known)}")
 
 
-def config_names() -> list[str]:
-    """Names that CONFIG may have without being a path."""
-    files = (file for directory in _config_dirs() for file in directory.glob("*.py"))
-    return sorted({file.stem for file in files if not file.stem.startswith("_")})
+def config_names(config_type: type[Any] | None = None) -> list[str]:
+    """Names that CONFIG may have without being a path; with a type, without those whose ``config()`` is annotated to
+    return another. The files are read and not run."""
+    files = (file for directory in _config_dirs() for file in directory.glob("*.py") if not file.stem.startswith("_"))
+    fitting = None if config_type is None else (None, config_type.__name__)
+    return sorted({file.stem for file in files if fitting is None or _returns(file) in fitting})
+
+
+def _returns(file: Path) -> str | None:
+    """The name of the type that its ``config()`` is annotated with, if it is."""
+    try:
+        text = file.read_text("utf-8", errors="replace")
+    except OSError:  # an editor's lock is a link to nothing
+        return None
+    found = re.search(r"^def config\(\) *-> *[\"']?(?:\w+\.)*(\w+)", text, re.MULTILINE)
+    return found and found[1]
 
 
 def run_config_file(path: Path, config_type: type[T]) -> T:

@@ -1,5 +1,6 @@
 """Every wrong name, value and type on the command line is one line; every right one lands in the config."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -238,9 +239,16 @@ def test_help_shows_fields_defaults_and_docstrings(here, capsys):
     text = capsys.readouterr().out
     for part in ("--model.num-layers INT", "How many layers. (default: 4)", "--run-dir", "A run of this test.", "tiny"):
         assert part in text
+    write("configs/fitting.py", "def config() -> Config: ...")
+    write("configs/foreign.py", "def config() -> other.Kind: ...")
+    Path("configs/.#tiny.py").symlink_to("nothing")
     with pytest.raises(SystemExit):
         load("--help")
-    assert "jaxlm pretrain CONFIG --help shows that config's options" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "jaxlm pretrain CONFIG --help shows that config's options" in text
+    (names,) = re.findall(r"CONFIG: a name in \./configs \((.*?)\)", text)
+    assert {"fitting", "small", "tiny"} <= set(names.split(", "))
+    assert not {"foreign", "sft_small"} & set(names.split(", "))
     with pytest.raises(SystemExit):
         load_config(Config, ["--help"], about="Looks at its batches.")
     text = capsys.readouterr().out
