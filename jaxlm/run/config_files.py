@@ -318,9 +318,10 @@ def _absent_group(name: str, kinds: dict[str, Any]) -> str | None:
     """What to say of an option inside a group of fields that is None here; None where it is in no such group."""
     parts = name.split(".")
     for group in (".".join(parts[:length]) for length in range(1, len(parts))):
-        members = [kind for kind in typing.get_args(kinds.get(group)) if dataclasses.is_dataclass(kind)]
-        if members:
-            makes = " or ".join(f"{group.rpartition('.')[2]}={kind.__name__}(...)" for kind in members)
+        choices = typing.get_args(kinds.get(group))
+        members = [kind for kind in choices if dataclasses.is_dataclass(kind)]
+        if members and types.NoneType in choices:
+            makes = " or ".join(f"{group.rpartition('.')[2]}={_type_name(kind)}(...)" for kind in members)
             return f"unknown option --{name}: {group} is None in this config: set {makes} in its file"
     return None
 
