@@ -135,6 +135,10 @@ def test_changelog_has_an_unreleased_part_and_this_version(project):
 def test_readme_opens_with_the_two_commands():
     text = (REPO / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^make (\S+)", text, re.MULTILINE)[:2] == ["quickstart", "test"]
+    makefile = (REPO / "Makefile").read_text(encoding="utf-8")
+    if "-m 'not slow'" in makefile:
+        assert "runs every test" not in text
+        assert "make test-slow" in text.partition("## ")[0], "say where the tests are that `make test` leaves out"
 
 
 def test_make_targets_in_documents_exist():

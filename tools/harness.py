@@ -49,10 +49,12 @@ def main(argv: list[str]) -> int:
     if args.out is not None:
         check_directory(args.out)
     # Here and not above: without the extra --read works, and a missing extra is said before a model is opened.
+    from jaxlm.run.devices import use_compilation_cache
     from jaxlm.run.handle import load
     from jaxlm.run.harness import run_harness
 
     names = [name for name in args.tasks.split(",") if name]
+    use_compilation_cache()
     lm = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     record = run_harness(
         lm,

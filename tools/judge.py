@@ -23,6 +23,7 @@ from jaxlm.io.eval_files.judgements import pair_answers, read_answers, write_ann
 from jaxlm.io.run_dir import json_ready
 from jaxlm.io.writing import check_new_file
 from jaxlm.run.cli import run_main
+from jaxlm.run.devices import use_compilation_cache
 from jaxlm.run.judge_pairs import judge_pairs
 from jaxlm.run.parsers import not_negative, seed_number, tool_parser
 
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{args.template} lacks {lacking[0]}: the judge would not see it")
     answers, references = read_answers(args.answers), read_answers(args.reference)
     pairs = pair_answers(answers, references)
+    use_compilation_cache()
     judgements = judge_pairs(args.judge, pairs, margin=args.margin, template=template, seed=args.seed)
     if args.out is not None:
         write_annotations(args.out, pairs, judgements, (str(args.answers), str(args.reference)))

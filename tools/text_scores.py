@@ -23,6 +23,7 @@ from jaxlm.io.quality import DEFINITION_FILE, QualityScore, save_quality
 from jaxlm.io.writing import is_taken
 from jaxlm.models.quality import fit_quality
 from jaxlm.run.cli import run_main
+from jaxlm.run.devices import use_compilation_cache
 from jaxlm.run.parsers import tool_parser
 from jaxlm.run.text_scores import BitsPerByte, fit_ngram_run
 
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int:
     elif args.command == "perplexity":
         figures = fit_ngram_run(read_documents(args.good), args.out)
     else:
+        use_compilation_cache()
         figures = show(args.score, read_documents(args.text), args.examples)
     print(json.dumps(figures))
     return 0

@@ -278,7 +278,7 @@ def _check_predictable(split: TokenSource, config: DataConfig, name: str) -> Non
     if config.packing not in ("concat", "stream"):
         longest = int(np.diff(split.doc_offsets).max(initial=0))
     if longest < 2:
-        raise UserError(
-            f"num_tokens={split.num_tokens} in corpus '{name}' leave nothing to predict: no document has two tokens, "
-            "add text"
-        )
+        why = "no document has two tokens, add text"
+        if name == "validation" and len(split.doc_offsets) < 2:
+            why = "none is held out (corpus.validation_fraction=0): raise it, or name corpus.validation_paths"
+        raise UserError(f"num_tokens={split.num_tokens} in corpus '{name}' leave nothing to predict: {why}")

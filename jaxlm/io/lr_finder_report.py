@@ -13,7 +13,7 @@ from jaxlm.io.run_dir import write_text
 _NAMES = {
     "suggested_lr": "suggested peak rate",
     "steepest_lr": "steepest fall",
-    "lowest_lr": "lowest loss",
+    "lowest_loss_lr": "lowest loss",
     "diverged_lr": "diverged",
 }
 

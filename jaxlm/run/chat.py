@@ -242,11 +242,13 @@ def main(argv: list[str]) -> int:
     """``jaxlm chat``. Raises UserError for bad input before the first line is read."""
     args = make_parser().parse_args(argv)
     from jaxlm.run.causal_lm import CausalLM, make_sampling
+    from jaxlm.run.devices import use_compilation_cache
     from jaxlm.run.handle import load
     from jaxlm.run.language_model import check_seed
 
     sampling = make_sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
     seed = check_seed(args.seed)
+    use_compilation_cache()
     model = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     if not isinstance(model, CausalLM):
         raise UserError(f"a model of family {model.family!r} cannot write token by token: use another run")

@@ -83,7 +83,7 @@ def load_config(
     wrong: unknown config or field (near names offered), a file that fails, a wrong type, a value that a config refuses.
     """
     argv = list(argv)
-    here = ", ".join(config_names()) or "none here"
+    here = ", ".join(config_names(config_type)) or "none here"
     wants_help = any(token in _HELP for token in argv)
     if argv and not argv[0].startswith("-"):
         path = find_config(argv.pop(0))
@@ -155,10 +155,22 @@ def find_config(name: str) -> Path:
     raise UserError(f"unknown config {name!r}: {where}{near_names(path.stem, known)}")
 
 
-def config_names() -> list[str]:
-    """Names that CONFIG may have without being a path."""
-    files = (file for directory in _config_dirs() for file in directory.glob("*.py"))
-    return sorted({file.stem for file in files if not file.stem.startswith("_")})
+def config_names(config_type: type[Any] | None = None) -> list[str]:
+    """Names that CONFIG may have without being a path; with a type, without those whose ``config()`` is annotated to
+    return another. The files are read and not run."""
+    files = (file for directory in _config_dirs() for file in directory.glob("*.py") if not file.stem.startswith("_"))
+    fitting = None if config_type is None else (None, config_type.__name__)
+    return sorted({file.stem for file in files if fitting is None or _returns(file) in fitting})
+
+
+def _returns(file: Path) -> str | None:
+    """The name of the type that its ``config()`` is annotated with, if it is."""
+    try:
+        text = file.read_text("utf-8", errors="replace")
+    except OSError:  # an editor's lock is a link to nothing
+        return None
+    found = re.search(r"^def config\(\) *-> *[\"']?(?:\w+\.)*(\w+)", text, re.MULTILINE)
+    return found and found[1]
 
 
 def run_config_file(path: Path, config_type: type[T]) -> T:
@@ -284,7 +296,7 @@ def _normalise(argv: Sequence[str], kinds: dict[str, Any]) -> Iterator[str]:
             yield from (f"--{positive}", "False")
             continue
         if not any(name == known or (_is_dict(kind) and name.startswith(f"{known}.")) for known, kind in kinds.items()):
-            raise UserError(f"unknown option --{name}{_near_option(name, kinds)}")
+            raise UserError(_absent_group(name, kinds) or f"unknown option --{name}{_near_option(name, kinds)}")
         if dataclasses.is_dataclass(kinds.get(name)):
             inside = [known for known in kinds if known.startswith(f"{name}.")]
             raise UserError(f"--{name} is a group of fields: set one of them, like --{inside[0]}")
@@ -300,6 +312,18 @@ def _name(token: str) -> str:
 
 def _is_dict(kind: Any) -> bool:
     return kind is dict or typing.get_origin(kind) is dict
+
+
+def _absent_group(name: str, kinds: dict[str, Any]) -> str | None:
+    """What to say of an option inside a group of fields that is None here; None where it is in no such group."""
+    parts = name.split(".")
+    for group in (".".join(parts[:length]) for length in range(1, len(parts))):
+        choices = typing.get_args(kinds.get(group))
+        members = [kind for kind in choices if dataclasses.is_dataclass(kind)]
+        if members and types.NoneType in choices:
+            makes = " or ".join(f"{group.rpartition('.')[2]}={_type_name(kind)}(...)" for kind in members)
+            return f"unknown option --{name}: {group} is None in this config: set {makes} in its file"
+    return None
 
 
 def _near_option(name: str, kinds: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.data.examples import EncodedRows, Example, encode_rows, label_arrays
 from jaxlm.io.config_json import near_names
+from jaxlm.io.corpora.held_out import check_held_out, tell_repeated
 from jaxlm.io.labelled import read_examples
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.encoder_config import EncoderConfig
@@ -44,7 +45,7 @@ def prepare_examples(config: FinetuneConfig, say: Say, *, resumes: bool = False)
     ``resumes``: the run has parameters of its own, and the base's, which may be gone, are not read.
     """
     task = config.task
-    train, validation = (_read(task, name, getattr(task, name)) for name in ("train", "validation"))
+    train, validation = _read_both(task, say)
     if task.kind != "regress":
         task = dataclasses.replace(task, labels=task.labels or _classes(train, task))
     values = {name: _values(examples, task) for name, examples in (("train", train), ("validation", validation))}
@@ -91,6 +92,15 @@ def head_config(model: ModelConfig, task: TaskConfig) -> HeadConfig:
 def _fingerprint(*parts: Sequence[Example]) -> str:
     content = [[(example.texts, example.labels) for example in examples] for examples in parts]
     return hashlib.sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _read_both(task: TaskConfig, say: Say) -> tuple[list[Example], list[Example]]:
+    """Examples to learn from and to judge by, which may be neither the same file nor a copy of it."""
+    train, validation = (_read(task, name, getattr(task, name)) for name in ("train", "validation"))
+    fields = ("task.train", "task.validation")
+    check_held_out([task.train], [task.validation], fields)
+    tell_repeated((one.texts for one in train), [one.texts for one in validation], fields, say)
+    return train, validation
 
 
 def _read(task: TaskConfig, name: str, path: str) -> list[Example]:

@@ -70,12 +70,14 @@ def generate_command(args: argparse.Namespace) -> dict[str, Any]:
     """Run the command of parsed ``args``; returns the JSON object that it printed. Raises UserError for bad input."""
     # Imported here so that --help and bad options answer at once.
     from jaxlm.run.causal_lm import make_sampling
+    from jaxlm.run.devices import use_compilation_cache
     from jaxlm.run.handle import load
     from jaxlm.run.language_model import check_seed
 
     make_sampling(args.temperature, args.top_k, args.top_p, args.min_p, args.repetition_penalty)
     check_seed(args.seed)
     prompts = [*args.prompt, *(read_prompts(args.prompts_file) if args.prompts_file else [])] or [""]
+    use_compilation_cache()
     model = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     start = time.perf_counter()
     generations = model.generate(

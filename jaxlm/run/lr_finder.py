@@ -61,9 +61,9 @@ def main(argv: list[str]) -> int:
 
 
 def find_lr(config: PretrainConfig, run_dir: str | Path, options: FinderOptions | None = None) -> dict[str, Any]:
-    """Returns ``suggested_lr``, ``steepest_lr``, ``lowest_lr`` and ``diverged_lr`` (`scaling.rate_range`); the curve
-    goes to ``lr_finder.json`` and ``report.html`` in ``run_dir``. Raises UserError for bad input, and where the loss
-    never falls."""
+    """Returns ``suggested_lr``, ``steepest_lr``, ``lowest_loss_lr`` and ``diverged_lr`` (`scaling.rate_range`); the
+    curve goes to ``lr_finder.json`` and ``report.html`` in ``run_dir``. Raises UserError for bad input, and where the
+    loss never falls."""
     options = FinderOptions() if options is None else options
     if not 0 < options.lowest_lr < options.highest_lr < float("inf") or options.steps < 4 * _BURN_IN:
         raise UserError(

@@ -17,7 +17,7 @@ from jaxlm.io.agree import check_same, first_stderr, is_first, on_every_process,
 from jaxlm.io.checkpoints import Checkpointer
 from jaxlm.io.config_json import config_to_dict
 from jaxlm.io.goodput import Goodput
-from jaxlm.io.metrics import MetricsWriter, SilentWriter
+from jaxlm.io.metrics import MetricsWriter, SilentWriter, read_lines
 from jaxlm.io.progress import Progress
 from jaxlm.io.report import write_report
 from jaxlm.io.run_dir import RunDir, environment, write_json
@@ -240,8 +240,20 @@ def conclude(directory: RunDir, outcome: Outcome, facts: dict[str, Any], judged:
         raise
     if finished:  # last: a run that is marked has all that belongs to it
         directory.mark_done(figures)
+        _tell_worse(directory, outcome.step)
     say(f"report: {directory.report_path}")
     return figures
+
+
+def _tell_worse(directory: RunDir, end: int) -> None:
+    """Says where the evaluation at the end is worse than an earlier one by more than noise, a hundredth."""
+    lines = read_lines(directory.metrics_path)
+    evaluated = [(line["eval/loss"], line["step"]) for line in lines if isinstance(line.get("eval/loss"), float)]
+    if not evaluated or evaluated[-1][1] != end:  # a loss that is no number has none
+        return
+    last, (best, step) = evaluated[-1][0], min(evaluated)
+    if last - best > abs(best) / 100:
+        say(f"eval/loss {last:.3f} at the end, {best:.3f} at step {step}: lower num_steps, or train on more text")
 
 
 def print_figures(figures: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ class RateRange(NamedTuple):
 
     steepest_lr: float
     """Where the smoothed loss falls fastest against the logarithm of the rate."""
-    lowest_lr: float
+    lowest_loss_lr: float
     """Where it is lowest."""
     diverged_lr: float | None
     """The first past that where training has diverged; None where the highest rate did not do it."""

@@ -174,8 +174,11 @@ def test_too_little_text_is_named_with_its_mend() -> None:
     # A short validation split is one row; a batch may be larger than all rows.
     plan = eval_plan(ArraySource(np.arange(12)), config, batch_size=8)
     assert (plan.num_batches, plan.rows.num_rows, plan.rows.num_predictions) == (1, 1, 11)
-    for tokens, offsets in ((np.zeros(0), np.array([0])), (np.arange(3), np.arange(4))):
-        with pytest.raises(UserError, match="corpus 'validation' leave nothing to predict"):
+    for tokens, offsets, why in (
+        (np.zeros(0), np.array([0]), r"none is held out \(corpus.validation_fraction=0\)"),
+        (np.arange(3), np.arange(4), "no document has two tokens, add text"),
+    ):
+        with pytest.raises(UserError, match=f"corpus 'validation' leave nothing to predict: {why}"):
             eval_plan(ArraySource(tokens, offsets), config, batch_size=8)
     with pytest.raises(UserError, match="leave nothing to predict"):
         train_plan(ArraySource(np.arange(300), np.arange(301)), config, global_batch_size=4, seed=0)

@@ -160,10 +160,39 @@ def test_named_validation_files_are_used_as_they_are(tmp_path):
         _open(tmp_path, "text", "a.txt", validation_paths=(str(tmp_path / "c.txt"),), on_bad="skip")
 
 
+def test_what_is_trained_on_is_not_held_out(tmp_path):
+    (tmp_path / "a.txt").write_text("train")
+    (tmp_path / "copy.txt").write_text("train")
+    (tmp_path / "b.txt").write_text("validation")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "a.txt")
+    for held_out, words in (
+        (("a.txt",), "a.txt is in corpus.paths and in corpus.validation_paths: "),
+        (("b.txt", "link.txt"), "link.txt is in corpus.paths and in corpus.validation_paths: "),
+        (("copy.txt",), "copy.txt in corpus.validation_paths is a copy of .*a.txt in corpus.paths: "),
+    ):
+        with pytest.raises(UserError, match=words):
+            _open(tmp_path, "text", "a.txt", validation_paths=tuple(str(tmp_path / name) for name in held_out))
+    # A copy among other files, such as a licence, is taken as it is.
+    paths = (str(tmp_path / "b.txt"), str(tmp_path / "copy.txt"))
+    assert _texts(_open(tmp_path, "text", "a.txt", validation_paths=paths).validation()) == ["validation", "train"]
+
+
 def test_a_split_without_documents_names_the_mend(tmp_path):
-    (tmp_path / "a.txt").write_text("one document")
-    with pytest.raises(UserError, match=r"no validation document among 1: set corpus\.split=tail"):
-        _open(tmp_path, "text", "a.txt", validation_fraction=0.1)
+    (tmp_path / "a.txt").write_text("one document\n\nof two paragraphs")
+    fields = "set corpus.split=tail or corpus.document=paragraph or corpus.validation_paths"
+    # One document is on the side of its hash, and no fraction helps.
+    for fraction, words in ((0.1, "no validation document among 1"), (0.999, "no training document (1 for validation")):
+        with pytest.raises(UserError) as caught:
+            _open(tmp_path, "text", "a.txt", validation_fraction=fraction)
+        assert words in str(caught.value)
+        assert str(caught.value).endswith(f": {fields}")
+    assert _open(tmp_path, "text", "a.txt", split="tail", validation_fraction=0.1).report.validation.documents == 1
+    (tmp_path / "b.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    with pytest.raises(UserError) as caught:
+        _open(tmp_path, "jsonl", "b.jsonl", validation_fraction=0.001)
+    assert str(caught.value).endswith(
+        "among 2: set corpus.split=tail or corpus.validation_paths, or raise corpus.validation_fraction (0.001)"
+    )
 
 
 def test_content_hash_follows_content_and_rules_not_names(tmp_path):

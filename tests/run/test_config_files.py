@@ -1,5 +1,6 @@
 """Every wrong name, value and type on the command line is one line; every right one lands in the config."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -128,7 +129,7 @@ def test_groups_in_a_tuple_are_known_by_their_number(here):
     write("configs/two.py", "from {module} import Model, Several\n\ndef config(): return Several((Model(), Model(5)))")
     config, _ = load_config(Several, ["two", "--models.1.mlp", "swiglu", "--models.0.no-tie"])
     assert config == Several((Model(tie=False), Model(5, "swiglu")))
-    for name, words in (("--models.2.mlp", "unknown option"), ("--models.1", "group of fields")):
+    for name, words in (("--models.2.mlp", r"unknown option --models\.2\.mlp;"), ("--models.1", "group of fields")):
         with pytest.raises(UserError, match=words):
             load_config(Several, ["two", name, "gelu"])
 
@@ -159,7 +160,10 @@ def test_a_group_that_may_be_none_is_left_out(here, given):
     assert load_config(Nested, ["nested", "--small.model.num-layers", "3"])[0] == Nested(Tuned(Model(3)))
     for argv, words in (
         (given, "give one of model and base"),
-        ([*given, "--small.base", "run", "--small.model.num-layers", "3"], "unknown option --small.model.num_layers"),
+        (
+            [*given, "--small.base", "run", "--small.model.num-layers", "3"],
+            r"unknown option --small.model.num_layers: small.model is None in this config: set model=Model\(",
+        ),
         (["--small", "None"], "--small is a group of fields"),
     ):
         with pytest.raises(UserError, match=words):
@@ -235,9 +239,16 @@ def test_help_shows_fields_defaults_and_docstrings(here, capsys):
     text = capsys.readouterr().out
     for part in ("--model.num-layers INT", "How many layers. (default: 4)", "--run-dir", "A run of this test.", "tiny"):
         assert part in text
+    write("configs/fitting.py", "def config() -> Config: ...")
+    write("configs/foreign.py", "def config() -> other.Kind: ...")
+    Path("configs/.#tiny.py").symlink_to("nothing")
     with pytest.raises(SystemExit):
         load("--help")
-    assert "jaxlm pretrain CONFIG --help shows that config's options" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "jaxlm pretrain CONFIG --help shows that config's options" in text
+    (names,) = re.findall(r"CONFIG: a name in \./configs \((.*?)\)", text)
+    assert {"fitting", "small", "tiny"} <= set(names.split(", "))
+    assert not {"foreign", "sft_small"} & set(names.split(", "))
     with pytest.raises(SystemExit):
         load_config(Config, ["--help"], about="Looks at its batches.")
     text = capsys.readouterr().out

@@ -203,9 +203,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
     empty.write_text("\n")
     unknown.write_text('{"text": "aa", "label": "few"}\n{"text": "ab", "label": "man"}\n')
     column.write_text('{"text": "aa"}\n')
+    copy = write(tmp_path / "copy.jsonl", "classify")
     for argv, words in [
         (("--task.validation", empty), ["empty.jsonl holds no examples"]),
         (("--task.validation", unknown), ["unknown.jsonl line 2", "unknown label 'man'", "did you mean 'many'"]),
+        (("--task.validation", tmp_path / "train.jsonl"), ["train.jsonl is in task.train and in task.validation: "]),
+        (("--task.validation", copy), ["copy.jsonl in task.validation is a copy of", "train.jsonl in task.train: "]),
         (("--task.train", column), ["column.jsonl line 1 has no 'label'"]),
         (("--task.train", tmp_path / "none.jsonl"), ["none.jsonl cannot be read"]),
         (("--task.kind", "regress"), ["line 1", "is no number"]),
@@ -219,6 +222,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
         assert code == 2
         for word in words:
             assert word in line, line
+    part = write(tmp_path / "part.jsonl", "classify", 7)
+    code, _, err = command(capsys, config, "--task.validation", part, "--run-dir", tmp_path / "run", "--dry-run")
+    assert code == 0
+    assert "7 of 7 in task.validation stand in task.train word for word" in err
     assert not (tmp_path / "run" / "config.json").exists()
 
 

@@ -7,14 +7,20 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from jaxlm.core.errors import UserError
+from jaxlm.run.align.best_of import main as best_of_main
 from jaxlm.run.causal_lm import CausalLM, make_sampling
 from jaxlm.run.chat import Chat, Continuation
+from jaxlm.run.chat import main as chat_main
 from jaxlm.run.chat import make_parser as chat_parser
+from jaxlm.run.devices import cache_root
 from jaxlm.run.generate import main, read_prompts
 from jaxlm.run.handle import load
+from tools.judge import main as judge_main
+from tools.text_scores import main as text_scores_main
 
 ENV = os.environ | {"JAX_PLATFORMS": "cpu"}
 
@@ -72,6 +78,31 @@ def test_the_last_stdout_line_is_one_json_object(run, capsys, tmp_path):
 def test_bad_input_is_one_clear_error(run, options, message):
     with pytest.raises(UserError, match=message):
         main([str(run), *options])
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        (main, ["RUN"]),
+        (chat_main, ["RUN"]),
+        (best_of_main, ["RUN", "--prompts", "lines.jsonl", "--judge", "RUN", "--out", "out.jsonl"]),
+        (judge_main, ["--answers", "lines.jsonl", "--reference", "lines.jsonl", "--judge", "RUN"]),
+        (text_scores_main, ["show", "RUN", "--text", "lines.jsonl"]),
+    ],
+)
+def test_commands_that_open_a_model_keep_its_programs(command, argv, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = {"prompt": "to", "output": "be", "text": "to be"}
+    (tmp_path / "lines.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "RUN").mkdir()
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        with pytest.raises(UserError, match="RUN"):  # it holds no model
+            command(argv)
+        assert jax.config.values["jax_compilation_cache_dir"] == str(cache_root() / "xla")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_prompts_files(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import time
@@ -15,11 +16,13 @@ from jaxlm.core.errors import UserError
 from jaxlm.data.batches import DataState
 from jaxlm.io.metrics import SilentWriter
 from jaxlm.io.progress import Progress
+from jaxlm.io.run_dir import RunDir
 from jaxlm.run import cadence as cadences
+from jaxlm.run import training
 from jaxlm.run.cadence import Cadence
 from jaxlm.run.incidents import Incidents, describe
 from jaxlm.run.interval import Interval
-from jaxlm.run.loop import Job, run_loop
+from jaxlm.run.loop import Job, Outcome, run_loop
 from jaxlm.run.position import Position
 from jaxlm.run.signals import StopRequest
 from jaxlm.train.state import TrainState
@@ -203,3 +206,23 @@ def test_the_loop_itself_costs_next_to_nothing(tmp_path, monkeypatch):
     each = (time.perf_counter() - start - fetching[0]) / num_steps
     print(f"{each * 1e6:.1f} us a step; fetch {fetching[0] / num_steps * 1e6:.1f} us a step")
     assert each < 100e-6
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ((4.0, 3.176, 4.756), "eval/loss 4.756 at the end, 3.176 at step 2: lower num_steps"),
+        ((4.0, 3.17, 3.176), None),  # noise
+        ((4.0, 3.0, None), None),
+        ((), None),
+    ],
+)
+def test_a_run_that_ends_worse_than_it_was_says_so(tmp_path, capsys, monkeypatch, losses, told):
+    monkeypatch.setattr(training, "write_report", lambda *args, **kwargs: None)
+    lines = [{"step": step, "eval/loss": loss} for step, loss in enumerate(losses, start=1)]
+    directory = RunDir(tmp_path)
+    directory.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    training.conclude(directory, Outcome(state_at(3), 3, {}, None), {}, {})
+    err = capsys.readouterr().err
+    assert (told or "report:") in err
+    assert ("at the end" in err) == (told is not None)

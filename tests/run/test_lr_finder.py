@@ -23,7 +23,8 @@ def test_rates_are_found_and_drawn_and_bad_ones_refused(tmp_path, capsys):
     assert run_main(lr_finder.main, argv) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 1e-4 < figures["suggested_lr"] < 1.0
-    assert figures["suggested_lr"] <= figures["steepest_lr"] <= figures["lowest_lr"]
+    assert figures["suggested_lr"] <= figures["steepest_lr"] <= figures["lowest_loss_lr"]
+    assert "lowest_lr" not in figures  # the name of the option for the first rate
     assert "suggested peak rate" in (tmp_path / "run_lr_finder" / "report.html").read_text()
     curve = json.loads((tmp_path / "run_lr_finder" / lr_finder.RESULTS).read_text())
     assert len(curve["rates"]) == len(curve["losses"]) == figures["steps"]

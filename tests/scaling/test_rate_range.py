@@ -18,7 +18,7 @@ def valley(diverges=True):
 def test_steepest_lowest_and_diverged():
     found = rate_range(RATES, valley())
     assert found.steepest_lr == pytest.approx(1e-3, rel=0.3)
-    assert 2e-3 < found.lowest_lr < 0.1
+    assert 2e-3 < found.lowest_loss_lr < 0.1
     assert found.diverged_lr is not None
     assert 0.03 < found.diverged_lr < 0.3
     assert found.suggested_lr == found.steepest_lr

@@ -1,6 +1,7 @@
 """Laws of the one train step, on an objective small enough to write its gradient by hand."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -199,3 +200,11 @@ def test_many_steps_in_one_program_are_the_steps():
         np.testing.assert_allclose(found["loss"][i], metrics["loss"], rtol=1e-6)
     assert int(together.step) == 3
     np.testing.assert_allclose(together.params["map"]["kernel"], state.params["map"]["kernel"], rtol=1e-6)
+
+
+def test_the_example_in_the_docs_learns(repo):
+    (example,) = re.findall(r"```python\n(.*?)```", (repo / "docs" / "pretraining.md").read_text("utf-8"), re.DOTALL)
+    found: dict = {}
+    exec(example, found)
+    assert int(found["state"].step) == 50
+    assert found["metrics"]["loss"] < 1 < np.log(64)

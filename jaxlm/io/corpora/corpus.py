@@ -14,6 +14,7 @@ from jaxlm.data.source import ReadLimits, SourceConfig
 from jaxlm.io.corpora import archives, sources, stdlib, tfds_source
 from jaxlm.io.corpora.files import MAX_LISTED, ON_BAD, BadInput
 from jaxlm.io.corpora.hashes import hash_files
+from jaxlm.io.corpora.held_out import check_held_out
 from jaxlm.io.corpora.report import CorpusReport, Documents, count, count_parts, load_cached, store_cached
 from jaxlm.text.dedup import unit_hash
 
@@ -120,7 +121,10 @@ def _streams(config: CorpusConfig, bad: BadInput, cache: Path | None) -> tuple[S
     else:
         paths = [list(dict.fromkeys(file.path for file in found)) for found in files]
         packing = [[_packing(path) for path in found] for found in paths]
-        rules += [config.document, packing, *(hash_files([Path(path) for path in found], cache) for found in paths)]
+        hashes = [hash_files([Path(path) for path in found], cache) for found in paths]
+        if len(groups) == 2:
+            check_held_out(paths[0], paths[1], ("corpus.paths", "corpus.validation_paths"), hashes)
+        rules += [config.document, packing, *hashes]
     streams: list[Stream] = [
         lambda noted, source=source, found=found: itertools.chain.from_iterable(
             sources.read_source(file, source, noted) for file in found
@@ -178,14 +182,28 @@ def _tail(documents: Iterator[Document], characters: int) -> Iterator[Document]:
 def _check_splits(corpus: Corpus, config: CorpusConfig) -> None:
     train, validation = corpus.report.train, corpus.report.validation
     where = " ".join(config.paths) or config.tfds_name or config.source
+    named = " ".join(config.validation_paths) or config.tfds_validation_split
     if not train.documents:
+        mend = "add text" if named or not validation.documents else _mend(config, "lower", validation.documents)
         raise UserError(
             f"corpus {where!r} has no training document ({validation.documents} for validation, "
-            f"{corpus.report.num_skipped} skipped): add text, or lower corpus.validation_fraction"
+            f"{corpus.report.num_skipped} skipped): {mend}"
         )
-    named = config.validation_paths or config.tfds_validation_split
     if not validation.documents and (named or config.validation_fraction > 0):
-        raise UserError(
-            f"corpus {where!r} has no validation document among {train.documents}: set corpus.split=tail, a finer "
-            "corpus.document, or corpus.validation_paths"
-        )
+        mend = f"add text to {named}" if named else _mend(config, "raise", train.documents)
+        raise UserError(f"corpus {where!r} has no validation document among {train.documents}: {mend}")
+
+
+def _mend(config: CorpusConfig, change: str, num_documents: int) -> str:
+    """How both splits get a document, by the fields that this source has. ``change``: lower or raise the fraction."""
+    fields = []
+    if config.split == "hash" and config.source != "stdlib":
+        fields.append("corpus.split=tail")
+        if config.source == "text" and config.document != "line":
+            fields.append(f"corpus.document={'paragraph' if config.document == 'file' else 'line'}")
+    if config.source != "stdlib":
+        fields.append("corpus.tfds_validation_split" if config.source == "tfds" else "corpus.validation_paths")
+    mends = [f"set {' or '.join(fields)}"] if fields else []
+    if num_documents > 1 or config.split == "tail" or not fields:  # no fraction splits one document by its hash
+        mends.append(f"{change} corpus.validation_fraction ({config.validation_fraction:g})")
+    return ", or ".join(mends)

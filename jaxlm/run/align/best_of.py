@@ -22,6 +22,7 @@ from jaxlm.io.writing import check_new_file
 from jaxlm.run.align.reward_functions import Answer, RewardFunction, call_function, find_function
 from jaxlm.run.align.reward_lm import RewardLM
 from jaxlm.run.causal_lm import CausalLM
+from jaxlm.run.devices import use_compilation_cache
 from jaxlm.run.handle import load
 from jaxlm.run.parsers import Parser
 from jaxlm.text.chat.messages import Message, Prompt
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> int:
         "--answers", type=Path, metavar="FILE", help="judge these, which a call whose judge failed has kept: draw none"
     )
     options = vars(parser.parse_args(argv))
+    use_compilation_cache()
     figures = best_of(options.pop("run"), options.pop("prompts"), options.pop("judge"), options.pop("out"), **options)
     print(json.dumps(figures))
     return 0

@@ -9,6 +9,7 @@ from jaxlm.core.errors import UserError
 from jaxlm.core.types import Params
 from jaxlm.io.chat_templates import find_template
 from jaxlm.io.conversations import OnBad
+from jaxlm.io.corpora.held_out import check_held_out, tell_repeated
 from jaxlm.io.run_dir import text_of
 from jaxlm.io.tokenizers import train_tokenizer
 from jaxlm.models.families import MASKED
@@ -63,7 +64,11 @@ def read_split(
         raise UserError("data.train is not given: name .jsonl or .json files")
     train = [record for path in config.train for record in read(path, on_bad=_on_bad(bad))]
     if config.validation:
-        return Split(train, [record for path in config.validation for record in read(path, on_bad=_on_bad(bad))])
+        validation = [record for path in config.validation for record in read(path, on_bad=_on_bad(bad))]
+        fields = ("data.train", "data.validation")
+        check_held_out(config.train, config.validation, fields)
+        tell_repeated(map(_content, train), list(map(_content, validation)), fields, bad.say)
+        return Split(train, validation)
     held_out = [is_held_out(prompt_of(record), config.validation_fraction) for record in train]
     split = Split(
         [record for record, out in zip(train, held_out, strict=True) if not out],
@@ -76,6 +81,11 @@ def read_split(
                 "name data.validation files, or change it"
             )
     return split
+
+
+def _content(record: Any) -> Any:
+    """The record but for where it comes from."""
+    return record._replace(**{name: "" for name in ("source", "where") if name in record._fields})
 
 
 def _on_bad(bad: BadRecords) -> OnBad | None:

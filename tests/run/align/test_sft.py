@@ -189,6 +189,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
         "none": [],
     }
     paths = {name: write(tmp_path / f"{name}.jsonl", lines) for name, lines in files.items()}
+    copy = write(tmp_path / "copy.jsonl", records(70))
     refusing = tmp_path / "refusing.jinja"
     refusing.write_text("{{ raise_exception('not today') }}")
     broken = tmp_path / "broken.jinja"
@@ -206,6 +207,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
         (("--data.template", "nosuch"), ["'nosuch' is none of chatml"]),
         (("--data.seq-len", "128"), ["data.seq_len=128", "max_seq_len=64"]),
         (("--data.validation-fraction", "1e-9"), ["leaves none held out"]),
+        (("--data.validation", tmp_path / "train.jsonl"), ["train.jsonl is in data.train and in data.validation: "]),
+        (("--data.validation", copy), ["copy.jsonl in data.validation is a copy of", "train.jsonl in data.train: "]),
         (("--sample.prompts", "x" * 70), ["sample.prompts holds", "leaves no room"]),
         (("--tune", "lora", "--lora.rank", "99"), ["lora.rank=99 is not below both sides"]),
         (("--base", tmp_path / "ngram"), ["ngram is an n-gram model: "]),
@@ -216,6 +219,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(base, tmp_path, capsys):
         assert code == 2
         for word in words:
             assert word in line, line
+    part = write(tmp_path / "part.jsonl", records(7))
+    code, _, err = command(capsys, config, "--data.validation", part, "--run-dir", tmp_path / "run", "--dry-run")
+    assert code == 0
+    assert "7 of 7 in data.validation stand in data.train word for word" in err
     assert not (tmp_path / "run" / "config.json").exists()
     argv = ("--data.train", tmp_path / "train.jsonl", paths["long"], paths["silent"], "--data.on-bad", "skip")
     code, _, err = command(capsys, config, *argv, "--run-dir", tmp_path / "run", "--num-steps", "2")
