@@ -26,6 +26,7 @@ from jaxlm.io.eval_files.records import as_json
 from jaxlm.io.eval_files.results import ItemResults
 from jaxlm.io.eval_files.tasks import load_task
 from jaxlm.io.run_dir import write_json
+from jaxlm.run.devices import use_compilation_cache
 from jaxlm.run.evaluate_items import Scorer, Settings, StrategyName, make_scorer
 from jaxlm.run.handle import load
 from jaxlm.run.language_model import LanguageModel
@@ -76,6 +77,7 @@ def main(argv: list[str]) -> int:
         if scorer.settings.num_shots < settings.num_shots:
             say(f"{task.name}: takes no examples: 0 shots, not {settings.num_shots}")
     texts = None if args.corpus is None else read_documents(args.corpus)
+    use_compilation_cache()
     lm = load(args.run, step=args.step, ema=args.ema, weights=args.weights)
     out = args.out or args.run / "evaluations" / f"step-{lm.step}"
     config = hashlib.sha256(json.dumps(lm.run_config, sort_keys=True, default=str).encode()).hexdigest()[:16]

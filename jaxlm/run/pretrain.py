@@ -26,7 +26,7 @@ from jaxlm.models.families import MASKED, check_installed
 from jaxlm.run.assembly import Assembly, plan_batches
 from jaxlm.run.begun import Begun
 from jaxlm.run.config import PretrainConfig, fields_that_may_change
-from jaxlm.run.config_files import load_config
+from jaxlm.run.config_files import CommandOptions, load_config
 from jaxlm.run.continued import on_base
 from jaxlm.run.devices import keep_freed_memory, use_compilation_cache
 from jaxlm.run.interval import Figures
@@ -65,7 +65,7 @@ def inspect_main(argv: list[str]) -> int:
     from jaxlm.run.inspect import inspect_batches
 
     about = "Shows decoded batches, masks and segments: what the model is fed."
-    config, _ = load_config(PretrainConfig, argv, prog="jaxlm inspect", about=about)
+    config, _ = load_config(PretrainConfig, argv, CommandOptions, prog="jaxlm inspect", about=about)
     config = on_base(config)
     data = prepare_data(config, say)
     split = data.dataset.splits["train"]
