@@ -78,8 +78,9 @@ def plan_run(config: PretrainConfig, run_dir: Path | None = None) -> dict[str, A
     """What ``--dry-run`` shows: mesh, shapes, parameters and memory of a run, nothing compiled and nothing written but
     the data caches. Raises UserError for whatever would stop the run."""
     mesh = on_every_process("mesh", lambda: mesh_of(config))
-    begun = None if run_dir is None else Begun(RunDir(run_dir))
-    config = on_base(config) if begun is None else on_base(begun.fill(config), resumes=begun.saved)
+    if config.base is not None:
+        begun = None if run_dir is None else Begun(RunDir(run_dir))
+        config = on_base(config) if begun is None else on_base(begun.fill(config), resumes=begun.saved)
     if run_dir is not None:
         on_first_process("run directory", lambda: check_unresolved(RunDir(run_dir), config))
     run, memory = _assemble(config, mesh)
@@ -118,10 +119,11 @@ def pretrain(
     """
     directory = RunDir(run_dir)
     with one_run(config, directory) as mesh:
-        begun = Begun(directory)
-        config = on_base(begun.fill(config), resumes=begun.saved)
-        if not begun.saved:  # nothing has come of that checkpoint yet
-            may_change = (*may_change, "base_step")
+        if config.base is not None:
+            begun = Begun(directory)
+            config = on_base(begun.fill(config), resumes=begun.saved)
+            if not begun.saved:  # nothing has come of that checkpoint yet
+                may_change = (*may_change, "base_step")
         final = on_first_process("run directory", lambda: _open(directory, config, may_change))
         if final is not None:
             say(f"{directory.path} is finished: pass another --run-dir to train again")
