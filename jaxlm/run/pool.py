@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -48,15 +49,28 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
     # Spawned: this process may hold threads. Its death is theirs: they watch for it.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
+    busy = context.Array("l", workers + 1)  # and whether no task is to begin any more
+
+    def own() -> set[Any]:
+        return set(multiprocessing.active_children()) - others
 
     def end_all() -> None:
-        for process in set(multiprocessing.active_children()) - others:
+        busy[-1] = 1
+        for process in own():
             process.terminate()
+
+    def end_idle() -> None:
+        # What waits for work hears no signal; where the pool is broken it would wait for it for ever.
+        busy[-1] = 1
+        while any(process.pid in busy[:-1] for process in own()):
+            time.sleep(0.05)
+        for process in own():
+            process.kill()
 
     with (
         _handing_on(end_all) as told,
         concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_begin, initargs=(parcel,)
+            workers, mp_context=context, initializer=_begin, initargs=(parcel, busy)
         ) as pool,
     ):
         futures = [pool.submit(_work, number) for number in numbers]
@@ -67,6 +81,7 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
                 future.result()
                 bar.update()
         except BrokenProcessPool as error:
+            end_idle()
             if error.__cause__ is not None:  # nobody died: what a task raised could not be sent here
                 raise
             if told:  # a task that hears no signal ended of it; the others save
@@ -75,10 +90,11 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
         except Exception:
             pool.shutdown(wait=not told, cancel_futures=True)  # tasks that have begun end: their work counts
             if told:
-                end_all()  # those that began after the signal
+                end_idle()
             raise
         except BaseException:  # interrupted: nobody waits
             end_all()
+            end_idle()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
@@ -114,13 +130,17 @@ def _bar(doing: str, count: int) -> Any:
 # ---- in the worker
 
 _begun: Work | Exception | None = None
+_busy: Any = None
+"""The ids of the processes that are at a task, a place for each; 0 = at none."""
 _failed: Exception | None = None
 """What a task of this process raised: those that it was handed beforehand are not begun."""
 
 
-def _begin(parcel: Parcel) -> None:
-    global _begun
+def _begin(parcel: Parcel, busy: Any) -> None:
+    global _begun, _busy
+    _busy = busy
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all processes: the parent answers for them
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # but for those at a task: the pool is broken by one that ends idle
     _die_with_parent()
     try:
         _begun = parcel.open()
@@ -136,10 +156,29 @@ def _work(number: int) -> None:
         raise _failed
     assert _begun is not None
     try:
-        _begun(number)
+        with _at_work():
+            _begun(number)
     except Exception as error:
         _failed = error
         raise
+
+
+@contextlib.contextmanager
+def _at_work() -> Iterator[None]:
+    """This process's place among the busy ones; SIGTERM ends it, unless its task hears that itself."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # before it is known as busy: what is signalled then must hear it
+    try:
+        with _busy.get_lock():
+            if _busy[-1]:
+                raise RuntimeError("the other tasks are being ended")
+            place = _busy[:-1].index(0)
+            _busy[place] = os.getpid()
+        try:
+            yield
+        finally:
+            _busy[place] = 0
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _die_with_parent() -> None:

@@ -6,10 +6,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jaxlm.core.errors import UserError
 from jaxlm.run.several_runs import train_several
+from jaxlm.run.signals import StopRequest
 
 BEGUN = "JAXLM_TEST_BEGUN"
 
@@ -50,3 +53,40 @@ def test_a_run_is_told_by_its_name(processes, lines, capfd):
     found = capfd.readouterr().err.splitlines()
     assert found[0] == "runs: 2 tasks"
     assert sorted(found[1:]) == lines if processes > 1 else found[1:] == lines
+
+
+def save_when_told(number: int) -> dict[str, Any]:
+    """Run 0 is soon done, and its process then has nothing to do; run 1 hears SIGTERM, and takes its time."""
+    if number == 0:
+        return {}
+    with StopRequest() as stop:
+        (Path(os.environ[BEGUN]) / str(number)).touch()
+        while not stop.requested(0):
+            time.sleep(0.05)
+        time.sleep(2)
+    return {"stopped_by": stop.name, "run_dir": "here"}
+
+
+def test_a_process_without_a_run_holds_up_no_stop(tmp_path, monkeypatch):
+    monkeypatch.setenv(BEGUN, str(tmp_path))
+
+    def send():
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.05)
+        time.sleep(2)  # run 0 has ended
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send, daemon=True).start()
+    assert train_several(save_when_told, "ab", (0, 1), 2) == {"stopped_by": "SIGTERM", "run_dir": "here"}
+
+
+def die(number: int) -> dict[str, Any]:
+    if number == 1:
+        time.sleep(2)  # run 0 has ended
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def test_a_killed_process_is_said_though_another_has_no_run():
+    with pytest.raises(UserError, match="a process was killed"):
+        train_several(die, "ab", (0, 1), 2)

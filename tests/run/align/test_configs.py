@@ -28,7 +28,11 @@ def test_they_can_be_made_and_ask_for_a_base(name, tmp_path):
         if name == "sft_small"
         else [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(40)]
     )
+    held_out = tmp_path / "held_out.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    config, _ = load_config(kind, [name, "--data.train", str(path), "--data.validation", str(path), "--tune", "lora"])
+    held_out.write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
+    config, _ = load_config(
+        kind, [name, "--data.train", str(path), "--data.validation", str(held_out), "--tune", "lora"]
+    )
     with pytest.raises(UserError, match="base is not given"):
         run(config, tmp_path / "run")
