@@ -2,6 +2,7 @@
 
 import io
 import time
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,8 @@ def test_counts_are_rounded_before_their_letter_is_chosen():
 
 def test_lines_of_several_runs_begin_with_their_names():
     out = io.StringIO()
-    one, other = NamedLines("w16", out), NamedLines("w32", out)
+    one: Any = NamedLines("w16", out)
+    other = NamedLines("w32", out)
     print("compiling ...", file=one)
     print("step", 1, file=other)
     other.write("half a ")

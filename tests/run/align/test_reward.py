@@ -147,6 +147,7 @@ def test_a_conversation_as_long_as_learned_positions_is_judged(tmp_path, capsys,
     assert code == 0, err
     judge = jaxlm.load(tmp_path / "run")
     assert isinstance(judge, RewardLM)
+    assert judge.form is not None
     assert judge.context == 64
     said = "y"
     while judge.reads([("user", "al"), ("assistant", said + "y")]):
@@ -167,16 +168,18 @@ def test_the_likelihood_of_an_answer_is_part_of_its_reward(base, tmp_path, capsy
     assert figures["eval/accuracy"] > 0.9
     judge = jaxlm.load(run)
     assert isinstance(judge, RewardLM)
+    form = judge.form
+    assert form is not None
     turns = [[("user", "al"), ("assistant", answer)] for answer in ("alal", "no", "zzzzzz")]
     good, bad, _ = found = judge.reward(turns)
     assert good > bad
     # The answer's tokens alone: earlier turns of the assistant are part of what was said.
-    ids = [judge.form.encode(Conversation(as_messages(one, "turns"), "turns")).tokens for one in turns]
-    start = len(judge.form.prompt(as_messages(turns[0][:1], "turns"), "turns"))
+    ids = [form.encode(Conversation(as_messages(one, "turns"), "turns")).tokens for one in turns]
+    start = len(form.prompt(as_messages(turns[0][:1], "turns"), "turns"))
     model = make_model(judge.config)
     task = make_task_model(model, HeadConfig("regress", pooling="last"))
     for row, want in zip(ids, found, strict=True):
-        end = row.tolist().index(judge.form.stop_ids[0], start) + 1
+        end = row.tolist().index(form.stop_ids[0], start) + 1
         hidden = model.hidden(judge.params, jnp.asarray(row[None, : end - 1]))
         logits = jnp.asarray(model.logits(judge.params, hidden.hidden_btd)[0], jnp.float32)
         nats = np.asarray(jax.nn.log_softmax(logits))
