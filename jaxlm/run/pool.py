@@ -19,6 +19,12 @@ from jaxlm.core.errors import UserError
 from jaxlm.run.parcels import Parcel, seal
 
 Work = Callable[[int], None]
+SENDING_SECONDS = 1.0
+"""What a task that is done may take to say so."""
+
+
+class _Ended(Exception):
+    """A task is not begun, for the others are being ended."""
 
 
 def run_tasks(work: Work, numbers: Sequence[int], workers: int, *, doing: str, killed: str) -> None:
@@ -64,6 +70,7 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
         busy[-1] = 1
         while any(process.pid in busy[:-1] for process in own()):
             time.sleep(0.05)
+        time.sleep(SENDING_SECONDS)
         for process in own():
             process.kill()
 
@@ -87,6 +94,13 @@ def _run_many(numbers: Sequence[int], workers: int, parcel: Parcel, killed: str,
             if told:  # a task that hears no signal ended of it; the others save
                 return
             raise UserError(killed) from None
+        except _Ended:  # a task was handed over and not begun: what another one says of the signal counts
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_idle()
+            for future in futures:
+                if not future.cancelled() and not isinstance(future.exception(), _Ended | BrokenProcessPool | None):
+                    future.result()
+            return
         except Exception:
             pool.shutdown(wait=not told, cancel_futures=True)  # tasks that have begun end: their work counts
             if told:
@@ -170,7 +184,7 @@ def _at_work() -> Iterator[None]:
     try:
         with _busy.get_lock():
             if _busy[-1]:
-                raise RuntimeError("the other tasks are being ended")
+                raise _Ended
             place = _busy[:-1].index(0)
             _busy[place] = os.getpid()
         try:

@@ -90,3 +90,31 @@ def die(number: int) -> dict[str, Any]:
 def test_a_killed_process_is_said_though_another_has_no_run():
     with pytest.raises(UserError, match="a process was killed"):
         train_several(die, "ab", (0, 1), 2)
+
+
+def last_ones(number: int) -> dict[str, Any]:
+    """Run 1 saves for so long that run 0's process is free meanwhile, and is handed run 2."""
+    if number == 2:
+        raise AssertionError("it was begun")
+    if number == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(4)
+        return {}
+    with StopRequest() as stop:
+        (Path(os.environ[BEGUN]) / str(number)).touch()
+        while not stop.requested(0):
+            time.sleep(0.05)
+        time.sleep(6)
+    return {"stopped_by": stop.name, "run_dir": "here"}
+
+
+def test_a_run_that_was_not_begun_does_not_hide_why(tmp_path, monkeypatch):
+    monkeypatch.setenv(BEGUN, str(tmp_path))
+
+    def send():
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send, daemon=True).start()
+    assert train_several(last_ones, "abc", (0, 1, 2), 2) == {"stopped_by": "SIGTERM", "run_dir": "here"}
