@@ -17,23 +17,47 @@ from jaxlm.run.signals import StopRequest
 BEGUN = "JAXLM_TEST_BEGUN"
 
 
+@pytest.fixture
+def tell(tmp_path, monkeypatch):
+    """``tell(count, after)``: sends this process SIGTERM so many seconds after ``count`` runs have begun."""
+    monkeypatch.setenv(BEGUN, str(tmp_path))
+
+    def begin(count: int, after: float = 0.0) -> None:
+        def send():
+            while len(list(tmp_path.iterdir())) < count:
+                time.sleep(0.05)
+            time.sleep(after)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=send, daemon=True).start()
+
+    return begin
+
+
+def note_begun(number: int) -> None:
+    (Path(os.environ[BEGUN]) / str(number)).touch()
+
+
+def hear(number: int, saving: float) -> dict[str, Any]:
+    """A run that hears SIGTERM, and takes its time to save."""
+    with StopRequest() as stop:
+        note_begun(number)
+        while not stop.requested(0):
+            time.sleep(0.05)
+        time.sleep(saving)
+    return {"stopped_by": stop.name, "run_dir": "here"}
+
+
 def sleep(number: int) -> dict[str, float]:
     """A run that hears no signal, as one that prepares its data."""
-    (Path(os.environ[BEGUN]) / str(number)).touch()
+    note_begun(number)
     time.sleep(120)
     return {}
 
 
-def test_a_signal_that_no_run_can_answer_is_said_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setenv(BEGUN, str(tmp_path))
+def test_a_signal_that_no_run_can_answer_is_said_all_the_same(tell):
     before = signal.getsignal(signal.SIGTERM)
-
-    def send():
-        while len(list(tmp_path.iterdir())) < 2:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=send, daemon=True).start()
+    tell(2)
     start = time.monotonic()
     assert train_several(sleep, "abc", (0, 1, 2), 2) == {"stopped_by": "SIGTERM"}
     assert time.monotonic() - start < 110, "it waited for the runs"
@@ -56,27 +80,12 @@ def test_a_run_is_told_by_its_name(processes, lines, capfd):
 
 
 def save_when_told(number: int) -> dict[str, Any]:
-    """Run 0 is soon done, and its process then has nothing to do; run 1 hears SIGTERM, and takes its time."""
-    if number == 0:
-        return {}
-    with StopRequest() as stop:
-        (Path(os.environ[BEGUN]) / str(number)).touch()
-        while not stop.requested(0):
-            time.sleep(0.05)
-        time.sleep(2)
-    return {"stopped_by": stop.name, "run_dir": "here"}
+    """Run 0 is soon done, and its process then has nothing to do."""
+    return {} if number == 0 else hear(number, 2)
 
 
-def test_a_process_without_a_run_holds_up_no_stop(tmp_path, monkeypatch):
-    monkeypatch.setenv(BEGUN, str(tmp_path))
-
-    def send():
-        while not list(tmp_path.iterdir()):
-            time.sleep(0.05)
-        time.sleep(2)  # run 0 has ended
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=send, daemon=True).start()
+def test_a_process_without_a_run_holds_up_no_stop(tell):
+    tell(1, after=2)  # run 0 has ended
     assert train_several(save_when_told, "ab", (0, 1), 2) == {"stopped_by": "SIGTERM", "run_dir": "here"}
 
 
@@ -98,23 +107,12 @@ def last_ones(number: int) -> dict[str, Any]:
         raise AssertionError("it was begun")
     if number == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note_begun(number)
         time.sleep(4)
         return {}
-    with StopRequest() as stop:
-        (Path(os.environ[BEGUN]) / str(number)).touch()
-        while not stop.requested(0):
-            time.sleep(0.05)
-        time.sleep(6)
-    return {"stopped_by": stop.name, "run_dir": "here"}
+    return hear(number, 6)
 
 
-def test_a_run_that_was_not_begun_does_not_hide_why(tmp_path, monkeypatch):
-    monkeypatch.setenv(BEGUN, str(tmp_path))
-
-    def send():
-        while not list(tmp_path.iterdir()):
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=send, daemon=True).start()
+def test_a_run_that_was_not_begun_does_not_hide_why(tell):
+    tell(2)
     assert train_several(last_ones, "abc", (0, 1, 2), 2) == {"stopped_by": "SIGTERM", "run_dir": "here"}
